@@ -1,0 +1,411 @@
+//! The executable meaning of a nest: one statement after the other, nothing clever about values.
+//!
+//! Loop modes are ignored: by the verifier's rules they never change what is computed. Indices are
+//! resolved to flat offsets first, and advanced by strides in innermost loops, so that the oracle of
+//! every test runs at tens of millions of statements a second.
+
+use std::ops::Range;
+
+use crate::nest::{
+    Access, Affine, BinaryOp, BufferId, Dim, Expr, Guard, Loop, Mode, Nest, Role, Scalar, Stmt,
+    UnaryOp,
+};
+use crate::ops;
+use crate::verify::VerifiedNest;
+
+/// Why the caller's data does not fit the nest.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum InterpretError {
+    /// A slice of the wrong length.
+    #[error("`{buffer}` has {expected} elements, {given} were given")]
+    Length {
+        /// The buffer.
+        buffer: String,
+        /// Elements given.
+        given: usize,
+        /// Elements needed.
+        expected: i64,
+    },
+    /// Too few or too many slices.
+    #[error("the nest takes {expected} buffers, {given} were given")]
+    Count {
+        /// Slices given.
+        given: usize,
+        /// Slices needed.
+        expected: usize,
+    },
+}
+
+/// Runs the pack block: the packed weights, or a copy of the weights if the nest packs nothing.
+///
+/// # Errors
+/// If `weights` is not as long as the nest's weights.
+pub fn pack(nest: &VerifiedNest, weights: &[f32]) -> Result<Vec<f32>, InterpretError> {
+    let ir = nest.nest();
+    let mut machine = Machine::new(ir, 0);
+    let Some(source) = ir.find_role(Role::Weights) else { return Ok(weights.to_vec()) };
+    machine.bind(source, weights)?;
+    let Some(packed) = ir.find_role(Role::Packed) else { return Ok(weights.to_vec()) };
+    machine.allocate(packed);
+    let program = Program::new(ir, &ir.pack);
+    machine.run(&program);
+    Ok(std::mem::take(&mut machine.memory[packed.0 as usize]))
+}
+
+/// Runs the body for the given tasks, in that order, on the caller's buffers.
+///
+/// `arguments` holds one slice for each buffer that [`arguments`] names, in that order.
+/// `output` holds what the output held before, and after the call what the tasks wrote.
+///
+/// # Errors
+/// If a slice has another length than the nest and the batch ask for.
+pub fn run(
+    nest: &VerifiedNest,
+    batch: i64,
+    tasks: impl IntoIterator<Item = i64>,
+    given: &[&[f32]],
+    output: &mut [f32],
+) -> Result<(), InterpretError> {
+    let ir = nest.nest();
+    let expected = arguments(ir);
+    if expected.len() != given.len() {
+        return Err(InterpretError::Count { given: given.len(), expected: expected.len() });
+    }
+    let mut machine = Machine::new(ir, batch);
+    for (id, data) in expected.into_iter().zip(given) {
+        machine.bind(id, data)?;
+    }
+    let Some(out) = ir.find_role(Role::Output) else { return Ok(()) };
+    machine.bind(out, output)?;
+    for id in ir.buffer_ids().filter(|id| ir.buffer(*id).role.is_local()) {
+        machine.allocate(id);
+    }
+    let program = Program::new(ir, &ir.body);
+    machine.tasks(&program, tasks);
+    output.copy_from_slice(&machine.memory[out.0 as usize]);
+    Ok(())
+}
+
+/// The buffers a caller gives to [`run`] besides the output, in order: input, weights as the body
+/// reads them (packed if the nest packs), bias, then scales and residuals as declared.
+pub fn arguments(nest: &Nest) -> Vec<BufferId> {
+    let weights = nest.find_role(Role::Packed).or(nest.find_role(Role::Weights));
+    let first = [nest.find_role(Role::Input), weights, nest.find_role(Role::Bias)];
+    let extras = nest
+        .buffer_ids()
+        .filter(|id| matches!(nest.buffer(*id).role, Role::Scale | Role::Residual));
+    first.into_iter().flatten().chain(extras).collect()
+}
+
+/// A sum over the values of variables, by slot.
+#[derive(Clone, Debug)]
+struct Linear {
+    constant: i64,
+    terms: Vec<(usize, i64)>,
+}
+
+impl Linear {
+    fn new(sum: &Affine) -> Linear {
+        let terms = sum.terms().iter().map(|(axis, c)| (axis.0 as usize, *c)).collect();
+        Linear { constant: sum.constant, terms }
+    }
+
+    fn value(&self, variables: &[i64]) -> i64 {
+        self.terms.iter().fold(self.constant, |sum, (slot, c)| sum + variables[*slot] * c)
+    }
+
+    fn coefficient(&self, slot: usize) -> i64 {
+        self.terms.iter().find(|(s, _)| *s == slot).map_or(0, |(_, c)| *c)
+    }
+}
+
+/// An index that must lie in `0..extent`, or the padded load is zero.
+struct Window {
+    index: Linear,
+    extent: Dim,
+}
+
+enum Code {
+    Const(f32),
+    Local(usize),
+    /// A load at the offset of the access with this number.
+    Load { buffer: usize, access: usize },
+    Pad { buffer: usize, access: usize, windows: Vec<Window> },
+    Unary(UnaryOp, Box<Code>),
+    Binary(BinaryOp, Box<[Code; 2]>),
+    Fma(Box<[Code; 3]>),
+    Select(Box<[Code; 4]>),
+}
+
+enum Op {
+    Loop(Iterations),
+    If(Vec<(Linear, Guard)>, Vec<Op>),
+    Let { local: usize, value: Code, accesses: Range<usize> },
+    Store { buffer: usize, access: usize, value: Code, accesses: Range<usize> },
+}
+
+struct Iterations {
+    slot: usize,
+    lo: i64,
+    hi: Dim,
+    guards: Vec<(Linear, Guard)>,
+    parallel: bool,
+    /// If the body is straight-line code without conditions: its accesses, to be advanced by stride.
+    straight: Option<Range<usize>>,
+    body: Vec<Op>,
+}
+
+/// A block with every access numbered and its offset in flat form.
+struct Program {
+    ops: Vec<Op>,
+    offsets: Vec<Linear>,
+}
+
+impl Program {
+    fn new(nest: &Nest, block: &[Stmt]) -> Program {
+        let mut resolver = Resolver { nest, offsets: Vec::new() };
+        let ops = resolver.block(block);
+        Program { ops, offsets: resolver.offsets }
+    }
+}
+
+struct Resolver<'n> {
+    nest: &'n Nest,
+    offsets: Vec<Linear>,
+}
+
+impl Resolver<'_> {
+    fn block(&mut self, block: &[Stmt]) -> Vec<Op> {
+        block.iter().filter_map(|stmt| self.stmt(stmt)).collect()
+    }
+
+    fn stmt(&mut self, stmt: &Stmt) -> Option<Op> {
+        let first = self.offsets.len();
+        match stmt {
+            Stmt::Loop(l) => Some(Op::Loop(self.iterations(l))),
+            Stmt::If(guards, body) => Some(Op::If(conditions(guards), self.block(body))),
+            Stmt::Declare(_) => None,
+            Stmt::Let(id, value) => {
+                let value = self.expr(value);
+                let accesses = first..self.offsets.len();
+                Some(Op::Let { local: id.0 as usize, value, accesses })
+            }
+            Stmt::Store(dst, value) => {
+                let value = self.expr(value);
+                let (buffer, access) = self.access(dst);
+                Some(Op::Store { buffer, access, value, accesses: first..self.offsets.len() })
+            }
+        }
+    }
+
+    fn iterations(&mut self, l: &Loop) -> Iterations {
+        let first = self.offsets.len();
+        let body = self.block(&l.body);
+        let straight = l.guards.is_empty()
+            && body.iter().all(|op| match op {
+                Op::Loop(_) | Op::If(..) => false,
+                Op::Let { .. } | Op::Store { .. } => true,
+            });
+        Iterations {
+            slot: l.axis.0 as usize,
+            lo: l.lo,
+            hi: l.hi,
+            guards: conditions(&l.guards),
+            parallel: l.mode == Mode::Parallel,
+            straight: straight.then_some(first..self.offsets.len()),
+            body,
+        }
+    }
+
+    /// Numbers an access and resolves its row-major offset.
+    fn access(&mut self, access: &Access) -> (usize, usize) {
+        let strides = self.nest.buffer(access.buffer).strides();
+        let offset = access
+            .index
+            .iter()
+            .zip(strides)
+            .fold(Affine::default(), |sum, (index, stride)| &sum + &index.scaled(stride));
+        self.offsets.push(Linear::new(&offset));
+        (access.buffer.0 as usize, self.offsets.len() - 1)
+    }
+
+    fn expr(&mut self, value: &Expr) -> Code {
+        match value {
+            Expr::Const(Scalar::F32(x)) => Code::Const(*x),
+            Expr::Local(id) => Code::Local(id.0 as usize),
+            Expr::Load(access) => {
+                let (buffer, access) = self.access(access);
+                Code::Load { buffer, access }
+            }
+            Expr::Pad(access) => {
+                let shape = &self.nest.buffer(access.buffer).shape;
+                let windows = access
+                    .index
+                    .iter()
+                    .zip(shape)
+                    .map(|(index, extent)| Window { index: Linear::new(index), extent: *extent })
+                    .collect();
+                let (buffer, access) = self.access(access);
+                Code::Pad { buffer, access, windows }
+            }
+            Expr::Unary(op, x) => Code::Unary(*op, Box::new(self.expr(x))),
+            Expr::Binary(op, a, b) => Code::Binary(*op, Box::new([self.expr(a), self.expr(b)])),
+            Expr::Fma(a, b, c) => Code::Fma(Box::new([a, b, c].map(|x| self.expr(x)))),
+            Expr::Select { a, b, then, otherwise } => {
+                Code::Select(Box::new([a, b, then, otherwise].map(|x| self.expr(x))))
+            }
+        }
+    }
+}
+
+fn conditions(guards: &[Guard]) -> Vec<(Linear, Guard)> {
+    guards.iter().map(|guard| (Linear::new(guard.sum()), guard.clone())).collect()
+}
+
+struct Machine<'n> {
+    nest: &'n Nest,
+    batch: i64,
+    memory: Vec<Vec<f32>>,
+    locals: Vec<f32>,
+    variables: Vec<i64>,
+    /// The current flat offset of every access of the program.
+    offsets: Vec<i64>,
+}
+
+impl<'n> Machine<'n> {
+    fn new(nest: &'n Nest, batch: i64) -> Machine<'n> {
+        Machine {
+            nest,
+            batch,
+            memory: vec![Vec::new(); nest.buffers.len()],
+            locals: vec![0.0; nest.locals.len()],
+            variables: vec![0; nest.axes.len()],
+            offsets: Vec::new(),
+        }
+    }
+
+    fn bind(&mut self, id: BufferId, data: &[f32]) -> Result<(), InterpretError> {
+        let buffer = self.nest.buffer(id);
+        let expected = buffer.len(self.batch);
+        if data.len() as i64 != expected {
+            let (buffer, given) = (buffer.name.clone(), data.len());
+            return Err(InterpretError::Length { buffer, given, expected });
+        }
+        self.memory[id.0 as usize] = data.to_vec();
+        Ok(())
+    }
+
+    fn allocate(&mut self, id: BufferId) {
+        let elements = self.nest.buffer(id).len(self.batch) as usize;
+        self.memory[id.0 as usize] = vec![f32::NAN; elements];
+    }
+
+    fn run(&mut self, program: &Program) {
+        self.offsets = vec![0; program.offsets.len()];
+        self.block(program, &program.ops, true);
+    }
+
+    /// Runs tasks by number: the task loops are the digits of the number, outermost first.
+    fn tasks(&mut self, program: &Program, tasks: impl IntoIterator<Item = i64>) {
+        self.offsets = vec![0; program.offsets.len()];
+        let mut loops: Vec<&Iterations> = Vec::new();
+        let mut block = &program.ops;
+        while let [Op::Loop(l)] = block.as_slice()
+            && l.parallel
+        {
+            loops.push(l);
+            block = &l.body;
+        }
+        for task in tasks {
+            let mut rest = task;
+            for l in loops.iter().rev() {
+                let trips = l.hi.at(self.batch) - l.lo;
+                self.variables[l.slot] = l.lo + rest % trips;
+                rest /= trips;
+            }
+            self.block(program, block, true);
+        }
+    }
+
+    fn block(&mut self, program: &Program, ops: &[Op], refresh: bool) {
+        for op in ops {
+            match op {
+                Op::Loop(l) => self.iterate(program, l),
+                Op::If(guards, body) => {
+                    if self.hold(guards) {
+                        self.block(program, body, refresh);
+                    }
+                }
+                Op::Let { local, value, accesses } => {
+                    if refresh {
+                        self.refresh(program, accesses);
+                    }
+                    self.locals[*local] = self.value(value);
+                }
+                Op::Store { buffer, access, value, accesses } => {
+                    if refresh {
+                        self.refresh(program, accesses);
+                    }
+                    let value = self.value(value);
+                    self.memory[*buffer][self.offsets[*access] as usize] = value;
+                }
+            }
+        }
+    }
+
+    fn refresh(&mut self, program: &Program, accesses: &Range<usize>) {
+        for access in accesses.clone() {
+            self.offsets[access] = program.offsets[access].value(&self.variables);
+        }
+    }
+
+    fn iterate(&mut self, program: &Program, l: &Iterations) {
+        let hi = l.hi.at(self.batch);
+        if let Some(accesses) = &l.straight {
+            self.variables[l.slot] = l.lo;
+            self.refresh(program, accesses);
+            for v in l.lo..hi {
+                self.variables[l.slot] = v;
+                self.block(program, &l.body, false);
+                for access in accesses.clone() {
+                    self.offsets[access] += program.offsets[access].coefficient(l.slot);
+                }
+            }
+            return;
+        }
+        for v in l.lo..hi {
+            self.variables[l.slot] = v;
+            if self.hold(&l.guards) {
+                self.block(program, &l.body, true);
+            }
+        }
+    }
+
+    fn hold(&self, guards: &[(Linear, Guard)]) -> bool {
+        guards.iter().all(|(sum, guard)| guard.holds(sum.value(&self.variables)))
+    }
+
+    fn value(&self, code: &Code) -> f32 {
+        match code {
+            Code::Const(x) => *x,
+            Code::Local(local) => self.locals[*local],
+            Code::Load { buffer, access } => self.memory[*buffer][self.offsets[*access] as usize],
+            Code::Pad { buffer, access, windows } => {
+                let inside = windows.iter().all(|window| {
+                    let index = window.index.value(&self.variables);
+                    (0..window.extent.at(self.batch)).contains(&index)
+                });
+                if inside { self.memory[*buffer][self.offsets[*access] as usize] } else { 0.0 }
+            }
+            Code::Unary(op, x) => ops::unary(*op, self.value(x)),
+            Code::Binary(op, x) => ops::binary(*op, self.value(&x[0]), self.value(&x[1])),
+            Code::Fma(x) => ops::fma(self.value(&x[0]), self.value(&x[1]), self.value(&x[2])),
+            Code::Select(x) => ops::select(
+                self.value(&x[0]),
+                self.value(&x[1]),
+                self.value(&x[2]),
+                self.value(&x[3]),
+            ),
+        }
+    }
+}

@@ -1,0 +1,817 @@
+//! The loop nest: what is computed, and in exactly which order.
+//!
+//! A [`Nest`] is plain data. Its meaning is given in the [language reference](crate); whether it is
+//! legal is decided by [`verify`](crate::verify); nothing here checks anything. Buffers, axes and
+//! locals are named by typed ids that index the nest's own tables.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::ops::{Add, Sub};
+
+use crate::elem::ElemType;
+
+/// A buffer of the nest: index into [`Nest::buffers`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct BufferId(pub u32);
+
+/// A loop axis of the nest: index into [`Nest::axes`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct AxisId(pub u32);
+
+/// A value bound by `let`: index into [`Nest::locals`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LocalId(pub u32);
+
+/// Whether the iterations of an axis may be reordered without changing bits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum AxisKind {
+    /// Iterations write different elements: any order gives the same bits.
+    Spatial,
+    /// Iterations feed one sum: their order is the order of rounding.
+    Reduction,
+}
+
+/// A named loop axis. Several loops may run over one axis, side by side, never nested.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Axis {
+    /// The name as written, e.g. `ow.i`.
+    pub name: String,
+    /// What reordering would do.
+    pub kind: AxisKind,
+}
+
+/// The extent of a buffer dimension or of a loop: a number, or the batch size of the call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Dim {
+    /// Known when the nest is written.
+    Fixed(i64),
+    /// `N`: the batch size, known when the kernel is called.
+    Batch,
+}
+
+impl Dim {
+    /// The number of iterations or elements for a call with the given batch size.
+    pub fn at(self, batch: i64) -> i64 {
+        match self {
+            Dim::Fixed(extent) => extent,
+            Dim::Batch => batch,
+        }
+    }
+
+    /// The number, unless it is the batch size.
+    pub fn fixed(self) -> Option<i64> {
+        match self {
+            Dim::Fixed(extent) => Some(extent),
+            Dim::Batch => None,
+        }
+    }
+}
+
+/// What a buffer is for; decides who owns it and who may write it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Role {
+    /// The activations, read only.
+    Input,
+    /// The weights as the caller has them (oihw), read only.
+    Weights,
+    /// One value an output channel, read only.
+    Bias,
+    /// One factor an output channel (epilogue `scale`), read only.
+    Scale,
+    /// A tensor of the output's shape (epilogue `add`), read only.
+    Residual,
+    /// The result, written only.
+    Output,
+    /// The weights as the kernel wants them: written by the `pack` block, read by the body.
+    Packed,
+    /// Memory of one task; undefined until written.
+    Scratch,
+    /// A register tile; undefined until written.
+    Reg,
+}
+
+impl Role {
+    /// Every role, in declaration order.
+    pub const ALL: [Role; 9] = [
+        Role::Input,
+        Role::Weights,
+        Role::Bias,
+        Role::Scale,
+        Role::Residual,
+        Role::Output,
+        Role::Packed,
+        Role::Scratch,
+        Role::Reg,
+    ];
+
+    /// The keyword that declares such a buffer.
+    pub fn name(self) -> &'static str {
+        match self {
+            Role::Input => "input",
+            Role::Weights => "weights",
+            Role::Bias => "bias",
+            Role::Scale => "scale",
+            Role::Residual => "residual",
+            Role::Output => "output",
+            Role::Packed => "packed",
+            Role::Scratch => "scratch",
+            Role::Reg => "reg",
+        }
+    }
+
+    /// Scratch and register buffers live inside the nest, all others are given by the caller.
+    pub fn is_local(self) -> bool {
+        match self {
+            Role::Scratch | Role::Reg => true,
+            Role::Input
+            | Role::Weights
+            | Role::Bias
+            | Role::Scale
+            | Role::Residual
+            | Role::Output
+            | Role::Packed => false,
+        }
+    }
+}
+
+/// A typed, shaped array: row-major, the last dimension contiguous.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Buffer {
+    /// The name as written.
+    pub name: String,
+    /// What it is for.
+    pub role: Role,
+    /// The type of one element.
+    pub elem: ElemType,
+    /// Extents, outermost first; no dimensions = one element.
+    pub shape: Vec<Dim>,
+}
+
+impl Buffer {
+    /// Elements between neighbours along each dimension, for row-major storage.
+    ///
+    /// Only the leading dimension may be [`Dim::Batch`], so strides never depend on the batch.
+    pub fn strides(&self) -> Vec<i64> {
+        let mut strides = vec![1; self.shape.len()];
+        for d in (1..self.shape.len()).rev() {
+            strides[d - 1] = strides[d] * self.shape[d].fixed().unwrap_or(1);
+        }
+        strides
+    }
+
+    /// The number of elements for a call with the given batch size.
+    pub fn len(&self, batch: i64) -> i64 {
+        self.shape.iter().map(|dim| dim.at(batch)).product()
+    }
+}
+
+/// An integer that depends on loop variables: `constant + sum of coefficient * variable`.
+///
+/// Terms are sorted by axis and have no zero coefficients, so equal functions compare equal.
+/// Arithmetic saturates; the verifier refuses sums anywhere near the limits.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Affine {
+    /// The part that depends on no variable.
+    pub constant: i64,
+    terms: Vec<(AxisId, i64)>,
+}
+
+impl Affine {
+    /// A number.
+    pub fn constant(constant: i64) -> Affine {
+        Affine { constant, terms: Vec::new() }
+    }
+
+    /// A variable.
+    pub fn axis(axis: AxisId) -> Affine {
+        Affine::term(axis, 1)
+    }
+
+    /// A variable times a number.
+    pub fn term(axis: AxisId, coefficient: i64) -> Affine {
+        Affine::from_terms(0, [(axis, coefficient)])
+    }
+
+    /// A sum; coefficients of the same variable add up.
+    pub fn from_terms(constant: i64, terms: impl IntoIterator<Item = (AxisId, i64)>) -> Affine {
+        let mut sum: BTreeMap<AxisId, i64> = BTreeMap::new();
+        for (axis, coefficient) in terms {
+            let entry = sum.entry(axis).or_default();
+            *entry = entry.saturating_add(coefficient);
+        }
+        Affine { constant, terms: sum.into_iter().filter(|(_, c)| *c != 0).collect() }
+    }
+
+    /// `(variable, coefficient)`, sorted by variable, without zeros.
+    pub fn terms(&self) -> &[(AxisId, i64)] {
+        &self.terms
+    }
+
+    /// The coefficient of a variable, zero if it does not occur.
+    pub fn coefficient(&self, axis: AxisId) -> i64 {
+        self.terms.iter().find(|(a, _)| *a == axis).map_or(0, |(_, c)| *c)
+    }
+
+    /// Whether the variable occurs.
+    pub fn mentions(&self, axis: AxisId) -> bool {
+        self.coefficient(axis) != 0
+    }
+
+    /// The single variable with coefficient one and no constant, if that is all there is.
+    pub fn as_axis(&self) -> Option<AxisId> {
+        match (self.constant, self.terms.as_slice()) {
+            (0, [(axis, 1)]) => Some(*axis),
+            _ => None,
+        }
+    }
+
+    /// The number, if no variable occurs.
+    pub fn as_constant(&self) -> Option<i64> {
+        self.terms.is_empty().then_some(self.constant)
+    }
+
+    /// This sum times a number.
+    pub fn scaled(&self, factor: i64) -> Affine {
+        Affine::from_terms(
+            self.constant.saturating_mul(factor),
+            self.terms.iter().map(|(a, c)| (*a, c.saturating_mul(factor))),
+        )
+    }
+
+    /// This sum plus a number.
+    pub fn plus(&self, constant: i64) -> Affine {
+        Affine { constant: self.constant.saturating_add(constant), terms: self.terms.clone() }
+    }
+
+    /// This sum with a variable replaced by another sum.
+    pub fn substitute(&self, axis: AxisId, with: &Affine) -> Affine {
+        let coefficient = self.coefficient(axis);
+        if coefficient == 0 {
+            return self.clone();
+        }
+        &self.without(axis) + &with.scaled(coefficient)
+    }
+
+    /// This sum without the term of a variable.
+    pub fn without(&self, axis: AxisId) -> Affine {
+        Affine {
+            constant: self.constant,
+            terms: self.terms.iter().copied().filter(|(a, _)| *a != axis).collect(),
+        }
+    }
+
+    /// The part made of the variables that satisfy the predicate, and of no constant.
+    pub fn part(&self, mut keep: impl FnMut(AxisId) -> bool) -> Affine {
+        Affine { constant: 0, terms: self.terms.iter().copied().filter(|(a, _)| keep(*a)).collect() }
+    }
+}
+
+impl Add for &Affine {
+    type Output = Affine;
+    fn add(self, other: &Affine) -> Affine {
+        Affine::from_terms(
+            self.constant.saturating_add(other.constant),
+            self.terms.iter().chain(&other.terms).copied(),
+        )
+    }
+}
+
+impl Sub for &Affine {
+    type Output = Affine;
+    fn sub(self, other: &Affine) -> Affine {
+        self + &other.scaled(-1)
+    }
+}
+
+/// A half-space: the condition under which an iteration runs.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Guard {
+    /// `sum < limit`
+    Below(Affine, i64),
+    /// `sum >= limit`
+    AtLeast(Affine, i64),
+}
+
+impl Guard {
+    /// The sum that is compared.
+    pub fn sum(&self) -> &Affine {
+        match self {
+            Guard::Below(sum, _) | Guard::AtLeast(sum, _) => sum,
+        }
+    }
+
+    /// The same condition on another sum.
+    pub fn map(&self, f: impl FnOnce(&Affine) -> Affine) -> Guard {
+        match self {
+            Guard::Below(sum, limit) => Guard::Below(f(sum), *limit),
+            Guard::AtLeast(sum, limit) => Guard::AtLeast(f(sum), *limit),
+        }
+    }
+
+    /// Whether the condition holds for a value of the sum.
+    pub fn holds(&self, value: i64) -> bool {
+        match self {
+            Guard::Below(_, limit) => value < *limit,
+            Guard::AtLeast(_, limit) => value >= *limit,
+        }
+    }
+}
+
+/// One element of a buffer.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Access {
+    /// The buffer.
+    pub buffer: BufferId,
+    /// One index a dimension.
+    pub index: Vec<Affine>,
+}
+
+/// A constant of an element type.
+#[derive(Clone, Copy, Debug)]
+pub enum Scalar {
+    /// A 32-bit float.
+    F32(f32),
+}
+
+impl Scalar {
+    /// The type of the constant.
+    pub fn elem(self) -> ElemType {
+        match self {
+            Scalar::F32(_) => ElemType::F32,
+        }
+    }
+}
+
+impl PartialEq for Scalar {
+    /// Bitwise: `0.0` and `-0.0` are different constants.
+    fn eq(&self, other: &Scalar) -> bool {
+        match (self, other) {
+            (Scalar::F32(a), Scalar::F32(b)) => a.to_bits() == b.to_bits(),
+        }
+    }
+}
+
+/// Operations on one value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum UnaryOp {
+    /// The sign flipped, also that of zeros and NaNs.
+    Neg,
+    /// The sign cleared.
+    Abs,
+    /// To the nearest integer, ties to even.
+    Round,
+    /// Two to the power of the integer part, by exponent bits: see the language reference.
+    Pow2,
+}
+
+impl UnaryOp {
+    /// Every operation.
+    pub const ALL: [UnaryOp; 4] = [UnaryOp::Neg, UnaryOp::Abs, UnaryOp::Round, UnaryOp::Pow2];
+
+    /// The function name in the text.
+    pub fn name(self) -> &'static str {
+        match self {
+            UnaryOp::Neg => "neg",
+            UnaryOp::Abs => "abs",
+            UnaryOp::Round => "round",
+            UnaryOp::Pow2 => "pow2",
+        }
+    }
+}
+
+/// Operations on two values.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum BinaryOp {
+    /// `a + b`, rounded once.
+    Add,
+    /// `a - b`, rounded once.
+    Sub,
+    /// `a * b`, rounded once.
+    Mul,
+    /// `a / b`, rounded once.
+    Div,
+    /// `a > b ? a : b`.
+    Max,
+    /// `a < b ? a : b`.
+    Min,
+}
+
+impl BinaryOp {
+    /// Every operation.
+    pub const ALL: [BinaryOp; 6] = [
+        BinaryOp::Add,
+        BinaryOp::Sub,
+        BinaryOp::Mul,
+        BinaryOp::Div,
+        BinaryOp::Max,
+        BinaryOp::Min,
+    ];
+
+    /// The function name in the text.
+    pub fn name(self) -> &'static str {
+        match self {
+            BinaryOp::Add => "add",
+            BinaryOp::Sub => "sub",
+            BinaryOp::Mul => "mul",
+            BinaryOp::Div => "div",
+            BinaryOp::Max => "max",
+            BinaryOp::Min => "min",
+        }
+    }
+}
+
+/// The value of a statement: a tree of operations, each rounded on its own.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Expr {
+    /// A constant.
+    Const(Scalar),
+    /// A value bound by `let`.
+    Local(LocalId),
+    /// An element that the verifier proves to exist.
+    Load(Access),
+    /// An element, or zero where an index lies outside the buffer.
+    Pad(Access),
+    /// An operation on one value.
+    Unary(UnaryOp, Box<Expr>),
+    /// An operation on two values.
+    Binary(BinaryOp, Box<Expr>, Box<Expr>),
+    /// `a * b + c`, rounded once.
+    Fma(Box<Expr>, Box<Expr>, Box<Expr>),
+    /// `a < b ? then : otherwise`.
+    Select {
+        /// Left of the comparison.
+        a: Box<Expr>,
+        /// Right of the comparison.
+        b: Box<Expr>,
+        /// The value where `a < b`.
+        then: Box<Expr>,
+        /// The value elsewhere, NaNs included.
+        otherwise: Box<Expr>,
+    },
+}
+
+impl Expr {
+    /// A 32-bit constant.
+    pub fn f32(value: f32) -> Expr {
+        Expr::Const(Scalar::F32(value))
+    }
+
+    /// An operation on one value.
+    pub fn unary(op: UnaryOp, x: Expr) -> Expr {
+        Expr::Unary(op, Box::new(x))
+    }
+
+    /// An operation on two values.
+    pub fn binary(op: BinaryOp, a: Expr, b: Expr) -> Expr {
+        Expr::Binary(op, Box::new(a), Box::new(b))
+    }
+
+    /// `a * b + c`, rounded once.
+    pub fn fma(a: Expr, b: Expr, c: Expr) -> Expr {
+        Expr::Fma(Box::new(a), Box::new(b), Box::new(c))
+    }
+
+    /// `a < b ? then : otherwise`.
+    pub fn select(a: Expr, b: Expr, then: Expr, otherwise: Expr) -> Expr {
+        let [a, b, then, otherwise] = [a, b, then, otherwise].map(Box::new);
+        Expr::Select { a, b, then, otherwise }
+    }
+
+    /// The operands, left to right.
+    pub fn operands(&self) -> Vec<&Expr> {
+        match self {
+            Expr::Const(_) | Expr::Local(_) | Expr::Load(_) | Expr::Pad(_) => vec![],
+            Expr::Unary(_, x) => vec![x],
+            Expr::Binary(_, a, b) => vec![a, b],
+            Expr::Fma(a, b, c) => vec![a, b, c],
+            Expr::Select { a, b, then, otherwise } => vec![a, b, then, otherwise],
+        }
+    }
+
+    /// Visits this value and all its operands, operands first.
+    pub fn visit_mut(&mut self, f: &mut impl FnMut(&mut Expr)) {
+        match self {
+            Expr::Const(_) | Expr::Local(_) | Expr::Load(_) | Expr::Pad(_) => {}
+            Expr::Unary(_, x) => x.visit_mut(f),
+            Expr::Binary(_, a, b) => {
+                a.visit_mut(f);
+                b.visit_mut(f);
+            }
+            Expr::Fma(a, b, c) => {
+                a.visit_mut(f);
+                b.visit_mut(f);
+                c.visit_mut(f);
+            }
+            Expr::Select { a, b, then, otherwise } => {
+                for x in [a, b, then, otherwise] {
+                    x.visit_mut(f);
+                }
+            }
+        }
+        f(self);
+    }
+
+    /// Visits this value and all its operands, operands first.
+    pub fn visit(&self, f: &mut impl FnMut(&Expr)) {
+        for x in self.operands() {
+            x.visit(f);
+        }
+        f(self);
+    }
+}
+
+/// How the iterations of a loop are carried out. Never changes what they compute.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Mode {
+    /// One after the other.
+    Serial,
+    /// As tasks, in any order, by any thread.
+    Parallel,
+    /// Written out.
+    Unroll,
+    /// As the lanes of vectors.
+    Vector,
+}
+
+/// Iterations of an axis.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Loop {
+    /// The variable.
+    pub axis: AxisId,
+    /// Its first value.
+    pub lo: i64,
+    /// One past its last value.
+    pub hi: Dim,
+    /// All must hold, or the iteration is left out.
+    pub guards: Vec<Guard>,
+    /// Whether lowering removes the guards by splitting an outer loop (`cut` instead of `where`).
+    pub cut: bool,
+    /// How the iterations are carried out.
+    pub mode: Mode,
+    /// What each iteration does.
+    pub body: Vec<Stmt>,
+}
+
+impl Loop {
+    /// A serial loop over `0..extent` without guards.
+    pub fn new(axis: AxisId, extent: Dim, body: Vec<Stmt>) -> Loop {
+        Loop { axis, lo: 0, hi: extent, guards: vec![], cut: false, mode: Mode::Serial, body }
+    }
+
+    /// The number of values the variable takes, guards aside, unless it is the batch size.
+    pub fn trip_count(&self) -> Option<i64> {
+        self.hi.fixed().map(|hi| hi - self.lo)
+    }
+
+    /// The same loop around another body.
+    pub fn with_body(&self, body: Vec<Stmt>) -> Loop {
+        Loop {
+            axis: self.axis,
+            lo: self.lo,
+            hi: self.hi,
+            guards: self.guards.clone(),
+            cut: self.cut,
+            mode: self.mode,
+            body,
+        }
+    }
+}
+
+/// One step of a nest.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Stmt {
+    /// Iterations.
+    Loop(Loop),
+    /// Runs the body if all conditions hold.
+    If(Vec<Guard>, Vec<Stmt>),
+    /// Declares a scratch or register buffer for the rest of the block.
+    Declare(BufferId),
+    /// Names a value for the rest of the block.
+    Let(LocalId, Expr),
+    /// Writes an element.
+    Store(Access, Expr),
+}
+
+/// A program of the language: buffers, the block that packs weights, the block that computes.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Nest {
+    /// Which algorithm wrote it, e.g. `direct`.
+    pub name: String,
+    /// Every loop axis.
+    pub axes: Vec<Axis>,
+    /// Every buffer; those of the caller first, in the order of the kernel's arguments.
+    pub buffers: Vec<Buffer>,
+    /// The names of the values bound by `let`.
+    pub locals: Vec<String>,
+    /// Run once a set of weights: writes the packed buffer. Empty if there is none.
+    pub pack: Vec<Stmt>,
+    /// Run on every call.
+    pub body: Vec<Stmt>,
+}
+
+impl Nest {
+    /// The buffer behind an id.
+    pub fn buffer(&self, id: BufferId) -> &Buffer {
+        &self.buffers[id.0 as usize]
+    }
+
+    /// The axis behind an id.
+    pub fn axis(&self, id: AxisId) -> &Axis {
+        &self.axes[id.0 as usize]
+    }
+
+    /// The ids of all buffers.
+    pub fn buffer_ids(&self) -> impl Iterator<Item = BufferId> + use<> {
+        (0..self.buffers.len() as u32).map(BufferId)
+    }
+
+    /// The axis of that name.
+    pub fn find_axis(&self, name: &str) -> Option<AxisId> {
+        self.axes.iter().position(|axis| axis.name == name).map(|i| AxisId(i as u32))
+    }
+
+    /// The buffer of that name.
+    pub fn find_buffer(&self, name: &str) -> Option<BufferId> {
+        self.buffers.iter().position(|buffer| buffer.name == name).map(|i| BufferId(i as u32))
+    }
+
+    /// The first buffer of that role.
+    pub fn find_role(&self, role: Role) -> Option<BufferId> {
+        self.buffers.iter().position(|buffer| buffer.role == role).map(|i| BufferId(i as u32))
+    }
+
+    /// Adds an axis.
+    pub fn add_axis(&mut self, name: impl Into<String>, kind: AxisKind) -> AxisId {
+        self.axes.push(Axis { name: name.into(), kind });
+        AxisId(self.axes.len() as u32 - 1)
+    }
+
+    /// Adds a buffer.
+    pub fn add_buffer(&mut self, buffer: Buffer) -> BufferId {
+        self.buffers.push(buffer);
+        BufferId(self.buffers.len() as u32 - 1)
+    }
+
+    /// Adds the name of a value.
+    pub fn add_local(&mut self, name: impl Into<String>) -> LocalId {
+        self.locals.push(name.into());
+        LocalId(self.locals.len() as u32 - 1)
+    }
+
+    /// The chain of outermost parallel loops: the axes that span the tasks.
+    pub fn task_loops(&self) -> Vec<&Loop> {
+        let mut chain = Vec::new();
+        let mut block = &self.body;
+        while let [Stmt::Loop(l)] = block.as_slice() {
+            if l.mode != Mode::Parallel {
+                break;
+            }
+            chain.push(l);
+            block = &l.body;
+        }
+        chain
+    }
+
+    /// The number of tasks of a call with the given batch size.
+    pub fn tasks(&self, batch: i64) -> i64 {
+        self.task_loops().iter().map(|l| l.hi.at(batch) - l.lo).product()
+    }
+}
+
+/// Calls `f` on every loop of a block, outer loops first.
+pub fn visit_loops<'a>(block: &'a [Stmt], f: &mut impl FnMut(&'a Loop)) {
+    for stmt in block {
+        match stmt {
+            Stmt::Loop(l) => {
+                f(l);
+                visit_loops(&l.body, f);
+            }
+            Stmt::If(_, body) => visit_loops(body, f),
+            Stmt::Declare(_) | Stmt::Let(..) | Stmt::Store(..) => {}
+        }
+    }
+}
+
+/// Calls `f` on every loop of a block, outer loops first.
+pub fn visit_loops_mut(block: &mut [Stmt], f: &mut impl FnMut(&mut Loop)) {
+    for stmt in block {
+        match stmt {
+            Stmt::Loop(l) => {
+                f(l);
+                visit_loops_mut(&mut l.body, f);
+            }
+            Stmt::If(_, body) => visit_loops_mut(body, f),
+            Stmt::Declare(_) | Stmt::Let(..) | Stmt::Store(..) => {}
+        }
+    }
+}
+
+/// Calls `f` on every value computed in a block.
+pub fn visit_exprs<'a>(block: &'a [Stmt], f: &mut impl FnMut(&'a Expr)) {
+    fn operands<'a>(expr: &'a Expr, f: &mut impl FnMut(&'a Expr)) {
+        for x in expr.operands() {
+            operands(x, f);
+        }
+        f(expr);
+    }
+    for stmt in block {
+        match stmt {
+            Stmt::Loop(l) => visit_exprs(&l.body, f),
+            Stmt::If(_, body) => visit_exprs(body, f),
+            Stmt::Declare(_) => {}
+            Stmt::Let(_, value) | Stmt::Store(_, value) => operands(value, f),
+        }
+    }
+}
+
+/// Calls `f` on every value computed in a block.
+pub fn visit_exprs_mut(block: &mut [Stmt], f: &mut impl FnMut(&mut Expr)) {
+    for stmt in block {
+        match stmt {
+            Stmt::Loop(l) => visit_exprs_mut(&mut l.body, f),
+            Stmt::If(_, body) => visit_exprs_mut(body, f),
+            Stmt::Declare(_) => {}
+            Stmt::Let(_, value) | Stmt::Store(_, value) => value.visit_mut(f),
+        }
+    }
+}
+
+/// Calls `f` on the destination of every store of a block.
+pub fn visit_stores<'a>(block: &'a [Stmt], f: &mut impl FnMut(&'a Access)) {
+    for stmt in block {
+        match stmt {
+            Stmt::Loop(l) => visit_stores(&l.body, f),
+            Stmt::If(_, body) => visit_stores(body, f),
+            Stmt::Declare(_) | Stmt::Let(..) => {}
+            Stmt::Store(dst, _) => f(dst),
+        }
+    }
+}
+
+/// Calls `f` on every access of a block; the flag says whether it is a store.
+pub fn visit_accesses<'a>(block: &'a [Stmt], f: &mut impl FnMut(&'a Access, bool)) {
+    visit_exprs(block, &mut |expr| match expr {
+        Expr::Load(access) | Expr::Pad(access) => f(access, false),
+        Expr::Const(_)
+        | Expr::Local(_)
+        | Expr::Unary(..)
+        | Expr::Binary(..)
+        | Expr::Fma(..)
+        | Expr::Select { .. } => {}
+    });
+    visit_stores(block, &mut |access| f(access, true));
+}
+
+/// Replaces every occurrence of a loop variable in indices and guards of a block.
+pub fn substitute(block: &mut [Stmt], axis: AxisId, with: &Affine) {
+    map_affines(block, &mut |sum| *sum = sum.substitute(axis, with));
+}
+
+/// Calls `f` on every index and guard of a block.
+pub fn map_affines(block: &mut [Stmt], f: &mut impl FnMut(&mut Affine)) {
+    fn guards(guards: &mut [Guard], f: &mut impl FnMut(&mut Affine)) {
+        for guard in guards {
+            match guard {
+                Guard::Below(sum, _) | Guard::AtLeast(sum, _) => f(sum),
+            }
+        }
+    }
+    fn expr(value: &mut Expr, f: &mut impl FnMut(&mut Affine)) {
+        value.visit_mut(&mut |x| match x {
+            Expr::Load(access) | Expr::Pad(access) => access.index.iter_mut().for_each(&mut *f),
+            Expr::Const(_)
+            | Expr::Local(_)
+            | Expr::Unary(..)
+            | Expr::Binary(..)
+            | Expr::Fma(..)
+            | Expr::Select { .. } => {}
+        });
+    }
+    for stmt in block {
+        match stmt {
+            Stmt::Loop(l) => {
+                guards(&mut l.guards, f);
+                map_affines(&mut l.body, f);
+            }
+            Stmt::If(conditions, body) => {
+                guards(conditions, f);
+                map_affines(body, f);
+            }
+            Stmt::Declare(_) => {}
+            Stmt::Let(_, value) => expr(value, f),
+            Stmt::Store(dst, value) => {
+                dst.index.iter_mut().for_each(&mut *f);
+                expr(value, f);
+            }
+        }
+    }
+}
+
+impl fmt::Display for Dim {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Dim::Fixed(extent) => write!(f, "{extent}"),
+            Dim::Batch => f.write_str("N"),
+        }
+    }
+}

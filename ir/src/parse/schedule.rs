@@ -1,0 +1,191 @@
+//! Schedules: one directive a line.
+
+use super::cursor::Cursor;
+use crate::elem::Layout;
+use crate::lex::{Named, ParseError, Token, TokenKind, lex};
+use crate::schedule::{Directive, Schedule, Tail};
+
+/// Reads a schedule: directives separated by line ends or semicolons.
+pub fn parse_schedule(text: &str) -> Result<Schedule, ParseError> {
+    let mut parser = ScheduleParser { cursor: Cursor::new(lex(text)?) };
+    let mut directives = Vec::new();
+    loop {
+        while parser.cursor.take_if_kind(TokenKind::LineEnd)
+            || parser.cursor.take_if_kind(TokenKind::Semicolon)
+        {}
+        if parser.cursor.peek().kind == TokenKind::End {
+            return Ok(Schedule { directives });
+        }
+        directives.push(parser.directive()?);
+        if !parser.at_end_of_directive() {
+            return Err(parser.cursor.peek().expected("end of line or `;`"));
+        }
+    }
+}
+
+struct ScheduleParser<'a> {
+    cursor: Cursor<'a>,
+}
+
+impl ScheduleParser<'_> {
+    fn at_end_of_directive(&self) -> bool {
+        let kind = self.cursor.peek().kind;
+        matches!(kind, TokenKind::LineEnd | TokenKind::Semicolon | TokenKind::End)
+    }
+
+    fn directive(&mut self) -> Result<Directive, ParseError> {
+        if self.cursor.peek().kind != TokenKind::Word {
+            return Err(self.cursor.peek().expected("a directive"));
+        }
+        let first = self.cursor.take();
+        match first.text {
+            "split" => self.split(),
+            "reorder" => self.reorder(),
+            "fuse" => Ok(Directive::Fuse { outer: self.axis()?, inner: self.axis()? }),
+            "vectorize" => Ok(Directive::Vectorize { axis: self.axis()? }),
+            "unroll" => Ok(Directive::Unroll { axis: self.axis()? }),
+            "parallel" => Ok(Directive::Parallel { axis: self.axis()? }),
+            "accumulate" => {
+                self.cursor.keyword("output", "`output`")?;
+                Ok(Directive::AccumulateOutput { at: self.at()? })
+            }
+            "pack" => self.pack(),
+            _ => Err(first.unknown(Named::Directive)),
+        }
+    }
+
+    fn split(&mut self) -> Result<Directive, ParseError> {
+        let axis = self.axis()?;
+        self.cursor.keyword("by", "`by`")?;
+        let by = self.cursor.integer_up_to(u32::MAX.into())? as u32;
+        let tail = match self.option("tail")? {
+            Some(word) => Tail::ALL
+                .into_iter()
+                .find(|tail| tail.name() == word.text)
+                .ok_or_else(|| word.unknown(Named::Tail))?,
+            None => Tail::default(),
+        };
+        Ok(Directive::Split { axis, by, tail })
+    }
+
+    fn reorder(&mut self) -> Result<Directive, ParseError> {
+        let mut axes = vec![self.axis()?];
+        while !self.at_end_of_directive() {
+            axes.push(self.axis()?);
+        }
+        Ok(Directive::Reorder { axes })
+    }
+
+    fn pack(&mut self) -> Result<Directive, ParseError> {
+        if self.cursor.take_if("weights") {
+            return Ok(Directive::PackWeights);
+        }
+        self.cursor.keyword("input", "`weights` or `input`")?;
+        let at = self.at()?;
+        let layout = match self.option("layout")? {
+            Some(word) => {
+                let layout = Layout::from_name(word.text);
+                Some(layout.ok_or_else(|| word.unknown(Named::Layout))?)
+            }
+            None => None,
+        };
+        Ok(Directive::PackInput { at, layout })
+    }
+
+    fn at(&mut self) -> Result<String, ParseError> {
+        self.cursor.keyword("at", "`at`")?;
+        self.axis()
+    }
+
+    fn axis(&mut self) -> Result<String, ParseError> {
+        Ok(self.cursor.name()?.text.to_owned())
+    }
+
+    /// The word after `name=`, if the option is given.
+    fn option(&mut self, name: &str) -> Result<Option<Token<'_>>, ParseError> {
+        if !self.cursor.take_if(name) {
+            return Ok(None);
+        }
+        self.cursor.take_kind(TokenKind::Equals)?;
+        self.cursor.take_kind(TokenKind::Word).map(Some)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const FULL: &str = "\
+split ow by 14 tail=cut
+split oc by 32
+split n by 4294967295 tail=pad
+reorder a b c
+fuse oh ow
+vectorize oc.i
+unroll ow.i
+parallel oh
+accumulate output at ow.o
+pack weights
+pack input at oh layout=nhwc
+pack input at oh
+";
+
+    #[test]
+    fn canonical_schedules_print_as_they_are() {
+        for text in [FULL, ""] {
+            assert_eq!(parse_schedule(text).expect("accepted").to_string(), text);
+        }
+    }
+
+    #[test]
+    fn other_spellings_print_canonically() {
+        let text = "; split a by 08 tail = guard;;unroll b # why\r\n\n  pack   weights # end";
+        let schedule = parse_schedule(text).expect("accepted");
+        assert_eq!(schedule.to_string(), "split a by 8\nunroll b\npack weights\n");
+    }
+
+    #[test]
+    fn errors_name_the_place() {
+        let cases = [
+            ("\n  tile oh", "line 2, column 3: unknown directive `tile`"),
+            ("= oh", "line 1, column 1: expected a directive, found `=`"),
+            ("split oh 3", "line 1, column 10: expected `by`, found `3`"),
+            ("split oh by ow", "line 1, column 13: expected an integer, found `ow`"),
+            ("split oh by 4294967296", "line 1, column 13: integer beyond the limit of 4294967295"),
+            ("split oh by 3 tail=none", "line 1, column 20: unknown tail `none`"),
+            ("split oh by 3 tail none", "line 1, column 20: expected `=`, found `none`"),
+            ("reorder", "line 1, column 8: expected a name, found end of text"),
+            ("fuse oh\now", "line 1, column 8: expected a name, found end of line"),
+            ("fuse oh ow ic", "line 1, column 12: expected end of line or `;`, found `ic`"),
+            ("unroll for", "line 1, column 8: `for` is a keyword, not a name"),
+            ("accumulate input", "line 1, column 12: expected `output`, found `input`"),
+            ("pack output", "line 1, column 6: expected `weights` or `input`, found `output`"),
+            ("pack input oh", "line 1, column 12: expected `at`, found `oh`"),
+            ("pack input at oh layout=x", "line 1, column 25: unknown layout `x`"),
+            ("unroll oh\n\"", "line 2, column 1: unexpected character '\"'"),
+        ];
+        for (text, expected) in cases {
+            assert_eq!(parse_schedule(text).expect_err("refused").to_string(), expected, "{text}");
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2000))]
+
+        /// What is accepted means the same after printing.
+        #[test]
+        fn mutated_texts_do_not_panic(
+            mutations in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4),
+        ) {
+            let mut bytes = FULL.as_bytes().to_vec();
+            for (at, byte) in mutations {
+                let at = at.index(bytes.len());
+                bytes[at] = byte;
+            }
+            if let Ok(schedule) = parse_schedule(&String::from_utf8_lossy(&bytes)) {
+                prop_assert_eq!(parse_schedule(&schedule.to_string()), Ok(schedule));
+            }
+        }
+    }
+}

@@ -1,0 +1,346 @@
+//! The one printer: nests and schedules as canonical text.
+//!
+//! Promises: what [`parse`](crate::parse) accepts prints to a text that parses to an equal nest,
+//! and equal nests print alike. The order of the terms of a sum follows the loops around it,
+//! outermost first, so it does not depend on the ids a transform happened to give out. Printing
+//! never fails: a nest that no verifier would accept prints as well as it can.
+
+use std::fmt;
+
+use crate::nest::{
+    Access, Affine, AxisId, AxisKind, Buffer, BufferId, Expr, Guard, Loop, Mode, Nest, Scalar, Stmt,
+};
+use crate::schedule::{Directive, Schedule, Tail};
+use crate::source_map::SourceMap;
+
+/// The canonical text of a nest.
+pub fn print_nest(nest: &Nest) -> String {
+    print_nest_with_map(nest).0
+}
+
+/// The canonical text of a nest, and where its statements and buffers stand in it.
+pub fn print_nest_with_map(nest: &Nest) -> (String, SourceMap) {
+    let mut printer = Printer::new(nest);
+    printer.nest();
+    (printer.text, printer.map)
+}
+
+/// An access outside its place in the nest, e.g. in a message.
+pub fn access_text(nest: &Nest, access: &Access) -> String {
+    Names::everywhere(nest).access(access)
+}
+
+/// A sum outside its place in the nest, e.g. in a message.
+pub fn affine_text(nest: &Nest, sum: &Affine) -> String {
+    Names::everywhere(nest).affine(sum)
+}
+
+/// A condition outside its place in the nest, e.g. in a message.
+pub fn guard_text(nest: &Nest, guard: &Guard) -> String {
+    Names::everywhere(nest).guard(guard)
+}
+
+impl fmt::Display for Nest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&print_nest(self))
+    }
+}
+
+impl fmt::Display for Schedule {
+    /// One directive a line, each line ended.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.directives.iter().try_for_each(|directive| writeln!(f, "{directive}"))
+    }
+}
+
+impl fmt::Display for Directive {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Directive::Split { axis, by, tail: Tail::Guard } => write!(f, "split {axis} by {by}"),
+            Directive::Split { axis, by, tail: tail @ (Tail::Cut | Tail::Pad) } => {
+                write!(f, "split {axis} by {by} tail={}", tail.name())
+            }
+            Directive::Reorder { axes } => write!(f, "reorder {}", axes.join(" ")),
+            Directive::Fuse { outer, inner } => write!(f, "fuse {outer} {inner}"),
+            Directive::Vectorize { axis } => write!(f, "vectorize {axis}"),
+            Directive::Unroll { axis } => write!(f, "unroll {axis}"),
+            Directive::Parallel { axis } => write!(f, "parallel {axis}"),
+            Directive::AccumulateOutput { at } => write!(f, "accumulate output at {at}"),
+            Directive::PackWeights => f.write_str("pack weights"),
+            Directive::PackInput { at, layout: None } => write!(f, "pack input at {at}"),
+            Directive::PackInput { at, layout: Some(layout) } => {
+                write!(f, "pack input at {at} layout={}", layout.name())
+            }
+        }
+    }
+}
+
+/// The keywords in front of the loop variable.
+fn loop_keywords(mode: Mode, kind: AxisKind) -> &'static str {
+    match (mode, kind) {
+        (Mode::Serial, AxisKind::Spatial) => "for",
+        (Mode::Serial, AxisKind::Reduction) => "reduce",
+        (Mode::Parallel, AxisKind::Spatial) => "parallel",
+        (Mode::Parallel, AxisKind::Reduction) => "parallel reduce",
+        (Mode::Unroll, AxisKind::Spatial) => "unroll",
+        (Mode::Unroll, AxisKind::Reduction) => "unroll reduce",
+        (Mode::Vector, AxisKind::Spatial) => "vector",
+        (Mode::Vector, AxisKind::Reduction) => "vector reduce",
+    }
+}
+
+/// Writes lines and remembers which statement each belongs to.
+struct Printer<'a> {
+    names: Names<'a>,
+    text: String,
+    line: u32,
+    level: usize,
+    map: SourceMap,
+}
+
+impl<'a> Printer<'a> {
+    fn new(nest: &'a Nest) -> Printer<'a> {
+        let map = SourceMap { stmts: vec![], buffers: vec![0; nest.buffers.len()] };
+        let names = Names { nest, scope: vec![] };
+        Printer { names, text: String::new(), line: 1, level: 0, map }
+    }
+
+    /// The parts that are not empty, a blank line between them.
+    fn nest(&mut self) {
+        let nest = self.names.nest;
+        self.open(&format!("nest {}", nest.name));
+        self.header();
+        if !nest.pack.is_empty() {
+            self.part();
+            self.open("pack");
+            self.block(&nest.pack);
+            self.close();
+        }
+        if !nest.body.is_empty() {
+            self.part();
+            self.block(&nest.body);
+        }
+        self.close();
+    }
+
+    fn header(&mut self) {
+        let nest = self.names.nest;
+        for id in nest.buffer_ids().filter(|id| !nest.buffer(*id).role.is_local()) {
+            self.declare(id);
+        }
+    }
+
+    /// A blank line, unless this is the first part.
+    fn part(&mut self) {
+        if self.line > 2 {
+            self.end_line();
+        }
+    }
+
+    fn block(&mut self, stmts: &[Stmt]) {
+        for stmt in stmts {
+            self.map.stmts.push(self.line);
+            self.stmt(stmt);
+        }
+    }
+
+    fn stmt(&mut self, stmt: &Stmt) {
+        match stmt {
+            Stmt::Loop(l) => self.loop_(l),
+            Stmt::If(guards, body) => {
+                self.open(&format!("if{}", self.names.guards(guards)));
+                self.block(body);
+                self.close();
+            }
+            Stmt::Declare(id) => self.declare(*id),
+            Stmt::Let(id, value) => {
+                let name = self.names.nest.locals[id.0 as usize].as_str();
+                self.put(&format!("let {name} = {}", self.names.expr(value)));
+            }
+            Stmt::Store(to, value) => {
+                self.put(&format!("{} = {}", self.names.access(to), self.names.expr(value)));
+            }
+        }
+    }
+
+    fn loop_(&mut self, l: &Loop) {
+        let axis = self.names.nest.axis(l.axis);
+        self.names.scope.push(l.axis);
+        let keywords = loop_keywords(l.mode, axis.kind);
+        let mut line = format!("{keywords} {} in {}..{}", axis.name, l.lo, l.hi);
+        if !l.guards.is_empty() {
+            line += if l.cut { " cut" } else { " where" };
+            line += &self.names.guards(&l.guards);
+        }
+        self.open(&line);
+        self.block(&l.body);
+        self.close();
+        self.names.scope.pop();
+    }
+
+    fn declare(&mut self, id: BufferId) {
+        let line = &mut self.map.buffers[id.0 as usize];
+        if *line == 0 {
+            *line = self.line;
+        }
+        self.put(&declaration(self.names.nest.buffer(id)));
+    }
+
+    fn open(&mut self, head: &str) {
+        self.put(&format!("{head} {{"));
+        self.level += 1;
+    }
+
+    fn close(&mut self) {
+        self.level -= 1;
+        self.put("}");
+    }
+
+    fn put(&mut self, line: &str) {
+        self.text.extend(std::iter::repeat_n("  ", self.level));
+        self.text.push_str(line);
+        self.end_line();
+    }
+
+    fn end_line(&mut self) {
+        self.text.push('\n');
+        self.line += 1;
+    }
+}
+
+/// The role, the name unless it is the role's, type and shape.
+fn declaration(buffer: &Buffer) -> String {
+    let role = buffer.role.name();
+    let name = match buffer.role.is_local() || buffer.name != role {
+        true => format!(" {}", buffer.name),
+        false => String::new(),
+    };
+    format!(
+        "{role}{name} {}[{}]",
+        buffer.elem.name(),
+        joined(&buffer.shape, ",", |d| d.to_string())
+    )
+}
+
+/// Turns ids into names; knows the loops around, outermost first.
+struct Names<'a> {
+    nest: &'a Nest,
+    scope: Vec<AxisId>,
+}
+
+impl<'a> Names<'a> {
+    /// Outside of any loop: variables rank by id.
+    fn everywhere(nest: &'a Nest) -> Names<'a> {
+        Names { nest, scope: (0..nest.axes.len() as u32).map(AxisId).collect() }
+    }
+
+    fn expr(&self, expr: &Expr) -> String {
+        match expr {
+            Expr::Const(Scalar::F32(value)) => format!("{value:?}"),
+            Expr::Local(id) => self.nest.locals[id.0 as usize].clone(),
+            Expr::Load(access) => self.access(access),
+            Expr::Pad(access) => format!("pad({})", self.access(access)),
+            Expr::Unary(op, _) => self.call(op.name(), expr),
+            Expr::Binary(op, ..) => self.call(op.name(), expr),
+            Expr::Fma(..) => self.call("fma", expr),
+            Expr::Select { a, b, then, otherwise } => {
+                let [a, b, then, otherwise] = [a, b, then, otherwise].map(|x| self.expr(x));
+                format!("select({a} < {b}, {then}, {otherwise})")
+            }
+        }
+    }
+
+    fn call(&self, function: &str, expr: &Expr) -> String {
+        format!("{function}({})", joined(&expr.operands(), ", ", |x| self.expr(x)))
+    }
+
+    fn access(&self, access: &Access) -> String {
+        let name = &self.nest.buffer(access.buffer).name;
+        format!("{name}[{}]", joined(&access.index, ",", |sum| self.affine(sum)))
+    }
+
+    /// With a space in front.
+    fn guards(&self, guards: &[Guard]) -> String {
+        match guards {
+            [] => String::new(),
+            guards => format!(" {}", joined(guards, " and ", |guard| self.guard(guard))),
+        }
+    }
+
+    fn guard(&self, guard: &Guard) -> String {
+        match guard {
+            Guard::Below(sum, limit) => format!("{} < {limit}", self.affine(sum)),
+            Guard::AtLeast(sum, limit) => format!("{} >= {limit}", self.affine(sum)),
+        }
+    }
+
+    fn affine(&self, sum: &Affine) -> String {
+        let mut terms = sum.terms().to_vec();
+        terms.sort_by_key(|(axis, _)| self.rank(*axis));
+        let mut text = String::new();
+        for (axis, coefficient) in terms {
+            push_sign(&mut text, coefficient);
+            text += &self.nest.axis(axis).name;
+            if coefficient.unsigned_abs() != 1 {
+                text += &format!("*{}", coefficient.unsigned_abs());
+            }
+        }
+        if sum.constant != 0 || text.is_empty() {
+            push_sign(&mut text, sum.constant);
+            text += &sum.constant.unsigned_abs().to_string();
+        }
+        text
+    }
+
+    /// Variables of the loops around by depth, all others after them by name.
+    fn rank(&self, axis: AxisId) -> (usize, &str) {
+        match self.scope.iter().position(|around| *around == axis) {
+            Some(depth) => (depth, ""),
+            None => (self.scope.len(), &self.nest.axis(axis).name),
+        }
+    }
+}
+
+/// A minus, or the plus that a first term does without.
+fn push_sign(text: &mut String, value: i64) {
+    if value < 0 {
+        text.push('-');
+    } else if !text.is_empty() {
+        text.push('+');
+    }
+}
+
+fn joined<T>(items: &[T], separator: &str, text: impl FnMut(&T) -> String) -> String {
+    items.iter().map(text).collect::<Vec<_>>().join(separator)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::elem::ElemType;
+    use crate::nest::{Axis, Dim, Role};
+
+    /// The parser's tests cover what can be read back; this nest cannot.
+    #[test]
+    fn illegal_nests_print() {
+        let (buffer, axis) = (BufferId(0), AxisId(0));
+        let acc =
+            Buffer { name: "acc".into(), role: Role::Reg, elem: ElemType::F32, shape: vec![] };
+        let output =
+            Buffer { name: "y".into(), role: Role::Output, shape: vec![Dim::Batch], ..acc.clone() };
+        let index = vec![Affine::from_terms(i64::MIN, [(axis, i64::MIN)])];
+        let store = Stmt::Store(Access { buffer, index }, Expr::f32(f32::NAN));
+        let nest = Nest {
+            name: "odd".into(),
+            axes: vec![Axis { name: "i".into(), kind: AxisKind::Spatial }],
+            buffers: vec![acc, output],
+            locals: vec![],
+            pack: vec![],
+            body: vec![Stmt::If(vec![], vec![store])],
+        };
+        let text = "nest odd {\n  output y f32[N]\n\n  if {
+    acc[-i*9223372036854775808-9223372036854775808] = NaN\n  }\n}\n";
+        let map = SourceMap { stmts: vec![4, 5], buffers: vec![0, 2] };
+        assert_eq!(print_nest_with_map(&nest), (text.to_owned(), map));
+    }
+}

@@ -1,0 +1,535 @@
+//! What is to be computed: one convolution, validated on construction.
+//!
+//! ```text
+//! output[n, oc, o] = epilogue( bias[oc] + sum over ic in 0..IC/G, k:
+//!                    input[n, g*IC/G + ic, o*stride - pad_before + k*dilation] * weights[oc, ic, k] )
+//! ```
+//! with `g = oc / (OC/G)`, `o` and `k` tuples of 1 to 3 spatial coordinates, and input outside its bounds read as zero.
+//!
+//! Promises: every [`ConvProblem`] has at least one output position on each axis, groups that divide both channel counts,
+//! finite epilogue parameters, and element and multiply-add counts that fit the limits below, so no index computed from
+//! it overflows an `i64`. A refusal names the field and the numbers.
+//!
+//! Does not: know a machine, hold data, or say how to compute. Padding may be negative (it crops the input) and may exceed
+//! the kernel; a batch may be empty.
+
+mod benchdnn;
+mod descriptor;
+mod spec;
+
+use serde::{Deserialize, Serialize};
+
+pub use self::descriptor::{Descriptor, DescriptorError, DescriptorErrorKind, parse_list};
+use self::spec::Misfit;
+pub use self::spec::{ConvSpec, SpatialAxis};
+use crate::elem::{ElemType, Layout};
+use crate::epilogue::{EpilogueError, EpilogueOp};
+
+/// The most spatial dimensions a problem has.
+pub const MAX_RANK: usize = 3;
+/// Bound on every size, stride, dilation, channel count, group count and batch.
+pub const MAX_SIZE: u64 = 1 << 31;
+/// Bound on the absolute value of each padding.
+pub const MAX_PADDING: i64 = 1 << 24;
+/// Each tensor has fewer elements than this.
+pub const MAX_ELEMENTS: u64 = 1 << 40;
+/// A problem has fewer multiply-adds than this.
+pub const MAX_MACS: u64 = 1 << 62;
+
+/// A legal convolution. Only [`ConvProblem::new`] and the descriptor parsers make one.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct ConvProblem {
+    spec: ConvSpec,
+}
+
+impl ConvProblem {
+    /// Checks every promise of the module header.
+    pub fn new(spec: ConvSpec) -> Result<Self, ProblemError> {
+        let rank = spec.spatial.len();
+        if rank == 0 || rank > MAX_RANK {
+            return Err(ProblemError::Rank { given: rank });
+        }
+        if let Some(Misfit { field, given }) = spec.misfit {
+            return Err(ProblemError::AxisValues { field, given, rank });
+        }
+        check_channels(&spec)?;
+        for (axis, words) in spec.spatial.iter().zip(axis_words(rank)) {
+            check_axis(axis, words)?;
+        }
+        for op in &spec.epilogue {
+            op.validate()?;
+        }
+        let problem = Self { spec };
+        problem.check_counts()?;
+        Ok(problem)
+    }
+
+    /// The type of every tensor element.
+    pub fn elem(&self) -> ElemType {
+        self.spec.elem
+    }
+
+    /// The order of the input's and the output's dimensions.
+    pub fn layout(&self) -> Layout {
+        self.spec.layout
+    }
+
+    /// Images at a time; may be 0.
+    pub fn batch(&self) -> u64 {
+        self.spec.batch
+    }
+
+    /// Independent slices of the channels.
+    pub fn groups(&self) -> u64 {
+        self.spec.groups
+    }
+
+    /// Input channels of all groups together.
+    pub fn in_channels(&self) -> u64 {
+        self.spec.in_channels
+    }
+
+    /// Output channels of all groups together.
+    pub fn out_channels(&self) -> u64 {
+        self.spec.out_channels
+    }
+
+    /// The spatial axes, outermost first.
+    pub fn spatial(&self) -> &[SpatialAxis] {
+        &self.spec.spatial
+    }
+
+    /// Whether a bias is added, one value an output channel.
+    pub fn bias(&self) -> bool {
+        self.spec.bias
+    }
+
+    /// What happens to each sum, in order.
+    pub fn epilogue(&self) -> &[EpilogueOp] {
+        &self.spec.epilogue
+    }
+
+    /// The number of spatial dimensions, 1 to 3.
+    pub fn rank(&self) -> usize {
+        self.spec.spatial.len()
+    }
+
+    /// The letters of the spatial axes, outermost first.
+    pub fn axis_names(&self) -> &'static [&'static str] {
+        &["d", "h", "w"][MAX_RANK - self.rank()..]
+    }
+
+    /// Input channels one output channel reads.
+    pub fn in_channels_per_group(&self) -> u64 {
+        self.in_channels() / self.groups()
+    }
+
+    /// Output channels that read the same input channels.
+    pub fn out_channels_per_group(&self) -> u64 {
+        self.out_channels() / self.groups()
+    }
+
+    /// Whether every group has one input channel, and there is more than one group.
+    pub fn is_depthwise(&self) -> bool {
+        self.groups() > 1 && self.in_channels_per_group() == 1
+    }
+
+    /// Multiply-adds of the formula over the whole batch; taps on padding count.
+    pub fn macs(&self) -> u64 {
+        let positions: u64 =
+            self.spatial().iter().map(|axis| axis.output() * axis.kernel).product();
+        self.batch() * self.out_channels() * self.in_channels_per_group() * positions
+    }
+
+    /// Floating-point operations: two a multiply-add.
+    pub fn flops(&self) -> u64 {
+        2 * self.macs()
+    }
+
+    /// The input's dimensions for this batch, in the layout's order.
+    pub fn input_shape(&self, batch: u64) -> Vec<u64> {
+        self.activation_shape(batch, self.in_channels(), |axis| axis.input)
+    }
+
+    /// The output's dimensions for this batch, in the layout's order.
+    pub fn output_shape(&self, batch: u64) -> Vec<u64> {
+        self.activation_shape(batch, self.out_channels(), SpatialAxis::output)
+    }
+
+    /// The dimensions of the weights as the user holds them: output channels, input channels a group, kernel.
+    pub fn weights_shape(&self) -> Vec<u64> {
+        let channels = [self.out_channels(), self.in_channels_per_group()];
+        channels.into_iter().chain(self.spatial().iter().map(|axis| axis.kernel)).collect()
+    }
+
+    /// The same problem over another batch.
+    pub fn with_batch(&self, batch: u64) -> Result<Self, ProblemError> {
+        Self::new(self.to_spec().batch(batch))
+    }
+
+    /// The same problem over another layout.
+    pub fn with_layout(&self, layout: Layout) -> Self {
+        Self { spec: self.to_spec().layout(layout) }
+    }
+
+    /// The plain description, to derive another problem from.
+    pub fn to_spec(&self) -> ConvSpec {
+        self.spec.clone()
+    }
+
+    fn activation_shape(
+        &self,
+        batch: u64,
+        channels: u64,
+        size: impl Fn(&SpatialAxis) -> u64,
+    ) -> Vec<u64> {
+        let spatial = self.spatial().iter().map(size);
+        match self.layout() {
+            Layout::ChannelsFirst => [batch, channels].into_iter().chain(spatial).collect(),
+            Layout::ChannelsLast => [batch].into_iter().chain(spatial).chain([channels]).collect(),
+        }
+    }
+
+    fn check_counts(&self) -> Result<(), ProblemError> {
+        check_elements("input", self.input_shape(self.batch()))?;
+        check_elements("weights", self.weights_shape())?;
+        check_elements("output", self.output_shape(self.batch()))?;
+        let mut factors = self.output_shape(self.batch());
+        factors.extend(&self.weights_shape()[1..]);
+        match checked_product(&factors) {
+            Some(macs) if macs < MAX_MACS => Ok(()),
+            Some(_) | None => Err(ProblemError::TooManyMacs { factors, limit: MAX_MACS }),
+        }
+    }
+}
+
+/// Why a description is no legal convolution.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum ProblemError {
+    /// No spatial axis, or too many.
+    #[error("{given} spatial axes, expected 1 to {MAX_RANK}")]
+    Rank {
+        /// How many there are.
+        given: usize,
+    },
+    /// A per-axis setter was given neither one value nor one an axis.
+    #[error("{field} has {given} values, expected 1 or {rank}")]
+    AxisValues {
+        /// Which setter.
+        field: &'static str,
+        /// How many values it was given.
+        given: usize,
+        /// How many axes there are.
+        rank: usize,
+    },
+    /// A field that must be positive is zero.
+    #[error("{field} is 0, expected at least 1")]
+    Zero {
+        /// Which field.
+        field: &'static str,
+    },
+    /// A field exceeds [`MAX_SIZE`].
+    #[error("{field} is {given}, expected at most {limit}")]
+    TooLarge {
+        /// Which field.
+        field: &'static str,
+        /// Its value.
+        given: u64,
+        /// The limit.
+        limit: u64,
+    },
+    /// A padding exceeds [`MAX_PADDING`] in absolute value.
+    #[error("{field} is {given}, expected {} to {limit}", -limit)]
+    PaddingTooLarge {
+        /// Which field.
+        field: &'static str,
+        /// Its value.
+        given: i64,
+        /// The limit on its absolute value.
+        limit: i64,
+    },
+    /// The groups do not divide a channel count.
+    #[error("{field} is {channels}, which g {groups} does not divide")]
+    GroupsDoNotDivide {
+        /// Which channel count.
+        field: &'static str,
+        /// Its value.
+        channels: u64,
+        /// The number of groups.
+        groups: u64,
+    },
+    /// The dilated kernel is larger than the padded input.
+    #[error(
+        "{field} is {kernel} with dilation {dilation}, an extent of {extent}, but {input} input positions \
+         with padding {pad_before}:{pad_after} are {padded}"
+    )]
+    KernelTooLarge {
+        /// Which kernel size.
+        field: &'static str,
+        /// Its value.
+        kernel: u64,
+        /// Its dilation.
+        dilation: u64,
+        /// The positions it spans.
+        extent: u64,
+        /// The input size.
+        input: u64,
+        /// Zeros before.
+        pad_before: i64,
+        /// Zeros after.
+        pad_after: i64,
+        /// The positions available.
+        padded: i128,
+    },
+    /// A tensor has too many elements.
+    #[error("{tensor} of shape {shape:?} has too many elements, expected fewer than {limit}")]
+    TooManyElements {
+        /// Which tensor.
+        tensor: &'static str,
+        /// Its dimensions.
+        shape: Vec<u64>,
+        /// The limit on their product.
+        limit: u64,
+    },
+    /// The formula has too many multiply-adds.
+    #[error("{factors:?} are too many multiply-adds, expected fewer than {limit}")]
+    TooManyMacs {
+        /// The factors of the count.
+        factors: Vec<u64>,
+        /// The limit on their product.
+        limit: u64,
+    },
+    /// An epilogue operation has bad parameters.
+    #[error(transparent)]
+    Epilogue(#[from] EpilogueError),
+}
+
+impl ProblemError {
+    /// The descriptor's word for the field to blame, if it is one field.
+    pub fn field(&self) -> Option<&'static str> {
+        match self {
+            ProblemError::Zero { field }
+            | ProblemError::TooLarge { field, .. }
+            | ProblemError::PaddingTooLarge { field, .. }
+            | ProblemError::GroupsDoNotDivide { field, .. }
+            | ProblemError::KernelTooLarge { field, .. } => Some(field),
+            ProblemError::Rank { .. }
+            | ProblemError::AxisValues { .. }
+            | ProblemError::TooManyElements { .. }
+            | ProblemError::TooManyMacs { .. }
+            | ProblemError::Epilogue(_) => None,
+        }
+    }
+}
+
+/// The descriptor's words for the fields of one axis.
+#[derive(Debug)]
+struct AxisWords {
+    input: &'static str,
+    output: &'static str,
+    kernel: &'static str,
+    stride: &'static str,
+    dilation: &'static str,
+    padding: &'static str,
+}
+
+const AXIS_WORDS: [AxisWords; MAX_RANK] = [
+    AxisWords {
+        input: "id",
+        output: "od",
+        kernel: "kd",
+        stride: "sd",
+        dilation: "dd",
+        padding: "pd",
+    },
+    AxisWords {
+        input: "ih",
+        output: "oh",
+        kernel: "kh",
+        stride: "sh",
+        dilation: "dh",
+        padding: "ph",
+    },
+    AxisWords {
+        input: "iw",
+        output: "ow",
+        kernel: "kw",
+        stride: "sw",
+        dilation: "dw",
+        padding: "pw",
+    },
+];
+
+/// The words of a problem with `rank <= MAX_RANK` axes, outermost first.
+fn axis_words(rank: usize) -> &'static [AxisWords] {
+    &AXIS_WORDS[MAX_RANK - rank..]
+}
+
+fn check_channels(spec: &ConvSpec) -> Result<(), ProblemError> {
+    check_at_most("n", spec.batch)?;
+    check_size("g", spec.groups)?;
+    for (field, channels) in [("ic", spec.in_channels), ("oc", spec.out_channels)] {
+        check_size(field, channels)?;
+        if channels % spec.groups != 0 {
+            let groups = spec.groups;
+            return Err(ProblemError::GroupsDoNotDivide { field, channels, groups });
+        }
+    }
+    Ok(())
+}
+
+fn check_axis(axis: &SpatialAxis, words: &AxisWords) -> Result<(), ProblemError> {
+    check_size(words.input, axis.input)?;
+    check_size(words.kernel, axis.kernel)?;
+    check_size(words.stride, axis.stride)?;
+    check_size(words.dilation, axis.dilation)?;
+    for given in [axis.pad_before, axis.pad_after] {
+        if given.unsigned_abs() > MAX_PADDING.unsigned_abs() {
+            let (field, limit) = (words.padding, MAX_PADDING);
+            return Err(ProblemError::PaddingTooLarge { field, given, limit });
+        }
+    }
+    if axis.output() == 0 {
+        return Err(ProblemError::KernelTooLarge {
+            field: words.kernel,
+            kernel: axis.kernel,
+            dilation: axis.dilation,
+            extent: axis.extent(),
+            input: axis.input,
+            pad_before: axis.pad_before,
+            pad_after: axis.pad_after,
+            padded: axis.padded_input(),
+        });
+    }
+    Ok(())
+}
+
+fn check_size(field: &'static str, given: u64) -> Result<(), ProblemError> {
+    if given == 0 {
+        return Err(ProblemError::Zero { field });
+    }
+    check_at_most(field, given)
+}
+
+fn check_at_most(field: &'static str, given: u64) -> Result<(), ProblemError> {
+    if given > MAX_SIZE {
+        return Err(ProblemError::TooLarge { field, given, limit: MAX_SIZE });
+    }
+    Ok(())
+}
+
+fn check_elements(tensor: &'static str, shape: Vec<u64>) -> Result<(), ProblemError> {
+    match checked_product(&shape) {
+        Some(count) if count < MAX_ELEMENTS => Ok(()),
+        Some(_) | None => Err(ProblemError::TooManyElements { tensor, shape, limit: MAX_ELEMENTS }),
+    }
+}
+
+/// The product, or nothing if the product of the non-zero factors overflows: an empty batch excuses no overflow.
+fn checked_product(factors: &[u64]) -> Option<u64> {
+    let nonzero = factors.iter().filter(|&&factor| factor != 0);
+    let product = nonzero.copied().try_fold(1u64, u64::checked_mul)?;
+    Some(if factors.contains(&0) { 0 } else { product })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refusal(spec: ConvSpec) -> String {
+        ConvProblem::new(spec).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn a_strided_grouped_problem_counts_right() {
+        let spec = ConvSpec::conv2d(128, 256, 56, 28, 3, 5).groups(32).stride(&[2, 1]).batch(3);
+        let problem = ConvProblem::new(spec.padding(&[1, 2])).unwrap();
+        assert_eq!((problem.in_channels_per_group(), problem.out_channels_per_group()), (4, 8));
+        assert_eq!(problem.output_shape(3), [3, 28, 28, 256]);
+        assert_eq!(problem.input_shape(1), [1, 56, 28, 128]);
+        assert_eq!(problem.weights_shape(), [256, 4, 3, 5]);
+        assert_eq!(problem.macs(), 3 * 28 * 28 * 256 * 4 * 15);
+        assert_eq!(problem.flops(), 2 * problem.macs());
+        let first = problem.with_layout(Layout::ChannelsFirst);
+        assert_eq!(first.output_shape(3), [3, 256, 28, 28]);
+        assert!(!problem.is_depthwise());
+    }
+
+    #[test]
+    fn axes_are_named_by_rank() {
+        let one = ConvProblem::new(ConvSpec::conv1d(1, 1, 5, 2)).unwrap();
+        let three = ConvProblem::new(ConvSpec::conv3d(1, 1, [5; 3], [2; 3])).unwrap();
+        assert_eq!(one.axis_names(), ["w"]);
+        assert_eq!(three.axis_names(), ["d", "h", "w"]);
+    }
+
+    #[test]
+    fn padding_may_crop_and_may_exceed_the_kernel() {
+        let spec = ConvSpec::conv1d(1, 1, 10, 3).padding_sides(&[(-2, 7)]);
+        assert_eq!(ConvProblem::new(spec).unwrap().spatial()[0].output(), 13);
+    }
+
+    #[test]
+    fn an_empty_batch_is_legal() {
+        let problem = ConvProblem::new(ConvSpec::conv1d(1, 1, 10, 3).batch(0)).unwrap();
+        assert_eq!((problem.macs(), problem.output_shape(0)), (0, vec![0, 8, 1]));
+    }
+
+    #[test]
+    fn depthwise_with_a_multiplier_is_depthwise() {
+        let problem = ConvProblem::new(ConvSpec::conv1d(8, 16, 10, 3).groups(8)).unwrap();
+        assert!(problem.is_depthwise());
+    }
+
+    #[test]
+    fn refusals_name_the_field_and_the_numbers() {
+        let base = || ConvSpec::conv2d(6, 8, 5, 5, 3, 3);
+        assert_eq!(refusal(base().groups(4)), "ic is 6, which g 4 does not divide");
+        assert_eq!(refusal(base().groups(3)), "oc is 8, which g 3 does not divide");
+        assert_eq!(refusal(base().groups(0)), "g is 0, expected at least 1");
+        assert_eq!(refusal(base().stride(&[1, 0])), "sw is 0, expected at least 1");
+        assert_eq!(refusal(base().dilation(&[0])), "dh is 0, expected at least 1");
+        assert_eq!(
+            refusal(base().dilation(&[1, 4]).padding(&[0, 1])),
+            "kw is 3 with dilation 4, an extent of 9, but 5 input positions with padding 1:1 are 7"
+        );
+        assert_eq!(
+            refusal(base().padding(&[-(1 << 25)])),
+            "ph is -33554432, expected -16777216 to 16777216"
+        );
+        assert_eq!(refusal(base().stride(&[1, 2, 3])), "stride has 3 values, expected 1 or 2");
+        assert_eq!(
+            refusal(base().epilogue([EpilogueOp::Clamp { lo: 2.0, hi: 1.0 }])),
+            "clamp has bounds 2 > 1"
+        );
+        assert_eq!(refusal(ConvSpec::new(1, 1, vec![])), "0 spatial axes, expected 1 to 3");
+    }
+
+    #[test]
+    fn sizes_at_the_limits() {
+        let long = |iw| ConvSpec::conv1d(1, 1, iw, 1);
+        assert!(ConvProblem::new(long(MAX_SIZE)).is_ok());
+        assert_eq!(refusal(long(MAX_SIZE + 1)), "iw is 2147483649, expected at most 2147483648");
+        assert!(refusal(long(u64::MAX)).starts_with("iw is 18446744073709551615"));
+        let wide = ConvSpec::conv1d(1 << 30, 1, 1 << 10, 1);
+        assert_eq!(
+            refusal(wide),
+            "input of shape [1, 1024, 1073741824] has too many elements, expected fewer than 1099511627776"
+        );
+        let padded = ConvSpec::conv2d(1, 1 << 19, 1 << 10, 1 << 10, 1, 1).padding(&[512, 0]);
+        assert!(refusal(padded).starts_with("output of shape [1, 2048, 1024, 524288]"));
+        let busiest = ConvSpec::conv1d(1, 1, 1 << 31, 1 << 31).padding(&[1 << 24]).batch(256);
+        assert_eq!(
+            refusal(busiest),
+            "[256, 33554433, 1, 1, 2147483648] are too many multiply-adds, expected fewer than 4611686018427387904"
+        );
+    }
+
+    #[test]
+    fn serde_goes_through_the_descriptor() {
+        let problem = ConvProblem::new(ConvSpec::conv1d(3, 4, 9, 3).bias(true)).unwrap();
+        let text = String::from(problem.clone());
+        assert_eq!(ConvProblem::try_from(text), Ok(problem));
+    }
+}

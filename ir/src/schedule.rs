@@ -1,0 +1,101 @@
+//! A schedule: the ordered list of rewrites that turns an unscheduled nest into a fast one.
+//!
+//! Data only. Each [`Directive`] is carried out, and checked, by the transform of the same name in
+//! the compiler crate; a directive that does not apply is refused with its reason.
+
+use crate::elem::Layout;
+
+/// What becomes of the last, incomplete tile of a split.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Tail {
+    /// Iterations beyond the end are left out at run time (`where`).
+    #[default]
+    Guard,
+    /// Lowering writes a second, shorter loop for them (`cut`).
+    Cut,
+    /// They run on zeros and their results are dropped; spatial axes only.
+    Pad,
+}
+
+impl Tail {
+    /// Every treatment.
+    pub const ALL: [Tail; 3] = [Tail::Guard, Tail::Cut, Tail::Pad];
+
+    /// The word after `tail=`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Tail::Guard => "guard",
+            Tail::Cut => "cut",
+            Tail::Pad => "pad",
+        }
+    }
+}
+
+/// One rewrite. Axes are named as in the nest at that point.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Directive {
+    /// `split ow by 14 tail=cut`: one loop becomes two, `ow.o` around `ow.i`.
+    Split {
+        /// The axis.
+        axis: String,
+        /// Iterations of the inner loop.
+        by: u32,
+        /// What becomes of the rest.
+        tail: Tail,
+    },
+    /// `reorder oc.o ow.o oc.i`: these loops, nested in one another, in this order.
+    Reorder {
+        /// The axes, outermost first.
+        axes: Vec<String>,
+    },
+    /// `fuse oh ow`: two loops over neighbouring dimensions become one, `oh_ow`.
+    Fuse {
+        /// The outer axis.
+        outer: String,
+        /// The inner axis.
+        inner: String,
+    },
+    /// `vectorize oc.i`: the iterations become lanes.
+    Vectorize {
+        /// The axis.
+        axis: String,
+    },
+    /// `unroll ow.i`: the iterations are written out.
+    Unroll {
+        /// The axis.
+        axis: String,
+    },
+    /// `parallel oh`: the iterations become tasks.
+    Parallel {
+        /// The axis.
+        axis: String,
+    },
+    /// `accumulate output at ow.o`: one register tile holds the sums of all loops inside `ow.o`.
+    AccumulateOutput {
+        /// The loop whose body holds the tile.
+        at: String,
+    },
+    /// `pack weights`: the weights are copied once into the order in which the nest reads them.
+    PackWeights,
+    /// `pack input at oh layout=nhwc`: what a loop's body reads of the input is copied into scratch,
+    /// zeros included.
+    PackInput {
+        /// The loop whose body holds the copy.
+        at: String,
+        /// The order of the copy's dimensions; the input's own if not given.
+        layout: Option<Layout>,
+    },
+}
+
+/// Rewrites in the order in which they are carried out.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Schedule {
+    /// The rewrites.
+    pub directives: Vec<Directive>,
+}
+
+impl FromIterator<Directive> for Schedule {
+    fn from_iter<T: IntoIterator<Item = Directive>>(directives: T) -> Schedule {
+        Schedule { directives: directives.into_iter().collect() }
+    }
+}

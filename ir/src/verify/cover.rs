@@ -1,0 +1,282 @@
+//! Which elements of a buffer a block certainly writes.
+//!
+//! Used to show that scratch, register tiles and packed weights are defined before they are read,
+//! and that the output is written everywhere. Sound, not complete: a store whose indices are no
+//! mixed-radix number of its loop variables counts as writing nothing.
+
+use crate::bounds::{Context, Range};
+use crate::nest::{Access, Affine, AxisId, BufferId, Dim, Guard, Nest, Stmt};
+
+/// Values along one dimension: `lo..=hi`, and the same again `count - 1` times, `step` apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Span {
+    lo: i64,
+    hi: i64,
+    step: i64,
+    count: i64,
+}
+
+impl Span {
+    /// The span of the whole batch dimension.
+    const BATCH: Span = Span { lo: 0, hi: i64::MAX, step: 0, count: 1 };
+
+    /// The same values as one run, if they are one.
+    fn normal(self) -> Span {
+        if self.count > 1 && self.hi - self.lo + 1 >= self.step {
+            let hi = self.hi + self.step * (self.count - 1);
+            return Span { lo: self.lo, hi, step: 0, count: 1 };
+        }
+        self
+    }
+
+    fn contains(self, other: Span) -> bool {
+        (self.step, self.count) == (other.step, other.count)
+            && self.lo <= other.lo
+            && self.hi >= other.hi
+    }
+
+    /// The union, if the runs repeat alike and touch.
+    fn joined(self, other: Span) -> Option<Span> {
+        let touching = (self.step, self.count) == (other.step, other.count)
+            && self.lo <= other.hi.saturating_add(1)
+            && other.lo <= self.hi.saturating_add(1);
+        let (lo, hi) = (self.lo.min(other.lo), self.hi.max(other.hi));
+        touching.then(|| Span { lo, hi, ..self }.normal())
+    }
+}
+
+/// A set of elements: a union of boxes.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Region {
+    boxes: Vec<Vec<Span>>,
+}
+
+impl Region {
+    /// Adds what a statement certainly writes to the buffer, given the variables bound around it.
+    pub(crate) fn add_writes(&mut self, stmt: &Stmt, buffer: BufferId) {
+        let mut walk = Walk { buffer, inner: Context::default(), guards: vec![], found: vec![] };
+        walk.stmt(stmt);
+        for span in walk.found {
+            self.add(span);
+        }
+    }
+
+    /// Whether every element of the buffer is in the set.
+    pub(crate) fn covers(&self, nest: &Nest, buffer: BufferId) -> bool {
+        let shape = &nest.buffer(buffer).shape;
+        self.boxes.iter().any(|spans| {
+            spans.iter().zip(shape).all(|(span, dim)| match dim {
+                Dim::Fixed(extent) => span.count == 1 && span.lo <= 0 && span.hi >= extent - 1,
+                Dim::Batch => *span == Span::BATCH,
+            })
+        })
+    }
+
+    /// Adds a box and joins boxes that touch along one dimension and agree on the others.
+    fn add(&mut self, mut spans: Vec<Span>) {
+        while let Some(i) = self.boxes.iter().position(|other| joined(other, &spans).is_some()) {
+            let other = self.boxes.swap_remove(i);
+            if let Some(union) = joined(&other, &spans) {
+                spans = union;
+            }
+        }
+        self.boxes.push(spans);
+    }
+}
+
+/// The union of two boxes, if it is a box.
+fn joined(a: &[Span], b: &[Span]) -> Option<Vec<Span>> {
+    let inside = |x: &[Span], y: &[Span]| x.iter().zip(y).all(|(p, q)| q.contains(*p));
+    if inside(a, b) {
+        return Some(b.to_vec());
+    }
+    if inside(b, a) {
+        return Some(a.to_vec());
+    }
+    let differing: Vec<usize> = (0..a.len()).filter(|d| a[*d] != b[*d]).collect();
+    let [d] = differing[..] else { return None };
+    let mut union = a.to_vec();
+    union[d] = a[d].joined(b[d])?;
+    Some(union)
+}
+
+struct Walk {
+    buffer: BufferId,
+    inner: Context,
+    guards: Vec<Guard>,
+    found: Vec<Vec<Span>>,
+}
+
+impl Walk {
+    fn stmt(&mut self, stmt: &Stmt) {
+        match stmt {
+            Stmt::Loop(l) => {
+                self.scoped(&l.guards, |walk| {
+                    walk.inner.enter(l);
+                    l.body.iter().for_each(|stmt| walk.stmt(stmt));
+                });
+            }
+            Stmt::If(guards, body) => self.scoped(guards, |walk| {
+                walk.inner.assume(guards);
+                body.iter().for_each(|stmt| walk.stmt(stmt));
+            }),
+            Stmt::Declare(_) | Stmt::Let(..) => {}
+            Stmt::Store(dst, _) if dst.buffer == self.buffer => self.found.extend(self.spans(dst)),
+            Stmt::Store(..) => {}
+        }
+    }
+
+    fn scoped(&mut self, guards: &[Guard], f: impl FnOnce(&mut Walk)) {
+        let (inner, depth) = (self.inner.clone(), self.guards.len());
+        self.guards.extend_from_slice(guards);
+        f(self);
+        self.inner = inner;
+        self.guards.truncate(depth);
+    }
+
+    /// The box that all iterations of the loops around a store write together.
+    fn spans(&self, dst: &Access) -> Option<Vec<Span>> {
+        let mut seen: Vec<AxisId> = Vec::new();
+        for index in &dst.index {
+            for (axis, _) in index.terms() {
+                if seen.contains(axis) {
+                    return None;
+                }
+                seen.push(*axis);
+            }
+        }
+        // A loop over the batch may not run at all; then nothing of a fixed size is written.
+        let may_be_empty =
+            |axis| self.inner.range(axis) == Some(Range::Batch) && !seen.contains(&axis);
+        if self.inner.axes().any(may_be_empty) {
+            return None;
+        }
+        let open: Vec<&Guard> = self.guards.iter().filter(|g| !self.implied(g)).collect();
+        let mut used = vec![false; open.len()];
+        let spans = dst.index.iter().map(|index| self.span(index, &open, &mut used)).collect();
+        used.iter().all(|used| *used).then_some(spans).flatten()
+    }
+
+    /// Whether the ranges alone, already narrowed by guards on single variables, imply the guard.
+    fn implied(&self, guard: &Guard) -> bool {
+        let Some((lo, hi)) = self.inner.interval(guard.sum()) else { return false };
+        match guard {
+            Guard::Below(_, limit) => hi < i128::from(*limit),
+            Guard::AtLeast(_, limit) => lo >= i128::from(*limit),
+        }
+    }
+
+    /// The values one index takes.
+    fn span(&self, index: &Affine, open: &[&Guard], used: &mut [bool]) -> Option<Span> {
+        if let Some(axis) = index.as_axis()
+            && self.inner.range(axis) == Some(Range::Batch)
+        {
+            return Some(Span::BATCH);
+        }
+        let mut terms = index.terms().to_vec();
+        terms.sort_by_key(|(_, coefficient)| std::cmp::Reverse(*coefficient));
+        // Either one run, or a run that the largest terms repeat.
+        (0..terms.len().max(1)).find_map(|split| {
+            let mut tried = used.to_vec();
+            let outer = self.values(&terms[..split], open, &mut tried)?;
+            let inner = self.values(&terms[split..], open, &mut tried)?;
+            inner.is_dense().then_some(())?;
+            used.copy_from_slice(&tried);
+            let start = outer.first + index.constant;
+            let count = (outer.last - outer.first) / outer.step + 1;
+            let step = if count > 1 { outer.step } else { 0 };
+            Some(Span { lo: start + inner.first, hi: start + inner.last, step, count }.normal())
+        })
+    }
+
+    /// The values of a sum: built from the largest coefficient down, as an arithmetic progression,
+    /// and clipped by the guards on each partial sum. A guard on the smallest terms alone makes one
+    /// digit of them.
+    fn values(
+        &self,
+        terms: &[(AxisId, i64)],
+        open: &[&Guard],
+        used: &mut [bool],
+    ) -> Option<Progression> {
+        let guarded = |part: &[(AxisId, i64)]| {
+            let part = Affine::from_terms(0, part.iter().copied());
+            open.iter().any(|guard| (guard.sum() - &part).as_constant().is_some())
+        };
+        let digit = (1..terms.len()).find(|first| guarded(&terms[*first..]));
+        let mut values = Progression { first: 0, last: 0, step: 1 };
+        let mut partial = Affine::constant(0);
+        for (axis, coefficient) in &terms[..digit.unwrap_or(terms.len())] {
+            let Some(Range::Known(lo, hi)) = self.inner.range(*axis) else { return None };
+            values = values.plus(*coefficient, lo, hi)?;
+            partial = &partial + &Affine::term(*axis, *coefficient);
+            values = clipped_by(values, &partial, open, used)?;
+        }
+        let Some(first) = digit else { return Some(values) };
+        let inner = self.values(&terms[first..], open, used)?;
+        let values = inner.is_dense().then(|| values.plus(1, inner.first, inner.last))??;
+        let whole = Affine::from_terms(0, terms.iter().copied());
+        clipped_by(values, &whole, open, used)
+    }
+}
+
+/// The values of a partial sum for which all guards on that very sum hold.
+fn clipped_by(
+    mut values: Progression,
+    partial: &Affine,
+    open: &[&Guard],
+    used: &mut [bool],
+) -> Option<Progression> {
+    for (guard, used) in open.iter().zip(used.iter_mut()) {
+        if let Some(offset) = (guard.sum() - partial).as_constant() {
+            values = values.clipped(guard, offset)?;
+            *used = true;
+        }
+    }
+    Some(values)
+}
+
+/// `first, first + step, ..., last`.
+#[derive(Clone, Copy)]
+struct Progression {
+    first: i64,
+    last: i64,
+    step: i64,
+}
+
+impl Progression {
+    fn is_dense(self) -> bool {
+        self.step == 1 || self.first == self.last
+    }
+
+    /// All sums with `coefficient * v`, `v` from `lo` to `hi`, if they are a progression.
+    fn plus(self, coefficient: i64, lo: i64, hi: i64) -> Option<Progression> {
+        if coefficient <= 0 || lo > hi {
+            return None;
+        }
+        let single = self.first == self.last;
+        let fits = self.step % coefficient == 0
+            && coefficient.checked_mul(hi - lo + 1)? >= self.step;
+        (single || fits).then_some(())?;
+        Some(Progression {
+            first: self.first.checked_add(coefficient.checked_mul(lo)?)?,
+            last: self.last.checked_add(coefficient.checked_mul(hi)?)?,
+            step: coefficient,
+        })
+    }
+
+    /// The values for which the guard on `value + offset` holds, if there are any.
+    fn clipped(self, guard: &Guard, offset: i64) -> Option<Progression> {
+        let mut values = self;
+        match guard {
+            Guard::Below(_, limit) => {
+                let room = (limit - 1 - offset).min(self.last) - self.first;
+                values.last = self.first + room.div_euclid(self.step) * self.step;
+            }
+            Guard::AtLeast(_, limit) => {
+                let short = ((limit - offset) - self.first).max(0);
+                values.first = self.first + (short + self.step - 1) / self.step * self.step;
+            }
+        }
+        (values.first <= values.last).then_some(values)
+    }
+}

@@ -1,0 +1,289 @@
+//! Holds a kernel against its oracles: the interpreter, bit for bit, and the formula.
+//!
+//! Small integers make every sum exact, so the formula must be met with equality whatever the order
+//! of the sum; random reals must give the interpreter's bits. Problems too large to interpret are
+//! compared with the formula at sampled outputs (corners and tile seams among them) and with the
+//! interpreter on whole tasks.
+
+use std::fmt;
+
+use convgen_ir::epilogue::{EpilogueOp, ExtraArg};
+use convgen_ir::interpret;
+use convgen_ir::problem::ConvProblem;
+use convgen_ir::reference::{ConvData, Reference};
+
+use crate::error::Error;
+use crate::runtime::{Arguments, Kernel};
+
+/// Multiply-adds that are interpreted or summed by the formula in one check of one kernel.
+const FULL_MACS: u64 = 2 << 20;
+
+/// Multiply-adds of a single task that are interpreted even if they exceed [`FULL_MACS`].
+const TASK_MACS: u64 = 24 << 20;
+
+/// Outputs compared with the formula where not all are.
+const SAMPLES: u64 = 256;
+
+/// Outputs compared with the formula at most, however short their sums.
+const MAX_SAMPLES: u64 = 1 << 16;
+
+/// What was compared.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Check {
+    /// Outputs compared with the formula.
+    pub elements: usize,
+    /// Outputs compared bit for bit with the interpreter.
+    pub bitwise: usize,
+    /// Whether these were samples of a larger output.
+    pub sampled: bool,
+}
+
+/// An output that differs. Its text is a test case.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Mismatch {
+    /// What the kernel was compared with.
+    pub oracle: &'static str,
+    /// The flat index of the output.
+    pub index: usize,
+    /// The kernel's value.
+    pub kernel: f32,
+    /// The oracle's value.
+    pub expected: f64,
+    /// The problem, its batch included.
+    pub problem: String,
+    /// The schedule.
+    pub schedule: String,
+}
+
+impl fmt::Display for Mismatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(
+            f,
+            "output {} is {:?}, by the {} {:?}; as a test case:",
+            self.index, self.kernel, self.oracle, self.expected
+        )?;
+        writeln!(f, "# output {} must be {:?}", self.index, self.expected)?;
+        writeln!(f, "test jit\nproblem:\n{}\nschedule:\n{}", self.problem, self.schedule)
+    }
+}
+
+impl std::error::Error for Mismatch {}
+
+/// Why a check did not pass.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum CheckError {
+    /// The kernel is wrong.
+    #[error(transparent)]
+    Mismatch(Box<Mismatch>),
+    /// The kernel could not be run.
+    #[error(transparent)]
+    Run(#[from] Error),
+}
+
+/// Checks a kernel on its problem, at the problem's batch.
+///
+/// # Errors
+/// The first output that differs, with a test case that shows it.
+pub fn check(kernel: &Kernel) -> Result<Check, CheckError> {
+    let problem = kernel.problem();
+    let macs = problem.macs();
+    let mut result = Check::default();
+    let integers = Data::integers(problem);
+    let output = integers.run(kernel)?;
+    result.elements = against_formula(kernel, &integers, &output)?;
+    let reals = Data::reals(problem);
+    let output = reals.run(kernel)?;
+    result.bitwise = against_interpreter(kernel, &reals, &output)?;
+    result.sampled = macs > FULL_MACS;
+    Ok(result)
+}
+
+/// The inputs of one call, in the caller's order.
+pub struct Data {
+    input: Vec<f32>,
+    weights: Vec<f32>,
+    bias: Option<Vec<f32>>,
+    extras: Vec<Vec<f32>>,
+    outputs: usize,
+}
+
+impl Data {
+    /// Integers so small that every sum of every order is exact in single precision.
+    pub fn integers(problem: &ConvProblem) -> Data {
+        Data::generate(problem, |state| (state % 7) as f32 - 3.0)
+    }
+
+    /// Reals of both signs around one.
+    pub fn reals(problem: &ConvProblem) -> Data {
+        Data::generate(problem, |state| (state % (1 << 24)) as f32 / (1 << 23) as f32 - 1.0)
+    }
+
+    fn generate(problem: &ConvProblem, value: impl Fn(u64) -> f32) -> Data {
+        // xorshift64*: fixed, so that a failure can be repeated.
+        let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+        let mut next = || {
+            state ^= state >> 12;
+            state ^= state << 25;
+            state ^= state >> 27;
+            value(state.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 32)
+        };
+        let mut fill = |shape: &[u64]| -> Vec<f32> {
+            (0..shape.iter().product::<u64>()).map(|_| next()).collect()
+        };
+        let batch = problem.batch();
+        let output = problem.output_shape(batch);
+        let channels = [problem.out_channels()];
+        Data {
+            input: fill(&problem.input_shape(batch)),
+            weights: fill(&problem.weights_shape()),
+            bias: problem.bias().then(|| fill(&channels)),
+            extras: problem
+                .epilogue()
+                .iter()
+                .filter_map(EpilogueOp::takes_extra)
+                .map(|extra| match extra {
+                    ExtraArg::Residual => fill(&output),
+                    ExtraArg::ChannelScale => fill(&channels),
+                })
+                .collect(),
+            outputs: output.iter().product::<u64>() as usize,
+        }
+    }
+
+    /// The kernel's output.
+    ///
+    /// # Errors
+    /// [`Error::Run`] if the data is not the kernel's problem's.
+    pub fn run(&self, kernel: &Kernel) -> Result<Vec<f32>, Error> {
+        let weights = kernel.pack_weights(&self.weights)?;
+        let extras: Vec<&[f32]> = self.extras.iter().map(Vec::as_slice).collect();
+        let mut output = vec![f32::NAN; self.outputs];
+        let arguments = Arguments {
+            input: &self.input,
+            weights: &weights,
+            bias: self.bias.as_deref(),
+            extras: &extras,
+        };
+        kernel.run_with(&arguments, &mut output)?;
+        Ok(output)
+    }
+}
+
+/// The formula's value of some or all outputs, compared exactly where the arithmetic is exact.
+fn against_formula(kernel: &Kernel, data: &Data, output: &[f32]) -> Result<usize, CheckError> {
+    let problem = kernel.problem();
+    let extras: Vec<&[f32]> = data.extras.iter().map(Vec::as_slice).collect();
+    let given = ConvData {
+        input: &data.input,
+        weights: &data.weights,
+        bias: data.bias.as_deref(),
+        extras: &extras,
+    };
+    let Ok(reference) = Reference::new(problem, problem.batch(), given) else { return Ok(0) };
+    let tolerance = if problem.epilogue().iter().all(is_exact) { 0.0 } else { ROUNDED };
+    let indices = sampled_outputs(problem, output.len() as u64);
+    for index in &indices {
+        let expected = reference.output_at_flat(*index);
+        let value = output[*index as usize];
+        let error = (f64::from(value) - expected).abs();
+        // Not a plain `>`: a NaN must not pass.
+        if !(error <= tolerance * expected.abs().max(tolerance)) {
+            return Err(mismatch(kernel, "formula", *index as usize, value, expected));
+        }
+    }
+    Ok(indices.len())
+}
+
+/// Relative error granted to epilogues that are no exact operations on integers: the largest that
+/// their expansions document, of which gelu by tanh has 300 units in the last place.
+const ROUNDED: f64 = 300.0 * f32::EPSILON as f64;
+
+fn is_exact(op: &EpilogueOp) -> bool {
+    match op {
+        EpilogueOp::Relu | EpilogueOp::AddResidual | EpilogueOp::ScaleChannel => true,
+        EpilogueOp::Clamp { .. } => true,
+        // Exact if the slope is a power of two.
+        EpilogueOp::LeakyRelu { slope } => slope.to_bits() & 0x007f_ffff == 0,
+        EpilogueOp::Sigmoid
+        | EpilogueOp::Tanh
+        | EpilogueOp::Silu
+        | EpilogueOp::HardSwish
+        | EpilogueOp::GeluErf
+        | EpilogueOp::GeluTanh => false,
+    }
+}
+
+/// All outputs, or the first, the last and evenly spread ones (a step coprime to powers of two meets
+/// every residue of every tile).
+fn sampled_outputs(problem: &ConvProblem, outputs: u64) -> Vec<u64> {
+    if problem.macs() <= FULL_MACS || outputs <= SAMPLES {
+        return (0..outputs).collect();
+    }
+    let per_output = (problem.macs() / outputs).max(1);
+    let samples = (FULL_MACS / per_output).clamp(SAMPLES, MAX_SAMPLES).min(outputs);
+    let step = (outputs / samples).max(1) | 1;
+    (0..outputs).step_by(step as usize).chain([outputs - 1]).collect()
+}
+
+/// Whole tasks of the interpreted nest, as many as the budget allows, compared bit for bit.
+fn against_interpreter(kernel: &Kernel, data: &Data, output: &[f32]) -> Result<usize, CheckError> {
+    let problem = kernel.problem();
+    let batch = problem.batch();
+    let tasks = kernel.tasks(batch as usize) as u64;
+    if tasks == 0 {
+        return Ok(0);
+    }
+    let per_task = (problem.macs() / tasks).max(1);
+    let affordable = (FULL_MACS / per_task).min(tasks);
+    let chosen: Vec<u64> = match affordable {
+        0 if per_task <= TASK_MACS => vec![tasks - 1],
+        0 => vec![],
+        n if n == tasks => (0..tasks).collect(),
+        n => (0..n).map(|i| i * (tasks - 1) / (n - 1).max(1)).collect(),
+    };
+    let nest = kernel.nest();
+    let fail = |_| CheckError::Run(Error::Codegen { message: "the nest refuses its data".into() });
+    let packed = interpret::pack(nest, &data.weights).map_err(fail)?;
+    let mut given: Vec<&[f32]> = vec![&data.input, &packed];
+    given.extend(data.bias.as_deref());
+    given.extend(data.extras.iter().map(Vec::as_slice));
+    // What no chosen task writes keeps this NaN.
+    let unwritten = f32::from_bits(0x7fc5_a5a5);
+    let mut expected = vec![unwritten; output.len()];
+    let chosen = chosen.into_iter().map(|task| task as i64);
+    interpret::run(nest, batch as i64, chosen, &given, &mut expected).map_err(fail)?;
+    let mut compared = 0;
+    for (index, (value, expected)) in output.iter().zip(&expected).enumerate() {
+        if expected.to_bits() == unwritten.to_bits() {
+            continue;
+        }
+        compared += 1;
+        if !same_bits(*value, *expected) {
+            let expected = f64::from(*expected);
+            return Err(mismatch(kernel, "interpreter", index, *value, expected));
+        }
+    }
+    Ok(compared)
+}
+
+/// Equal bits, NaNs as a class.
+pub fn same_bits(a: f32, b: f32) -> bool {
+    a.to_bits() == b.to_bits() || (a.is_nan() && b.is_nan())
+}
+
+fn mismatch(
+    kernel: &Kernel,
+    oracle: &'static str,
+    index: usize,
+    value: f32,
+    expected: f64,
+) -> CheckError {
+    CheckError::Mismatch(Box::new(Mismatch {
+        oracle,
+        index,
+        kernel: value,
+        expected,
+        problem: kernel.problem().to_string(),
+        schedule: kernel.schedule().to_string(),
+    }))
+}

@@ -1,0 +1,105 @@
+//! `convgen machine`: what the compiler knows of this machine, with its measured peaks.
+
+use std::io::Write;
+
+use clap::Args;
+use convgen::{Host, Isa, machine as measure};
+use serde::Serialize;
+
+use super::failure::Verdict;
+use super::output::{bytes, json_line};
+
+/// How long each peak is measured, in seconds.
+const SECONDS: f64 = 0.2;
+
+/// The arguments of `convgen machine`.
+#[derive(Args)]
+#[command(after_help = "Example: convgen machine --json")]
+pub struct MachineArgs {
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+/// Everything known. The names of the fields are the keys of the JSON object.
+#[derive(Serialize)]
+struct Facts {
+    cpu: String,
+    features: Vec<&'static str>,
+    cores: usize,
+    l1d_bytes: usize,
+    l2_bytes: usize,
+    l3_bytes: usize,
+    targets: Vec<String>,
+    fma_peak: Vec<Peak>,
+    bandwidth: Vec<Bandwidth>,
+}
+
+/// Fused multiply-adds of one core.
+#[derive(Serialize)]
+struct Peak {
+    bits: u32,
+    gflops: f64,
+}
+
+/// Reads of one core from one level of memory.
+#[derive(Serialize)]
+struct Bandwidth {
+    level: &'static str,
+    bytes: usize,
+    gb_per_s: f64,
+}
+
+/// Prints what is known and what is measured now.
+pub fn machine(args: &MachineArgs, out: &mut impl Write) -> anyhow::Result<Verdict> {
+    let facts = Facts::gather(&Host::detect());
+    match args.json {
+        true => json_line(out, &facts)?,
+        false => facts.write(out)?,
+    }
+    Ok(Verdict::Good)
+}
+
+impl Facts {
+    fn gather(host: &Host) -> Facts {
+        let target = |isa: Isa| match host.target(isa) {
+            Ok(target) => target.to_string(),
+            Err(error) => error.to_string(),
+        };
+        let peaks = measure::peak_gflops(host, SECONDS);
+        let bandwidth = measure::bandwidth(host, SECONDS);
+        Facts {
+            cpu: host.cpu_name().to_owned(),
+            features: host.features().to_vec(),
+            cores: host.cores(),
+            l1d_bytes: host.caches().l1d,
+            l2_bytes: host.caches().l2,
+            l3_bytes: host.caches().l3,
+            targets: Isa::ALL.into_iter().map(target).collect(),
+            fma_peak: peaks.into_iter().map(|(bits, gflops)| Peak { bits, gflops }).collect(),
+            bandwidth: bandwidth
+                .into_iter()
+                .map(|b| Bandwidth { level: b.level, bytes: b.bytes, gb_per_s: b.gb_s })
+                .collect(),
+        }
+    }
+
+    fn write(&self, out: &mut impl Write) -> anyhow::Result<()> {
+        let [l1d, l2, l3] = [self.l1d_bytes, self.l2_bytes, self.l3_bytes].map(|b| bytes(b as u64));
+        writeln!(out, "cpu          {}", self.cpu)?;
+        writeln!(out, "features     {}", self.features.join(" "))?;
+        writeln!(out, "cores        {}", self.cores)?;
+        writeln!(out, "caches       l1d {l1d}, l2 {l2}, l3 {l3}")?;
+        for target in &self.targets {
+            writeln!(out, "target       {target}")?;
+        }
+        for Peak { bits, gflops } in &self.fma_peak {
+            writeln!(out, "fma peak     {gflops:.1} GFLOP/s a core at {bits} bits")?;
+        }
+        for Bandwidth { level, bytes: size, gb_per_s } in &self.bandwidth {
+            let size = bytes(*size as u64);
+            writeln!(out, "bandwidth    {gb_per_s:.1} GB/s from {level} ({size} read)")?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,78 @@
+//! From a verified nest to machine code, and the contract between that code and its caller.
+//!
+//! # The kernel ABI
+//! Both entry points of a kernel have the C signature
+//! ```text
+//! fn(arguments: *const *mut u8, batch: i64, first_task: i64, end_task: i64, scratch: *mut u8)
+//! ```
+//! - `arguments` points to one pointer a buffer: for the body, the buffers that
+//!   [`arguments`](convgen_ir::interpret::arguments) lists and then the output; for the pack block,
+//!   the weights and then the packed weights. Each buffer is as long as its shape at `batch` says and
+//!   aligned to its element.
+//! - Tasks `first_task..end_task` are carried out; the number of a task has the parallel loops as
+//!   digits, outermost first. The pack block ignores the range.
+//! - `scratch` points to [`scratch_bytes`](VerifiedNest::scratch_bytes) of memory aligned to
+//!   [`SCRATCH_ALIGN`](convgen_ir::verify::SCRATCH_ALIGN) that nobody else uses during the call.
+
+pub mod clif;
+
+use convgen_ir::interpret;
+use convgen_ir::nest::{BufferId, Nest, Role};
+use convgen_ir::verify::{SCRATCH_ALIGN, VerifiedNest};
+
+/// Which block of a nest a function carries out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Entry {
+    /// The body: every call.
+    Body,
+    /// The pack block: once a set of weights.
+    Pack,
+}
+
+impl Entry {
+    /// The name of the function.
+    pub fn symbol(self) -> &'static str {
+        match self {
+            Entry::Body => "convgen_body",
+            Entry::Pack => "convgen_pack",
+        }
+    }
+
+    /// The buffers behind `arguments`, in order.
+    pub fn arguments(self, nest: &Nest) -> Vec<BufferId> {
+        match self {
+            Entry::Body => {
+                let output = nest.find_role(Role::Output);
+                interpret::arguments(nest).into_iter().chain(output).collect()
+            }
+            Entry::Pack => {
+                [Role::Weights, Role::Packed].into_iter().filter_map(|r| nest.find_role(r)).collect()
+            }
+        }
+    }
+
+    /// The entry points a nest has.
+    pub fn of(nest: &Nest) -> Vec<Entry> {
+        match nest.pack.is_empty() {
+            true => vec![Entry::Body],
+            false => vec![Entry::Pack, Entry::Body],
+        }
+    }
+}
+
+/// The byte offset of each scratch buffer in a task's scratch, by buffer id.
+fn scratch_offsets(nest: &VerifiedNest) -> Vec<i64> {
+    let mut next = 0;
+    nest.nest()
+        .buffers
+        .iter()
+        .map(|buffer| {
+            let offset = next;
+            if buffer.role == Role::Scratch {
+                let bytes = buffer.len(0) * buffer.elem.bytes() as i64;
+                next += (bytes + SCRATCH_ALIGN - 1) / SCRATCH_ALIGN * SCRATCH_ALIGN;
+            }
+            offset
+        })
+        .collect()
+}

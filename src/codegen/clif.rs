@@ -1,0 +1,353 @@
+//! The Cranelift emitter: every verified nest, on every host Cranelift supports, 128 bits at a time.
+//!
+//! A vector loop becomes groups of four lanes and single lanes for the rest; unrolled loops are
+//! written out; register tiles become SSA variables; every other loop stays a loop. Each float
+//! operation becomes the instruction of the same rounding, so the bits are those of the interpreter.
+//! The emitter does not reorder, contract or skip an operation.
+//!
+//! By the rules the nest satisfies, loads and stores cannot trap (V4), lanes are independent (V7) and
+//! register tiles have fixed addresses (V9). The code trusts its caller for the lengths of buffers.
+
+mod address;
+mod control;
+mod expr;
+mod softfma;
+mod tile;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use convgen_ir::bounds;
+use convgen_ir::nest::{
+    Affine, AxisId, BufferId, LocalId, Loop, Mode, Nest, Role, Stmt, visit_accesses,
+};
+use convgen_ir::verify::VerifiedNest;
+use cranelift_codegen::Context;
+use cranelift_codegen::control::ControlPlane;
+use cranelift_codegen::ir::{
+    AbiParam, Function, InstBuilder, MemFlagsData, Signature, Type, UserFuncName, Value, types,
+};
+use cranelift_codegen::isa::{CallConv, TargetIsa};
+use cranelift_codegen::settings::{self, Configurable};
+use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
+
+use super::{Entry, scratch_offsets};
+use crate::error::Error;
+use crate::target::Target;
+use address::AddressCache;
+use tile::Tile;
+
+/// Lanes of a vector value: Cranelift has no value over 128 bits.
+pub(crate) const LANES: i64 = 4;
+
+/// The signature of both entry points.
+pub fn signature(isa: &dyn TargetIsa) -> Signature {
+    let mut signature = Signature::new(CallConv::triple_default(isa.triple()));
+    let pointer = isa.pointer_type();
+    signature.params =
+        [pointer, types::I64, types::I64, types::I64, pointer].map(AbiParam::new).to_vec();
+    signature
+}
+
+/// Writes an entry point of a nest as a Cranelift function.
+pub fn emit(
+    nest: &VerifiedNest,
+    entry: Entry,
+    target: &Target,
+    isa: &dyn TargetIsa,
+    context: &mut FunctionBuilderContext,
+) -> Function {
+    let mut function = Function::with_name_signature(UserFuncName::default(), signature(isa));
+    let builder = FunctionBuilder::new(&mut function, context);
+    let mut emitter = Emitter::new(builder, nest.nest(), target);
+    emitter.entry(nest, entry);
+    emitter.builder.finalize(isa.frontend_config());
+    function
+}
+
+/// What a loop variable is at the current point of emission.
+#[derive(Clone, Copy)]
+enum Bound {
+    /// A value in the code.
+    Runtime(Value),
+    /// A number: the loop is unrolled.
+    Const(i64),
+}
+
+/// Which lanes of which vector loop the current statements are emitted for.
+#[derive(Clone, Copy, PartialEq)]
+struct Lanes {
+    /// The vector loop's axis; none outside of vector loops and for single lanes.
+    axis: Option<AxisId>,
+    /// The first lane.
+    start: i64,
+    /// The number of lanes: [`LANES`] or 1.
+    width: i64,
+}
+
+impl Lanes {
+    const SCALAR: Lanes = Lanes { axis: None, start: 0, width: 1 };
+
+    fn group(axis: AxisId, start: i64) -> Lanes {
+        Lanes { axis: Some(axis), start, width: LANES }
+    }
+
+    /// The type of a float value.
+    fn float(self) -> Type {
+        if self.width == 1 { types::F32 } else { types::F32X4 }
+    }
+}
+
+struct Emitter<'n, 'f> {
+    builder: FunctionBuilder<'f>,
+    nest: &'n Nest,
+    fma: bool,
+    /// The pointer to each buffer's first element.
+    bases: HashMap<BufferId, Value>,
+    batch: Option<Value>,
+    /// The loop variables in scope, outermost first.
+    variables: Vec<(AxisId, Bound)>,
+    known: bounds::Context,
+    addresses: AddressCache,
+    loads: expr::LoadCache,
+    tiles: HashMap<BufferId, Tile>,
+    /// The value of each name and the first lane it holds.
+    locals: HashMap<LocalId, (Value, Lanes)>,
+}
+
+impl<'n, 'f> Emitter<'n, 'f> {
+    fn new(builder: FunctionBuilder<'f>, nest: &'n Nest, target: &Target) -> Emitter<'n, 'f> {
+        Emitter {
+            builder,
+            nest,
+            fma: target.fma(),
+            bases: HashMap::new(),
+            batch: None,
+            variables: Vec::new(),
+            known: bounds::Context::default(),
+            addresses: AddressCache::default(),
+            loads: expr::LoadCache::default(),
+            tiles: HashMap::new(),
+            locals: HashMap::new(),
+        }
+    }
+
+    /// The function: load the pointers, loop over the tasks, return.
+    fn entry(&mut self, nest: &VerifiedNest, entry: Entry) {
+        let block = self.builder.create_block();
+        self.builder.append_block_params_for_function_params(block);
+        self.builder.seal_block(block);
+        self.builder.switch_to_block(block);
+        let params: Vec<Value> = self.builder.block_params(block).to_vec();
+        let [arguments, batch, first, end, scratch] = params[..] else { return };
+        self.batch = Some(batch);
+        for (i, id) in entry.arguments(self.nest).into_iter().enumerate() {
+            let pointer = self.builder.func.dfg.value_type(arguments);
+            let offset = i as i32 * pointer.bytes() as i32;
+            let base = self.builder.ins().load(pointer, flags(true), arguments, offset);
+            self.bases.insert(id, base);
+        }
+        for (i, offset) in scratch_offsets(nest).into_iter().enumerate() {
+            let id = BufferId(i as u32);
+            if self.nest.buffer(id).role == Role::Scratch {
+                let base = self.builder.ins().iadd_imm_s(scratch, offset);
+                self.bases.insert(id, base);
+            }
+        }
+        match entry {
+            Entry::Pack => self.block(&self.nest.pack, Lanes::SCALAR),
+            Entry::Body => self.tasks(first, end),
+        }
+        self.builder.ins().return_(&[]);
+    }
+
+    fn block(&mut self, block: &'n [Stmt], lanes: Lanes) {
+        for stmt in block {
+            match stmt {
+                Stmt::Loop(l) => self.loop_(l, lanes),
+                Stmt::If(guards, body) => self.guarded(guards, body, lanes),
+                Stmt::Declare(id) => {
+                    if self.nest.buffer(*id).role == Role::Reg {
+                        let tile = Tile::declare(&mut self.builder, self.nest, *id, block);
+                        self.tiles.insert(*id, tile);
+                    }
+                }
+                Stmt::Let(id, value) => {
+                    let value = self.expr(value, lanes);
+                    self.locals.insert(*id, (value, lanes));
+                }
+                Stmt::Store(dst, value) => {
+                    let value = self.expr(value, lanes);
+                    self.store(dst, value, lanes);
+                }
+            }
+        }
+    }
+
+    fn loop_(&mut self, l: &'n Loop, lanes: Lanes) {
+        let outside = self.known.clone();
+        match l.mode {
+            Mode::Serial | Mode::Parallel => self.serial(l, lanes),
+            Mode::Unroll => self.unrolled(l, lanes),
+            Mode::Vector => self.vector(l),
+        }
+        self.known = outside;
+    }
+
+    /// Binds a variable, emits with it, and forgets it.
+    fn with_variable(&mut self, l: &'n Loop, bound: Bound, f: impl FnOnce(&mut Self)) {
+        self.variables.push((l.axis, bound));
+        let depth = self.addresses.depth();
+        if matches!(bound, Bound::Runtime(_)) {
+            self.hoist(l);
+        }
+        f(self);
+        self.addresses.truncate(depth);
+        self.variables.pop();
+    }
+
+    /// Computes, at the top of a loop's body, the part of every address below that this loop and the
+    /// loops around it decide.
+    fn hoist(&mut self, l: &'n Loop) {
+        let mut accesses = Vec::new();
+        visit_accesses(&l.body, &mut |access, _| accesses.push(access));
+        for access in accesses {
+            if self.nest.buffer(access.buffer).role == Role::Reg {
+                continue;
+            }
+            let (terms, _) = self.resolve(&self.offset(access), Lanes::SCALAR);
+            if terms.last().is_some_and(|(axis, _)| *axis == l.axis) {
+                self.address(access.buffer, &terms);
+            }
+        }
+    }
+
+    /// Splits a sum into the terms of runtime variables in scope, outermost first, and a number.
+    /// Variables that are not bound yet count as zero; so does the vector variable.
+    fn resolve(&self, sum: &Affine, lanes: Lanes) -> (Vec<(AxisId, i64)>, i64) {
+        let mut terms = Vec::new();
+        let mut constant = sum.constant;
+        for (axis, bound) in &self.variables {
+            let coefficient = sum.coefficient(*axis);
+            match bound {
+                Bound::Const(value) => constant += coefficient * value,
+                Bound::Runtime(_) if coefficient != 0 => terms.push((*axis, coefficient)),
+                Bound::Runtime(_) => {}
+            }
+        }
+        if let Some(axis) = lanes.axis {
+            constant += sum.coefficient(axis) * lanes.start;
+        }
+        (terms, constant)
+    }
+
+    fn runtime(&self, axis: AxisId) -> Option<Value> {
+        self.variables.iter().rev().find_map(|(a, bound)| match bound {
+            Bound::Runtime(value) if *a == axis => Some(*value),
+            Bound::Runtime(_) | Bound::Const(_) => None,
+        })
+    }
+
+    /// The value of a sum of loop variables.
+    fn sum(&mut self, sum: &Affine, lanes: Lanes) -> Value {
+        let (terms, constant) = self.resolve(sum, lanes);
+        let mut value = None;
+        for (axis, coefficient) in terms {
+            let Some(variable) = self.runtime(axis) else { continue };
+            let term = self.times(variable, coefficient);
+            value = Some(match value {
+                Some(value) => self.builder.ins().iadd(value, term),
+                None => term,
+            });
+        }
+        match value {
+            Some(value) if constant == 0 => value,
+            Some(value) => self.builder.ins().iadd_imm_s(value, constant),
+            None => self.builder.ins().iconst(types::I64, constant),
+        }
+    }
+
+    /// A value times a number, by shift where possible.
+    fn times(&mut self, value: Value, factor: i64) -> Value {
+        match factor {
+            1 => value,
+            f if f > 1 && f.count_ones() == 1 => {
+                self.builder.ins().ishl_imm_u(value, i64::from(f.trailing_zeros()))
+            }
+            f => self.builder.ins().imul_imm_s(value, f),
+        }
+    }
+
+    /// Forgets what was loaded: the code that follows is not only reached from here.
+    fn new_block(&mut self) {
+        self.loads.clear();
+    }
+}
+
+/// Memory flags: no access traps (V4).
+fn flags(aligned: bool) -> MemFlagsData {
+    let mut flags = MemFlagsData::new();
+    flags.set_notrap();
+    if aligned {
+        flags.set_aligned();
+    }
+    flags
+}
+
+/// Cranelift set up for a target: for this very host with all it has, or for another machine with
+/// the base features and those the target names.
+///
+/// # Errors
+/// [`Error::Codegen`] if Cranelift does not know the machine.
+pub fn isa(target: &Target, host: bool) -> Result<Arc<dyn TargetIsa>, Error> {
+    let fail = |message: String| Error::Codegen { message };
+    let mut shared = settings::builder();
+    let verifier = if cfg!(debug_assertions) { "true" } else { "false" };
+    let flags = [
+        ("opt_level", "speed"),
+        ("enable_verifier", verifier),
+        ("is_pic", if host { "false" } else { "true" }),
+        ("use_colocated_libcalls", "false"),
+    ];
+    for (name, value) in flags {
+        shared.set(name, value).map_err(|e| fail(e.to_string()))?;
+    }
+    let mut builder = match host {
+        true => cranelift_native::builder().map_err(|e| fail(e.to_string()))?,
+        false => cranelift_codegen::isa::lookup(target.triple().clone())
+            .map_err(|e| fail(e.to_string()))?,
+    };
+    if matches!(target.triple().architecture, target_lexicon::Architecture::X86_64) {
+        let fma = if target.fma() { "true" } else { "false" };
+        builder.set("has_sse41", "true").map_err(|e| fail(e.to_string()))?;
+        builder.set("has_fma", fma).map_err(|e| fail(e.to_string()))?;
+        if target.fma() {
+            builder.set("has_avx", "true").map_err(|e| fail(e.to_string()))?;
+        }
+    }
+    builder.finish(settings::Flags::new(shared)).map_err(|e| fail(e.to_string()))
+}
+
+/// The machine code of an entry point as text.
+///
+/// # Errors
+/// [`Error::Codegen`].
+pub fn assembly(
+    nest: &VerifiedNest,
+    entry: Entry,
+    target: &Target,
+    isa: &dyn TargetIsa,
+) -> Result<String, Error> {
+    let mut context = Context::for_function(emit(
+        nest,
+        entry,
+        target,
+        isa,
+        &mut FunctionBuilderContext::new(),
+    ));
+    context.set_disasm(true);
+    let code = context
+        .compile(isa, &mut ControlPlane::default())
+        .map_err(|e| Error::Codegen { message: format!("{:?}", e.inner) })?;
+    Ok(code.vcode.clone().unwrap_or_default())
+}

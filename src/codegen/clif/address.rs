@@ -1,0 +1,82 @@
+//! Addresses: the pointer part of each access, computed once in the loop that decides it.
+
+use std::collections::HashMap;
+
+use convgen_ir::nest::{Access, Affine, AxisId, BufferId};
+use cranelift_codegen::ir::{InstBuilder, Value};
+
+use super::Emitter;
+
+/// A buffer and the runtime terms of an offset in elements, outermost first.
+type Key = (BufferId, Vec<(AxisId, i64)>);
+
+/// Pointers that are available at the current point, innermost loop last.
+#[derive(Default)]
+pub(super) struct AddressCache {
+    values: HashMap<Key, Value>,
+    order: Vec<Key>,
+}
+
+impl AddressCache {
+    pub(super) fn depth(&self) -> usize {
+        self.order.len()
+    }
+
+    /// Forgets the pointers computed inside a loop that was left.
+    pub(super) fn truncate(&mut self, depth: usize) {
+        for key in self.order.drain(depth..) {
+            self.values.remove(&key);
+        }
+    }
+
+    fn insert(&mut self, key: Key, value: Value) {
+        self.order.push(key.clone());
+        self.values.insert(key, value);
+    }
+}
+
+impl Emitter<'_, '_> {
+    /// The flat offset of an access in elements.
+    pub(super) fn offset(&self, access: &Access) -> Affine {
+        let strides = self.nest.buffer(access.buffer).strides();
+        let indices = access.index.iter().zip(strides);
+        indices.fold(Affine::default(), |sum, (index, stride)| &sum + &index.scaled(stride))
+    }
+
+    /// The pointer to the element at these runtime terms.
+    pub(super) fn address(&mut self, buffer: BufferId, terms: &[(AxisId, i64)]) -> Value {
+        let Some(((axis, coefficient), outer)) = terms.split_last() else {
+            return self.bases[&buffer];
+        };
+        let key = (buffer, terms.to_vec());
+        if let Some(value) = self.addresses.values.get(&key) {
+            return *value;
+        }
+        let outer = self.address(buffer, outer);
+        let bytes = coefficient * self.nest.buffer(buffer).elem.bytes() as i64;
+        let value = match self.runtime(*axis) {
+            Some(variable) => {
+                let term = self.times(variable, bytes);
+                self.builder.ins().iadd(outer, term)
+            }
+            None => outer,
+        };
+        self.addresses.insert(key, value);
+        value
+    }
+
+    /// A pointer and a displacement that fits the instruction.
+    pub(super) fn place(
+        &mut self,
+        buffer: BufferId,
+        terms: &[(AxisId, i64)],
+        constant: i64,
+    ) -> (Value, i32) {
+        let pointer = self.address(buffer, terms);
+        let bytes = constant * self.nest.buffer(buffer).elem.bytes() as i64;
+        match i32::try_from(bytes) {
+            Ok(displacement) => (pointer, displacement),
+            Err(_) => (self.builder.ins().iadd_imm_s(pointer, bytes), 0),
+        }
+    }
+}

@@ -1,0 +1,306 @@
+//! Loops, tasks and conditions.
+
+use convgen_ir::nest::{Affine, Dim, Guard, Loop, Stmt};
+use cranelift_codegen::ir::condcodes::IntCC;
+use cranelift_codegen::ir::{Block, BlockArg, InstBuilder, Value, types};
+
+use super::{Bound, Emitter, LANES, Lanes};
+
+impl<'n> Emitter<'n, '_> {
+    /// A loop over the given tasks; the task loops' variables are the digits of a task's number.
+    pub(super) fn tasks(&mut self, first: Value, end: Value) {
+        self.counted(first, end, |emitter, task| {
+            let loops = emitter.nest.task_loops();
+            let mut rest = task;
+            let mut digits = Vec::new();
+            for (i, l) in loops.iter().enumerate().rev() {
+                let digit = if i == 0 {
+                    rest
+                } else {
+                    let trips = emitter.extent(l.hi, l.lo);
+                    let digit = emitter.builder.ins().urem(rest, trips);
+                    rest = emitter.builder.ins().udiv(rest, trips);
+                    digit
+                };
+                digits.push(emitter.builder.ins().iadd_imm_s(digit, l.lo));
+            }
+            digits.reverse();
+            emitter.task(&loops, &digits);
+        });
+    }
+
+    /// Binds the task loops one after the other, then emits the body of the innermost.
+    fn task(&mut self, loops: &[&'n Loop], digits: &[Value]) {
+        let ([l, inner @ ..], [digit, digits @ ..]) = (loops, digits) else {
+            return self.block(&self.nest.body, Lanes::SCALAR);
+        };
+        let outside = self.known.clone();
+        self.known.enter(l);
+        self.with_variable(l, Bound::Runtime(*digit), |emitter| match inner {
+            [] => emitter.block(&l.body, Lanes::SCALAR),
+            _ => emitter.task(inner, digits),
+        });
+        self.known = outside;
+    }
+
+    fn extent(&mut self, hi: Dim, lo: i64) -> Value {
+        match (hi, self.batch) {
+            (Dim::Batch, Some(batch)) => batch,
+            (Dim::Batch, None) => self.builder.ins().iconst(types::I64, 0),
+            (Dim::Fixed(hi), _) => self.builder.ins().iconst(types::I64, hi - lo),
+        }
+    }
+
+    /// A loop that stays a loop. Guards with a positive step narrow its range, others are tested.
+    pub(super) fn serial(&mut self, l: &'n Loop, lanes: Lanes) {
+        if l.trip_count() == Some(1) && l.guards.is_empty() {
+            self.known.enter(l);
+            return self.with_variable(l, Bound::Const(l.lo), |e| e.block(&l.body, lanes));
+        }
+        let mut lo = self.builder.ins().iconst(types::I64, l.lo);
+        let mut hi = self.extent(l.hi, 0);
+        let mut tested = Vec::new();
+        for guard in &l.guards {
+            let step = guard.sum().coefficient(l.axis);
+            if step <= 0 {
+                tested.push(guard.clone());
+                continue;
+            }
+            let end = self.first_failing(guard, l, step);
+            let (condition, bound) = match guard {
+                Guard::Below(..) => (IntCC::SignedLessThan, &mut hi),
+                Guard::AtLeast(..) => (IntCC::SignedGreaterThan, &mut lo),
+            };
+            let narrower = self.builder.ins().icmp(condition, end, *bound);
+            *bound = self.builder.ins().select(narrower, end, *bound);
+        }
+        self.known.enter(l);
+        self.counted(lo, hi, |emitter, value| {
+            emitter.with_variable(l, Bound::Runtime(value), |emitter| {
+                if tested.is_empty() {
+                    emitter.block(&l.body, lanes);
+                } else {
+                    emitter.tested(&tested, lanes, |emitter| emitter.block(&l.body, lanes));
+                }
+            });
+        });
+    }
+
+    /// The first value of the loop's variable at which `rest + step * v >= limit`.
+    ///
+    /// Division truncates; where the numerator is negative the result is at most zero, below which
+    /// no loop starts.
+    fn first_failing(&mut self, guard: &Guard, l: &Loop, step: i64) -> Value {
+        let limit = match guard {
+            Guard::Below(_, limit) | Guard::AtLeast(_, limit) => *limit,
+        };
+        let rest = guard.sum().without(l.axis).scaled(-1).plus(limit + step - 1);
+        let numerator = self.sum(&rest, Lanes::SCALAR);
+        if step == 1 { numerator } else { self.builder.ins().sdiv_imm_s(numerator, step) }
+    }
+
+    /// `for value in lo..hi { body(value) }`, for any `lo` and `hi`.
+    fn counted(&mut self, lo: Value, hi: Value, body: impl FnOnce(&mut Self, Value)) {
+        let [inside, after] = [(); 2].map(|()| self.builder.create_block());
+        let value = self.builder.append_block_param(inside, types::I64);
+        let runs = self.builder.ins().icmp(IntCC::SignedLessThan, lo, hi);
+        self.builder.ins().brif(runs, inside, &[BlockArg::Value(lo)], after, &[]);
+        self.builder.switch_to_block(inside);
+        self.new_block();
+        body(self, value);
+        let next = self.builder.ins().iadd_imm_s(value, 1);
+        let again = self.builder.ins().icmp(IntCC::SignedLessThan, next, hi);
+        self.builder.ins().brif(again, inside, &[BlockArg::Value(next)], after, &[]);
+        self.builder.seal_block(inside);
+        self.enter(after);
+    }
+
+    /// Goes on in a block to which every jump has been written.
+    pub(super) fn enter(&mut self, block: Block) {
+        self.builder.seal_block(block);
+        self.builder.switch_to_block(block);
+        self.new_block();
+    }
+
+    pub(super) fn unrolled(&mut self, l: &'n Loop, lanes: Lanes) {
+        let outside = self.known.clone();
+        for value in l.lo..l.hi.fixed().unwrap_or(l.lo) {
+            self.known.enter(&single(l, value));
+            self.with_variable(l, Bound::Const(value), |emitter| {
+                emitter.tested(&l.guards, lanes, |emitter| emitter.block(&l.body, lanes));
+            });
+            self.known = outside.clone();
+        }
+    }
+
+    /// Groups of lanes, then single lanes.
+    pub(super) fn vector(&mut self, l: &'n Loop) {
+        let hi = l.hi.fixed().unwrap_or(l.lo);
+        let groups = (hi - l.lo) / LANES;
+        let rest = l.lo + groups * LANES;
+        for start in (l.lo..rest).step_by(LANES as usize) {
+            self.lane_group(l, start, &l.guards, |emitter, lanes| emitter.block(&l.body, lanes));
+        }
+        for lane in rest..hi {
+            self.single_lane(l, lane, &l.guards, &mut |emitter, lanes| {
+                emitter.block(&l.body, lanes);
+            });
+        }
+    }
+
+    /// Four lanes at once if the guards hold for all of them, else one by one.
+    fn lane_group(
+        &mut self,
+        l: &'n Loop,
+        start: i64,
+        guards: &[Guard],
+        mut body: impl FnMut(&mut Self, Lanes),
+    ) {
+        let lanes = Lanes::group(l.axis, start);
+        let outside = self.known.clone();
+        self.known.enter(&Loop { lo: start, hi: Dim::Fixed(start + LANES), ..bare(l) });
+        let open: Vec<Guard> = guards.iter().filter(|g| !self.known.always(g)).cloned().collect();
+        if open.is_empty() {
+            body(self, lanes);
+        } else {
+            self.all_or_each(l, lanes, &open, &mut body);
+        }
+        self.known = outside;
+    }
+
+    fn all_or_each(
+        &mut self,
+        l: &'n Loop,
+        lanes: Lanes,
+        open: &[Guard],
+        body: &mut impl FnMut(&mut Self, Lanes),
+    ) {
+        let [all, each, after] = [(); 3].map(|()| self.builder.create_block());
+        let condition = self.all_lanes(open, lanes);
+        self.builder.ins().brif(condition, all, &[], each, &[]);
+        self.enter(all);
+        let outside = self.known.clone();
+        self.known.assume(open);
+        body(self, lanes);
+        self.known = outside;
+        self.builder.ins().jump(after, &[]);
+        self.enter(each);
+        for lane in lanes.start..lanes.start + LANES {
+            self.single_lane(l, lane, open, body);
+        }
+        self.builder.ins().jump(after, &[]);
+        self.enter(after);
+    }
+
+    fn single_lane(
+        &mut self,
+        l: &'n Loop,
+        lane: i64,
+        guards: &[Guard],
+        body: &mut impl FnMut(&mut Self, Lanes),
+    ) {
+        let outside = self.known.clone();
+        self.known.enter(&single(l, lane));
+        self.with_variable(l, Bound::Const(lane), |emitter| {
+            emitter.tested(guards, Lanes::SCALAR, |emitter| body(emitter, Lanes::SCALAR));
+        });
+        self.known = outside;
+    }
+
+    /// An `if`, outside of vectors or inside them.
+    pub(super) fn guarded(&mut self, guards: &'n [Guard], body: &'n [Stmt], lanes: Lanes) {
+        let Some(axis) = lanes.axis else {
+            return self.tested(guards, lanes, |emitter| emitter.block(body, lanes));
+        };
+        let open: Vec<Guard> = guards.iter().filter(|g| !self.known.always(g)).cloned().collect();
+        if open.iter().all(|guard| !guard.sum().mentions(axis)) {
+            return self.tested(&open, lanes, |emitter| emitter.block(body, lanes));
+        }
+        let l = Loop::new(axis, Dim::Fixed(lanes.start + LANES), vec![]);
+        let [all, each, after] = [(); 3].map(|()| self.builder.create_block());
+        let condition = self.all_lanes(&open, lanes);
+        self.builder.ins().brif(condition, all, &[], each, &[]);
+        self.enter(all);
+        let outside = self.known.clone();
+        self.known.assume(&open);
+        self.block(body, lanes);
+        self.known = outside.clone();
+        self.builder.ins().jump(after, &[]);
+        self.enter(each);
+        for lane in lanes.start..lanes.start + LANES {
+            self.known.enter(&single(&l, lane));
+            self.variables.push((axis, Bound::Const(lane)));
+            self.tested(&open, Lanes::SCALAR, |e| e.block(body, Lanes::SCALAR));
+            self.variables.pop();
+            self.known = outside.clone();
+        }
+        self.builder.ins().jump(after, &[]);
+        self.enter(after);
+    }
+
+    /// Emits a body that runs only if all guards hold.
+    fn tested(&mut self, guards: &[Guard], lanes: Lanes, body: impl FnOnce(&mut Self)) {
+        if guards.iter().any(|guard| self.known.never(guard)) {
+            return;
+        }
+        let open: Vec<Guard> = guards.iter().filter(|g| !self.known.always(g)).cloned().collect();
+        if open.is_empty() {
+            return body(self);
+        }
+        let condition = self.all_lanes(&open, lanes);
+        let [inside, after] = [(); 2].map(|()| self.builder.create_block());
+        self.builder.ins().brif(condition, inside, &[], after, &[]);
+        self.enter(inside);
+        let outside = self.known.clone();
+        self.known.assume(&open);
+        body(self);
+        self.known = outside;
+        self.builder.ins().jump(after, &[]);
+        self.enter(after);
+    }
+
+    /// Whether the guards hold in every lane: tested in the lane where each is tightest.
+    pub(super) fn all_lanes(&mut self, guards: &[Guard], lanes: Lanes) -> Value {
+        let mut all = None;
+        for guard in guards {
+            let step = lanes.axis.map_or(0, |axis| guard.sum().coefficient(axis));
+            let last = match guard {
+                Guard::Below(..) => step > 0,
+                Guard::AtLeast(..) => step < 0,
+            };
+            let start = if last { lanes.start + lanes.width - 1 } else { lanes.start };
+            let holds = self.holds(guard, Lanes { start, ..lanes });
+            all = Some(match all {
+                Some(all) => self.builder.ins().band(all, holds),
+                None => holds,
+            });
+        }
+        all.unwrap_or_else(|| self.builder.ins().iconst(types::I8, 1))
+    }
+
+    fn holds(&mut self, guard: &Guard, lanes: Lanes) -> Value {
+        let (condition, limit) = match guard {
+            Guard::Below(_, limit) => (IntCC::SignedLessThan, *limit),
+            Guard::AtLeast(_, limit) => (IntCC::SignedGreaterThanOrEqual, *limit),
+        };
+        let value = self.sum(guard.sum(), lanes);
+        self.builder.ins().icmp_imm_s(condition, value, limit)
+    }
+
+    /// The guards that say that an index lies in `0..extent`, as far as it is not known.
+    pub(super) fn window(&self, index: &Affine, extent: Dim) -> Vec<Guard> {
+        let Dim::Fixed(extent) = extent else { return vec![] };
+        let inside = [Guard::AtLeast(index.clone(), 0), Guard::Below(index.clone(), extent)];
+        inside.into_iter().filter(|guard| !self.known.always(guard)).collect()
+    }
+}
+
+/// The loop's header without guards and body.
+fn bare(l: &Loop) -> Loop {
+    Loop { guards: vec![], ..l.with_body(vec![]) }
+}
+
+/// One iteration of a loop.
+fn single(l: &Loop, value: i64) -> Loop {
+    Loop { lo: value, hi: Dim::Fixed(value + 1), ..bare(l) }
+}

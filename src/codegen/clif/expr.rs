@@ -1,0 +1,282 @@
+//! Values: loads, arithmetic and stores.
+
+use std::collections::HashMap;
+
+use convgen_ir::nest::{
+    Access, AxisId, BinaryOp, BufferId, Expr, LocalId, Role, Scalar, UnaryOp,
+};
+use cranelift_codegen::ir::condcodes::FloatCC;
+use cranelift_codegen::ir::{BlockArg, InstBuilder, MemFlagsData, Value, types};
+
+use super::{Bound, Emitter, LANES, Lanes, flags};
+
+/// A load: the buffer, the runtime terms, the constant, and the elements between lanes (none for a
+/// single element).
+type LoadKey = (BufferId, Vec<(AxisId, i64)>, i64, Option<i64>);
+
+/// What has been loaded in the current straight line of code: a broadcast or a vector of weights is
+/// loaded once a step, however many multiply-adds use it.
+#[derive(Default)]
+pub(super) struct LoadCache {
+    values: HashMap<LoadKey, Value>,
+}
+
+impl LoadCache {
+    pub(super) fn clear(&mut self) {
+        self.values.clear();
+    }
+
+    fn forget(&mut self, buffer: BufferId) {
+        self.values.retain(|key, _| key.0 != buffer);
+    }
+}
+
+impl Emitter<'_, '_> {
+    pub(super) fn expr(&mut self, expr: &Expr, lanes: Lanes) -> Value {
+        match expr {
+            Expr::Const(Scalar::F32(x)) => {
+                let value = self.builder.ins().f32const(*x);
+                self.broadcast(value, lanes)
+            }
+            Expr::Local(id) => self.local(*id, lanes),
+            Expr::Load(access) => self.load(access, lanes),
+            Expr::Pad(access) => self.pad(access, lanes),
+            Expr::Unary(op, x) => {
+                let x = self.expr(x, lanes);
+                self.unary(*op, x, lanes)
+            }
+            Expr::Binary(op, a, b) => {
+                let [a, b] = [a, b].map(|x| self.expr(x, lanes));
+                self.binary(*op, a, b)
+            }
+            Expr::Fma(a, b, c) => {
+                let [a, b, c] = [a, b, c].map(|x| self.expr(x, lanes));
+                self.multiply_add(a, b, c)
+            }
+            Expr::Select { a, b, then, otherwise } => {
+                let [a, b, x, y] = [a, b, then, otherwise].map(|x| self.expr(x, lanes));
+                self.select(FloatCC::LessThan, a, b, x, y)
+            }
+        }
+    }
+
+    fn broadcast(&mut self, value: Value, lanes: Lanes) -> Value {
+        if lanes.width == 1 { value } else { self.builder.ins().splat(lanes.float(), value) }
+    }
+
+    /// A named value; in a single lane of the group it was computed for, that lane.
+    fn local(&mut self, id: LocalId, lanes: Lanes) -> Value {
+        let (value, from) = self.locals[&id];
+        if from.width == lanes.width {
+            return value;
+        }
+        let Some(axis) = from.axis else { return self.broadcast(value, lanes) };
+        let lane = self.variables.iter().rev().find_map(|(a, bound)| match bound {
+            Bound::Const(lane) if *a == axis => Some(lane - from.start),
+            Bound::Const(_) | Bound::Runtime(_) => None,
+        });
+        self.builder.ins().extractlane(value, lane.unwrap_or(0) as u8)
+    }
+
+    fn unary(&mut self, op: UnaryOp, x: Value, lanes: Lanes) -> Value {
+        match op {
+            UnaryOp::Neg => self.builder.ins().fneg(x),
+            UnaryOp::Abs => self.builder.ins().fabs(x),
+            UnaryOp::Round => self.builder.ins().nearest(x),
+            UnaryOp::Pow2 => {
+                let int = if lanes.width == 1 { types::I32 } else { types::I32X4 };
+                let exponent = self.builder.ins().fcvt_to_sint_sat(int, x);
+                let bias = self.builder.ins().iconst(types::I32, 127);
+                let bias = if lanes.width == 1 { bias } else { self.builder.ins().splat(int, bias) };
+                let biased = self.builder.ins().iadd(exponent, bias);
+                let bits = self.builder.ins().ishl_imm_u(biased, 23);
+                self.builder.ins().bitcast(lanes.float(), cast_flags(), bits)
+            }
+        }
+    }
+
+    fn binary(&mut self, op: BinaryOp, a: Value, b: Value) -> Value {
+        match op {
+            BinaryOp::Add => self.builder.ins().fadd(a, b),
+            BinaryOp::Sub => self.builder.ins().fsub(a, b),
+            BinaryOp::Mul => self.builder.ins().fmul(a, b),
+            BinaryOp::Div => self.builder.ins().fdiv(a, b),
+            BinaryOp::Max => self.select(FloatCC::GreaterThan, a, b, a, b),
+            BinaryOp::Min => self.select(FloatCC::LessThan, a, b, a, b),
+        }
+    }
+
+    /// `a ? b` by lanes, then `x` or `y`.
+    fn select(&mut self, condition: FloatCC, a: Value, b: Value, x: Value, y: Value) -> Value {
+        let mask = self.builder.ins().fcmp(condition, a, b);
+        let ty = self.builder.func.dfg.value_type(x);
+        if !ty.is_vector() {
+            return self.builder.ins().select(mask, x, y);
+        }
+        let mask = self.builder.ins().bitcast(ty, cast_flags(), mask);
+        self.builder.ins().bitselect(mask, x, y)
+    }
+
+    /// One rounding: the instruction where the target has it, exact integer-checked code where not.
+    /// Never Cranelift's `fma` without the instruction, which is one library call a lane.
+    fn multiply_add(&mut self, a: Value, b: Value, c: Value) -> Value {
+        if self.fma {
+            return self.builder.ins().fma(a, b, c);
+        }
+        let ty = self.builder.func.dfg.value_type(a);
+        if !ty.is_vector() {
+            return super::softfma::emit(&mut self.builder, a, b, c);
+        }
+        let mut result = c;
+        for lane in 0..LANES as u8 {
+            let [x, y, z] = [a, b, c].map(|v| self.builder.ins().extractlane(v, lane));
+            let value = super::softfma::emit(&mut self.builder, x, y, z);
+            result = self.builder.ins().insertlane(result, value, lane);
+        }
+        result
+    }
+
+    fn load(&mut self, access: &Access, lanes: Lanes) -> Value {
+        let offset = self.offset(access);
+        let stride = lanes.axis.map(|axis| offset.coefficient(axis));
+        let (terms, constant) = self.resolve(&offset, lanes);
+        if self.nest.buffer(access.buffer).role == Role::Reg {
+            let tile = &self.tiles[&access.buffer];
+            return match stride {
+                None => tile.get(&mut self.builder, constant),
+                Some(stride) => tile.get_lanes(&mut self.builder, constant, stride),
+            };
+        }
+        let key = (access.buffer, terms, constant, stride);
+        if let Some(value) = self.loads.values.get(&key) {
+            return *value;
+        }
+        let value = self.memory_load(&key);
+        self.loads.values.insert(key, value);
+        value
+    }
+
+    fn memory_load(&mut self, (buffer, terms, constant, stride): &LoadKey) -> Value {
+        let flags = flags(false);
+        let element = |emitter: &mut Self, constant| {
+            let (pointer, displacement) = emitter.place(*buffer, terms, constant);
+            emitter.builder.ins().load(types::F32, flags, pointer, displacement)
+        };
+        match stride {
+            None => element(self, *constant),
+            Some(0) => {
+                let value = element(self, *constant);
+                self.builder.ins().splat(types::F32X4, value)
+            }
+            Some(1) => {
+                let (pointer, displacement) = self.place(*buffer, terms, *constant);
+                self.builder.ins().load(types::F32X4, flags, pointer, displacement)
+            }
+            Some(stride) => {
+                let lanes: Vec<Value> =
+                    (0..LANES).map(|lane| element(self, constant + lane * stride)).collect();
+                self.gather(&lanes)
+            }
+        }
+    }
+
+    fn gather(&mut self, lanes: &[Value]) -> Value {
+        let start = self.builder.ins().splat(types::F32X4, lanes[0]);
+        (1..LANES).fold(start, |vector, lane| {
+            self.builder.ins().insertlane(vector, lanes[lane as usize], lane as u8)
+        })
+    }
+
+    /// A load where the indices are inside, zero elsewhere: one test for all lanes, then one a lane.
+    fn pad(&mut self, access: &Access, lanes: Lanes) -> Value {
+        let shape = &self.nest.buffer(access.buffer).shape;
+        let guards: Vec<_> = access
+            .index
+            .iter()
+            .zip(shape)
+            .flat_map(|(index, extent)| self.window(index, *extent))
+            .collect();
+        if guards.is_empty() {
+            return self.load(access, lanes);
+        }
+        let inside = self.all_lanes(&guards, lanes);
+        let [load, outside, after] = [(); 3].map(|()| self.builder.create_block());
+        let result = self.builder.append_block_param(after, lanes.float());
+        self.builder.ins().brif(inside, load, &[], outside, &[]);
+        self.enter(load);
+        let value = self.load(access, lanes);
+        self.builder.ins().jump(after, &[BlockArg::Value(value)]);
+        self.enter(outside);
+        let by_lane = lanes
+            .axis
+            .filter(|axis| guards.iter().any(|guard| guard.sum().mentions(*axis)));
+        let value = match by_lane {
+            Some(axis) => self.pad_each(access, axis, lanes),
+            None => {
+                let zero = self.builder.ins().f32const(0.0);
+                self.broadcast(zero, lanes)
+            }
+        };
+        self.builder.ins().jump(after, &[BlockArg::Value(value)]);
+        self.enter(after);
+        result
+    }
+
+    fn pad_each(&mut self, access: &Access, axis: AxisId, lanes: Lanes) -> Value {
+        let values: Vec<Value> = (lanes.start..lanes.start + LANES)
+            .map(|lane| {
+                self.variables.push((axis, Bound::Const(lane)));
+                let outside = self.known.clone();
+                self.known.enter(&convgen_ir::nest::Loop {
+                    lo: lane,
+                    ..convgen_ir::nest::Loop::new(
+                        axis,
+                        convgen_ir::nest::Dim::Fixed(lane + 1),
+                        vec![],
+                    )
+                });
+                let value = self.pad(access, Lanes::SCALAR);
+                self.known = outside;
+                self.variables.pop();
+                value
+            })
+            .collect();
+        self.gather(&values)
+    }
+
+    pub(super) fn store(&mut self, access: &Access, value: Value, lanes: Lanes) {
+        let offset = self.offset(access);
+        let stride = lanes.axis.map(|axis| offset.coefficient(axis));
+        let (terms, constant) = self.resolve(&offset, lanes);
+        if self.nest.buffer(access.buffer).role == Role::Reg {
+            let tile = &self.tiles[&access.buffer];
+            return match stride {
+                None => tile.set(&mut self.builder, constant, value),
+                Some(stride) => tile.set_lanes(&mut self.builder, constant, stride, value),
+            };
+        }
+        self.loads.forget(access.buffer);
+        let flags = flags(false);
+        match stride {
+            None | Some(1) => {
+                let (pointer, displacement) = self.place(access.buffer, &terms, constant);
+                self.builder.ins().store(flags, value, pointer, displacement);
+            }
+            Some(stride) => {
+                for lane in 0..LANES {
+                    let scalar = self.builder.ins().extractlane(value, lane as u8);
+                    let at = constant + lane * stride;
+                    let (pointer, displacement) = self.place(access.buffer, &terms, at);
+                    self.builder.ins().store(flags, scalar, pointer, displacement);
+                }
+            }
+        }
+    }
+}
+
+/// Casts between vectors of different lanes name a byte order.
+fn cast_flags() -> MemFlagsData {
+    let mut flags = MemFlagsData::new();
+    flags.set_endianness(cranelift_codegen::ir::Endianness::Little);
+    flags
+}

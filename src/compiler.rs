@@ -1,0 +1,135 @@
+//! The pipeline, stage by stage: problem, schedule, nest, verified nest, code.
+
+use std::sync::Arc;
+
+use convgen_ir::nest::Nest;
+use convgen_ir::problem::ConvProblem;
+use convgen_ir::schedule::Schedule;
+use convgen_ir::verify::VerifiedNest;
+use cranelift_codegen::isa::TargetIsa;
+use cranelift_frontend::FunctionBuilderContext;
+
+use crate::algorithm::Algorithm;
+use crate::codegen::{Entry, clif};
+use crate::error::Error;
+use crate::jit::Code;
+use crate::runtime::Kernel;
+use crate::target::{Host, Isa, Target};
+use crate::{lower, scheduler, transform};
+
+/// Compiles problems for one target. Building one sets up Cranelift once; it is cheap to share.
+#[derive(Clone)]
+pub struct Compiler {
+    target: Target,
+    isa: Arc<dyn TargetIsa>,
+}
+
+impl Compiler {
+    /// A compiler for the machine this process runs on.
+    ///
+    /// # Errors
+    /// [`Error::Target`] if the host lacks what the instruction set needs.
+    pub fn new(host: &Host, isa: Isa) -> Result<Compiler, Error> {
+        Compiler::for_target(host.target(isa)?, true)
+    }
+
+    /// As [`Compiler::new`], but never uses fused multiply-add instructions: for tests of the code
+    /// that old hosts get. Same bits, slower.
+    ///
+    /// # Errors
+    /// As [`Compiler::new`].
+    pub fn without_fma(host: &Host, isa: Isa) -> Result<Compiler, Error> {
+        Compiler::for_target(host.target(isa)?.without_fma(), true)
+    }
+
+    fn for_target(target: Target, host: bool) -> Result<Compiler, Error> {
+        let isa = clif::isa(&target, host)?;
+        Ok(Compiler { target, isa })
+    }
+
+    /// The target.
+    pub fn target(&self) -> &Target {
+        &self.target
+    }
+
+    /// Compiles with the default algorithm and schedule.
+    ///
+    /// # Errors
+    /// [`Error::Codegen`] if memory or code is refused; other stages accept every problem.
+    pub fn compile(&self, problem: &ConvProblem) -> Result<Kernel, Error> {
+        let (algorithm, schedule) = scheduler::default_schedule(problem, &self.target);
+        self.compile_with(problem, algorithm, &schedule)
+    }
+
+    /// Compiles with the given algorithm and schedule.
+    ///
+    /// # Errors
+    /// The stage that refuses, with its reason.
+    pub fn compile_with(
+        &self,
+        problem: &ConvProblem,
+        algorithm: Algorithm,
+        schedule: &Schedule,
+    ) -> Result<Kernel, Error> {
+        let nest = self.lower(problem, algorithm, schedule)?;
+        let code = self.code(nest)?;
+        Ok(Kernel::new(problem.clone(), algorithm, schedule.clone(), &self.target, code))
+    }
+
+    /// The scheduled nest of a problem, before lowering.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] or [`Error::Transform`].
+    pub fn schedule(
+        problem: &ConvProblem,
+        algorithm: Algorithm,
+        schedule: &Schedule,
+    ) -> Result<Nest, Error> {
+        Ok(transform::apply(algorithm.nest(problem)?, schedule)?)
+    }
+
+    /// The verified nest of a problem.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`], [`Error::Transform`] or [`Error::Verify`].
+    pub fn lower(
+        &self,
+        problem: &ConvProblem,
+        algorithm: Algorithm,
+        schedule: &Schedule,
+    ) -> Result<VerifiedNest, Error> {
+        let nest = Compiler::schedule(problem, algorithm, schedule)?;
+        Ok(lower::lower(nest, &self.target.limits())?)
+    }
+
+    /// The machine code of a nest, ready to run.
+    ///
+    /// # Errors
+    /// [`Error::Codegen`].
+    pub fn code(&self, nest: VerifiedNest) -> Result<Code, Error> {
+        Code::new(nest, &self.target, &self.isa)
+    }
+
+    /// The Cranelift functions of a nest as text.
+    pub fn clif_text(&self, nest: &VerifiedNest) -> String {
+        let mut context = FunctionBuilderContext::new();
+        let functions = Entry::of(nest.nest()).into_iter().map(|entry| {
+            let function = clif::emit(nest, entry, &self.target, &*self.isa, &mut context);
+            format!("; {}\n{}", entry.symbol(), function.display())
+        });
+        functions.collect::<Vec<_>>().join("\n")
+    }
+
+    /// The machine code of a nest as text, in Cranelift's own assembly syntax.
+    ///
+    /// # Errors
+    /// [`Error::Codegen`].
+    pub fn asm_text(&self, nest: &VerifiedNest) -> Result<String, Error> {
+        let mut text = String::new();
+        for entry in Entry::of(nest.nest()) {
+            text += &format!("; {}\n", entry.symbol());
+            text += &clif::assembly(nest, entry, &self.target, &*self.isa)?;
+        }
+        Ok(text)
+    }
+}

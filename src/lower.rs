@@ -1,0 +1,50 @@
+//! From a scheduled nest to one the emitters take: the ordered list of passes, then the verifier.
+//!
+//! Each pass keeps every bit of the result. `convgen print --stage lower` shows the nest after each.
+
+mod cut;
+mod pads;
+mod trim;
+
+use convgen_ir::nest::Nest;
+use convgen_ir::verify::{Limits, VerifiedNest, VerifyError, verify};
+
+/// A rewrite of the whole nest that needs no parameters.
+#[derive(Clone, Copy)]
+pub struct Pass {
+    /// What it is called in the output of `print`.
+    pub name: &'static str,
+    run: fn(&mut Nest),
+}
+
+/// The passes, in order. `trim` runs first so that `cut` sees only guards that matter.
+pub const PASSES: [Pass; 4] = [
+    Pass { name: "trim", run: trim::run },
+    Pass { name: "cut", run: cut::run },
+    Pass { name: "trim", run: trim::run },
+    Pass { name: "pads", run: pads::run },
+];
+
+/// Runs every pass and verifies the result.
+///
+/// # Errors
+/// The verifier's, if the scheduled nest is not legal within the limits.
+pub fn lower(nest: Nest, limits: &Limits) -> Result<VerifiedNest, VerifyError> {
+    lower_traced(nest, limits, |_, _| {})
+}
+
+/// As [`lower`], showing the nest after each pass.
+///
+/// # Errors
+/// As [`lower`].
+pub fn lower_traced(
+    mut nest: Nest,
+    limits: &Limits,
+    mut show: impl FnMut(&'static str, &Nest),
+) -> Result<VerifiedNest, VerifyError> {
+    for pass in PASSES {
+        (pass.run)(&mut nest);
+        show(pass.name, &nest);
+    }
+    verify(nest, limits)
+}

@@ -1,0 +1,297 @@
+//! Carries out `cut`: splits an outer loop so that inner loops lose their guards.
+//!
+//! ```text
+//! for v in 0..V { unroll u in 0..f cut v*f+u < E { S } }
+//! ->
+//! for v in 0..V where v*f+f-1 < E { unroll u in 0..f { S } }
+//! for v in 0..V where v*f+f-1 >= E and v*f < E { unroll u in 0..r { S } }      r = E mod f
+//! ```
+//! The loop that is split is the innermost one outside `u` that the guard mentions. A parallel `v`
+//! stays one loop, the body of the innermost parallel loop becomes two `if`s. Register tiles of the second part shrink to what it
+//! uses. Where the guard's other terms are no multiples of `f`, the second part keeps it (`where`).
+
+use convgen_ir::bounds::Context;
+use convgen_ir::nest::{
+    Access, AxisId, BufferId, Dim, Expr, Guard, Loop, Mode, Nest, Role, Stmt, visit_accesses,
+    visit_exprs_mut, visit_loops_mut,
+};
+
+pub(super) fn run(nest: &mut Nest) {
+    let body = std::mem::take(&mut nest.body);
+    nest.body = block(nest, body, &mut vec![]);
+}
+
+fn block(nest: &mut Nest, stmts: Vec<Stmt>, around: &mut Vec<AxisId>) -> Vec<Stmt> {
+    let mut result = Vec::new();
+    for stmt in stmts {
+        match stmt {
+            Stmt::Loop(l) => {
+                let axis = l.axis;
+                for part in split_at(nest, l, around) {
+                    around.push(axis);
+                    result.push(inner(nest, part, around));
+                    around.pop();
+                }
+            }
+            Stmt::If(guards, body) => result.push(Stmt::If(guards, block(nest, body, around))),
+            Stmt::Declare(_) | Stmt::Let(..) | Stmt::Store(..) => result.push(stmt),
+        }
+    }
+    result
+}
+
+fn inner(nest: &mut Nest, stmt: Stmt, around: &mut Vec<AxisId>) -> Stmt {
+    match stmt {
+        Stmt::Loop(mut l) => {
+            l.body = block(nest, l.body, around);
+            Stmt::Loop(l)
+        }
+        Stmt::If(..) | Stmt::Declare(_) | Stmt::Let(..) | Stmt::Store(..) => stmt,
+    }
+}
+
+/// A guard to be removed, and the loop it is on.
+struct Cut {
+    axis: AxisId,
+    trips: i64,
+    guard: Guard,
+}
+
+impl Cut {
+    /// `E mod f`, if every tile but one at the most is whole: the other terms are multiples of `f`.
+    fn remainder(&self) -> Option<i64> {
+        let Guard::Below(sum, limit) = &self.guard else { return None };
+        let others = sum.without(self.axis);
+        let multiples = others.terms().iter().all(|(_, c)| c % self.trips == 0);
+        let remainder = (limit - others.constant).rem_euclid(self.trips);
+        (sum.coefficient(self.axis) == 1 && multiples).then_some(remainder)
+    }
+}
+
+/// Splits a loop until no loop inside it has a cut guard that this loop decides.
+fn split_at(nest: &mut Nest, l: Loop, around: &[AxisId]) -> Vec<Stmt> {
+    let Some(cut) = find_cut(&l, around) else { return vec![Stmt::Loop(l)] };
+    let last = cut.guard.map(|sum| sum.substitute(cut.axis, &constant(cut.trips - 1)));
+    let first = match cut.remainder() {
+        // No tile is incomplete: one that starts inside ends inside.
+        Some(0) if l.mode != Mode::Parallel => {
+            let mut whole = l;
+            drop_guard(&mut whole.body, &cut);
+            whole.guards.push(last);
+            return split_at(nest, whole, around);
+        }
+        // A multiple of `f` that starts an incomplete tile is `E - r`: say so as a bound.
+        Some(rest) => cut.guard.map(|sum| sum.without(cut.axis).plus(rest - 1)),
+        None => cut.guard.map(|sum| sum.without(cut.axis)),
+    };
+    let (Guard::Below(end, limit), Guard::Below(..)) = (&last, &first) else {
+        // Only `<` guards come from splits; others are left to run time.
+        return vec![Stmt::Loop(uncut(l, cut.axis))];
+    };
+    let beyond = Guard::AtLeast(end.clone(), *limit);
+    if l.mode == Mode::Parallel {
+        let l = branched(nest, l, &cut, [vec![last], vec![beyond, first]]);
+        return split_at(nest, l, around);
+    }
+    let [whole, rest] = parts(nest, &l.body, &cut);
+    let with = |guards: Vec<Guard>, body| {
+        let mut part = l.with_body(body);
+        part.guards.extend(guards);
+        part
+    };
+    let mut parts = split_at(nest, with(vec![last], whole), around);
+    parts.extend(split_at(nest, with(vec![beyond, first], rest), around));
+    parts
+}
+
+/// The body without the guard, and the body of the remainder.
+fn parts(nest: &mut Nest, body: &[Stmt], cut: &Cut) -> [Vec<Stmt>; 2] {
+    let (mut whole, mut rest) = (body.to_vec(), body.to_vec());
+    drop_guard(&mut whole, cut);
+    shorten(nest, &mut rest, cut);
+    [whole, rest]
+}
+
+/// Both parts as branches inside the innermost of the parallel loops, which stay alone in their
+/// blocks.
+fn branched(nest: &mut Nest, mut l: Loop, cut: &Cut, guards: [Vec<Guard>; 2]) -> Loop {
+    l.body = match <[Stmt; 1]>::try_from(std::mem::take(&mut l.body)) {
+        Ok([Stmt::Loop(next)]) if next.mode == Mode::Parallel => {
+            vec![Stmt::Loop(branched(nest, next, cut, guards))]
+        }
+        body => {
+            let body = body.map_or_else(|body| body, Vec::from);
+            let branches = guards.into_iter().zip(parts(nest, &body, cut));
+            branches.map(|(guards, body)| Stmt::If(guards, body)).collect()
+        }
+    };
+    l
+}
+
+/// The first cut guard inside a loop whose innermost other variable is this loop's.
+fn find_cut(l: &Loop, around: &[AxisId]) -> Option<Cut> {
+    fn search(block: &[Stmt], chain: &mut Vec<AxisId>, outer: AxisId) -> Option<Cut> {
+        for stmt in block {
+            let found = match stmt {
+                Stmt::Loop(u) => {
+                    let decides = |g: &&Guard| {
+                        let others = chain.iter().rev().find(|axis| g.sum().mentions(**axis));
+                        others == Some(&outer) && g.sum().mentions(u.axis)
+                    };
+                    if u.cut
+                        && let Some(guard) = u.guards.iter().find(decides)
+                        && let Some(trips) = u.trip_count()
+                    {
+                        return Some(Cut { axis: u.axis, trips, guard: guard.clone() });
+                    }
+                    chain.push(u.axis);
+                    let found = search(&u.body, chain, outer);
+                    chain.pop();
+                    found
+                }
+                Stmt::If(_, body) => search(body, chain, outer),
+                Stmt::Declare(_) | Stmt::Let(..) | Stmt::Store(..) => None,
+            };
+            if found.is_some() {
+                return found;
+            }
+        }
+        None
+    }
+    let mut chain: Vec<AxisId> = around.iter().copied().chain([l.axis]).collect();
+    search(&l.body, &mut chain, l.axis)
+}
+
+fn constant(value: i64) -> convgen_ir::nest::Affine {
+    convgen_ir::nest::Affine::constant(value)
+}
+
+fn drop_guard(block: &mut [Stmt], cut: &Cut) {
+    visit_loops_mut(block, &mut |u| {
+        if u.axis == cut.axis {
+            u.guards.retain(|guard| *guard != cut.guard);
+            u.cut &= !u.guards.is_empty();
+        }
+    });
+}
+
+/// Leaves the guards of an axis to run time.
+fn uncut(mut l: Loop, axis: AxisId) -> Loop {
+    visit_loops_mut(&mut l.body, &mut |u| u.cut &= u.axis != axis);
+    l
+}
+
+/// The second part: the loops run to the remainder, and register tiles shrink with them.
+fn shorten(nest: &mut Nest, block: &mut Vec<Stmt>, cut: &Cut) {
+    let remainder = cut.remainder();
+    visit_loops_mut(block, &mut |u| {
+        if u.axis == cut.axis && u.guards.contains(&cut.guard) {
+            if let Some(remainder) = remainder {
+                u.hi = Dim::Fixed(remainder);
+                u.guards.retain(|guard| *guard != cut.guard);
+            }
+            u.cut &= remainder.is_some() && !u.guards.is_empty();
+        }
+    });
+    if remainder.is_some() {
+        shrink_tiles(nest, block);
+    }
+}
+
+/// Gives each register tile declared in a block a twin of the size that the block uses.
+fn shrink_tiles(nest: &mut Nest, block: &mut Vec<Stmt>) {
+    let mut declared = Vec::new();
+    declarations(block, &mut declared);
+    for id in declared {
+        if nest.buffer(id).role != Role::Reg {
+            continue;
+        }
+        let shape = used_shape(nest, block, id);
+        if shape == nest.buffer(id).shape {
+            continue;
+        }
+        let mut twin = nest.buffer(id).clone();
+        twin.shape = shape;
+        twin.name = fresh_name(nest, &twin.name);
+        let twin = nest.add_buffer(twin);
+        rename(block, id, twin);
+    }
+}
+
+fn fresh_name(nest: &Nest, name: &str) -> String {
+    let base = name.split('.').next().unwrap_or(name);
+    let mut number = 1;
+    while nest.find_buffer(&format!("{base}.{number}")).is_some() {
+        number += 1;
+    }
+    format!("{base}.{number}")
+}
+
+fn declarations(block: &[Stmt], found: &mut Vec<BufferId>) {
+    for stmt in block {
+        match stmt {
+            Stmt::Loop(l) => declarations(&l.body, found),
+            Stmt::If(_, body) => declarations(body, found),
+            Stmt::Declare(id) => found.push(*id),
+            Stmt::Let(..) | Stmt::Store(..) => {}
+        }
+    }
+}
+
+/// One past the largest index in each dimension.
+fn used_shape(nest: &Nest, block: &[Stmt], id: BufferId) -> Vec<Dim> {
+    let mut used = vec![1; nest.buffer(id).shape.len()];
+    cover_indices(block, id, &Context::default(), &mut used);
+    used.into_iter().map(Dim::Fixed).collect()
+}
+
+/// Extends a shape by the accesses of a block. Loops side by side may give an axis other lengths.
+fn cover_indices(block: &[Stmt], id: BufferId, context: &Context, used: &mut [i64]) {
+    for stmt in block {
+        match stmt {
+            Stmt::Loop(l) => {
+                let mut inside = context.clone();
+                inside.enter(&Loop { guards: vec![], ..l.with_body(vec![]) });
+                cover_indices(&l.body, id, &inside, used);
+            }
+            Stmt::If(_, body) => cover_indices(body, id, context, used),
+            Stmt::Declare(_) => {}
+            Stmt::Let(..) | Stmt::Store(..) => {
+                visit_accesses(std::slice::from_ref(stmt), &mut |access, _| {
+                    if access.buffer == id {
+                        for (used, index) in used.iter_mut().zip(&access.index) {
+                            let (_, hi) = context.interval(index).unwrap_or((0, 0));
+                            *used = (*used).max(hi as i64 + 1);
+                        }
+                    }
+                });
+            }
+        }
+    }
+}
+
+fn rename(block: &mut [Stmt], from: BufferId, to: BufferId) {
+    let change = |access: &mut Access| {
+        if access.buffer == from {
+            access.buffer = to;
+        }
+    };
+    visit_exprs_mut(block, &mut |expr| {
+        if let Expr::Load(access) | Expr::Pad(access) = expr {
+            change(access);
+        }
+    });
+    rename_stmts(block, from, to, &change);
+}
+
+fn rename_stmts(block: &mut [Stmt], from: BufferId, to: BufferId, change: &impl Fn(&mut Access)) {
+    for stmt in block {
+        match stmt {
+            Stmt::Loop(l) => rename_stmts(&mut l.body, from, to, change),
+            Stmt::If(_, body) => rename_stmts(body, from, to, change),
+            Stmt::Declare(id) if *id == from => *id = to,
+            Stmt::Declare(_) | Stmt::Let(..) => {}
+            Stmt::Store(dst, _) => change(dst),
+        }
+    }
+}

@@ -1,0 +1,238 @@
+//! Kernels as their users see them: packed weights, the call, threads.
+
+pub mod cache;
+
+use std::cell::RefCell;
+use std::hash::{DefaultHasher, Hash, Hasher};
+
+use convgen_ir::nest::Role;
+use convgen_ir::problem::ConvProblem;
+use convgen_ir::schedule::Schedule;
+use convgen_ir::verify::VerifiedNest;
+
+use crate::algorithm::Algorithm;
+use crate::error::{Error, RunError};
+use crate::jit::{Call, Code, Scratch, Tasks};
+use crate::target::Target;
+
+/// A compiled convolution. Holds its own code; may be shared and called by any number of threads.
+pub struct Kernel {
+    problem: ConvProblem,
+    algorithm: Algorithm,
+    schedule: Schedule,
+    name: String,
+    /// Tells apart kernels whose packed weights differ in order.
+    fingerprint: u64,
+    code: Code,
+}
+
+/// Weights in the order in which one kernel reads them.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PackedWeights {
+    values: Vec<f32>,
+    kernel: String,
+    fingerprint: u64,
+}
+
+impl PackedWeights {
+    /// The number of elements, zeros of incomplete tiles included.
+    pub fn len(&self) -> usize {
+        self.values.len()
+    }
+
+    /// Whether there are no elements; never true.
+    pub fn is_empty(&self) -> bool {
+        self.values.is_empty()
+    }
+}
+
+/// The inputs of a call.
+#[derive(Clone, Copy, Debug)]
+pub struct Arguments<'a> {
+    /// The activations, in the problem's layout; any number of images.
+    pub input: &'a [f32],
+    /// Weights packed by the same kernel.
+    pub weights: &'a PackedWeights,
+    /// One value an output channel, if the problem has a bias.
+    pub bias: Option<&'a [f32]>,
+    /// One slice for each `add` (a tensor of the output's shape) and `scale` (one value an output
+    /// channel) of the epilogue, in order.
+    pub extras: &'a [&'a [f32]],
+}
+
+thread_local! {
+    /// The scratch of this thread, kept from call to call so that a call allocates nothing.
+    static SCRATCH: RefCell<Scratch> = RefCell::new(Scratch::new());
+}
+
+impl Kernel {
+    pub(crate) fn new(
+        problem: ConvProblem,
+        algorithm: Algorithm,
+        schedule: Schedule,
+        target: &Target,
+        code: Code,
+    ) -> Kernel {
+        let tile = tile_name(code.nest());
+        let name = format!("{algorithm}-{}-{}{tile}", problem.elem(), target.isa());
+        let fingerprint = fingerprint(&problem, algorithm, &schedule);
+        Kernel { problem, algorithm, schedule, name, fingerprint, code }
+    }
+
+    /// The problem it computes, for any batch.
+    pub fn problem(&self) -> &ConvProblem {
+        &self.problem
+    }
+
+    /// The algorithm.
+    pub fn algorithm(&self) -> Algorithm {
+        self.algorithm
+    }
+
+    /// The schedule.
+    pub fn schedule(&self) -> &Schedule {
+        &self.schedule
+    }
+
+    /// The nest the code was made from.
+    pub fn nest(&self) -> &VerifiedNest {
+        self.code.nest()
+    }
+
+    /// `{algorithm}-{type}-{isa}-{register tile}`.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Bytes of machine code.
+    pub fn code_bytes(&self) -> usize {
+        self.code.bytes()
+    }
+
+    /// Bytes of scratch each thread of a call needs; the only memory a call uses besides its
+    /// arguments.
+    pub fn workspace_bytes(&self) -> usize {
+        self.nest().scratch_bytes() as usize
+    }
+
+    /// The number of elements of the packed weights.
+    pub fn packed_len(&self) -> usize {
+        let nest = self.nest().nest();
+        let buffer = nest.find_role(Role::Packed).or(nest.find_role(Role::Weights));
+        buffer.map_or(0, |id| nest.buffer(id).len(0) as usize)
+    }
+
+    /// The number of independent tasks of a call with that many images.
+    pub fn tasks(&self, batch: usize) -> usize {
+        self.nest().nest().tasks(batch as i64) as usize
+    }
+
+    /// Copies oihw weights into the kernel's own order; done once a set of weights.
+    ///
+    /// # Errors
+    /// [`RunError::Length`] if there are too few or too many weights.
+    pub fn pack_weights(&self, weights: &[f32]) -> Result<PackedWeights, Error> {
+        let mut values = vec![0.0; self.packed_len()];
+        self.code.pack(weights, &mut values)?;
+        Ok(PackedWeights { values, kernel: self.name.clone(), fingerprint: self.fingerprint })
+    }
+
+    /// Convolves `input` into `output` on the calling thread. The batch is what `input` holds.
+    ///
+    /// # Errors
+    /// [`Error::Run`] if a slice does not fit the problem.
+    pub fn run(
+        &self,
+        input: &[f32],
+        weights: &PackedWeights,
+        bias: Option<&[f32]>,
+        output: &mut [f32],
+    ) -> Result<(), Error> {
+        self.run_with(&Arguments { input, weights, bias, extras: &[] }, output)
+    }
+
+    /// As [`Kernel::run`], for problems whose epilogue takes arguments.
+    ///
+    /// # Errors
+    /// As [`Kernel::run`].
+    pub fn run_with(&self, arguments: &Arguments, output: &mut [f32]) -> Result<(), Error> {
+        let mut call = self.prepare(arguments, output)?;
+        SCRATCH.with_borrow_mut(|scratch| call.tasks().run(scratch));
+        Ok(())
+    }
+
+    /// As [`Kernel::run_with`], on up to `threads` threads of the current rayon pool. The result
+    /// does not depend on the number of threads.
+    ///
+    /// # Errors
+    /// As [`Kernel::run`].
+    pub fn run_parallel(
+        &self,
+        arguments: &Arguments,
+        output: &mut [f32],
+        threads: usize,
+    ) -> Result<(), Error> {
+        let mut call = self.prepare(arguments, output)?;
+        let tasks = call.tasks();
+        let parts = threads.clamp(1, tasks.len().max(1));
+        run_parts(tasks, parts);
+        Ok(())
+    }
+
+    /// Checks the buffers of a call and leaves its tasks to the caller: for thread pools of one's
+    /// own. See [`Call::tasks`].
+    ///
+    /// # Errors
+    /// As [`Kernel::run`].
+    pub fn prepare<'a>(
+        &'a self,
+        arguments: &Arguments<'a>,
+        output: &'a mut [f32],
+    ) -> Result<Call<'a>, Error> {
+        let image = self.problem.input_shape(1).iter().product::<u64>() as usize;
+        let given = arguments.input.len();
+        if !given.is_multiple_of(image) {
+            return Err(RunError::Batch { given, image }.into());
+        }
+        if arguments.weights.fingerprint != self.fingerprint {
+            let given = arguments.weights.kernel.clone();
+            return Err(RunError::Packed { given, expected: self.name.clone() }.into());
+        }
+        let word = |has: bool| if has { "a" } else { "no" };
+        if arguments.bias.is_some() != self.problem.bias() {
+            let (expected, given) = (word(self.problem.bias()), word(arguments.bias.is_some()));
+            return Err(RunError::Bias { expected, given }.into());
+        }
+        let first = [("input", arguments.input), ("packed weights", &arguments.weights.values)];
+        let bias = arguments.bias.map(|bias| ("bias", bias));
+        let extras = arguments.extras.iter().map(|extra| ("epilogue argument", *extra));
+        Ok(self.code.call(given / image, first.into_iter().chain(bias).chain(extras), output)?)
+    }
+}
+
+/// The same for kernels that differ in nothing but the batch they were compiled for.
+fn fingerprint(problem: &ConvProblem, algorithm: Algorithm, schedule: &Schedule) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    problem.with_batch(1).as_ref().unwrap_or(problem).hash(&mut hasher);
+    (algorithm, schedule).hash(&mut hasher);
+    hasher.finish()
+}
+
+/// Halves the tasks until there is one part a thread.
+fn run_parts(tasks: Tasks, parts: usize) {
+    if parts <= 1 {
+        return SCRATCH.with_borrow_mut(|scratch| tasks.run(scratch));
+    }
+    let left = parts / 2;
+    let count = tasks.len() * left / parts;
+    let (first, rest) = tasks.split_at(count);
+    rayon::join(|| run_parts(first, left), || run_parts(rest, parts - left));
+}
+
+/// `-14x32`: the largest register tile, or nothing if the sum stays one element.
+fn tile_name(nest: &VerifiedNest) -> String {
+    let tiles = nest.nest().buffers.iter().filter(|buffer| buffer.role == Role::Reg);
+    let Some(tile) = tiles.max_by_key(|buffer| buffer.len(0)) else { return String::new() };
+    let dims: Vec<String> = tile.shape.iter().map(ToString::to_string).collect();
+    if dims.is_empty() { String::new() } else { format!("-{}", dims.join("x")) }
+}

@@ -1,0 +1,316 @@
+//! What a kernel is compiled for, as plain data, and the proof that a host has it.
+//!
+//! A [`Target`] can be written down for any machine, to print or to cross-compile. Code runs only
+//! where a [`Host`] vouches for it: the sole way to get one is detection.
+
+use std::fmt;
+use std::str::FromStr;
+
+use convgen_ir::verify::Limits;
+use target_lexicon::{Architecture, Triple};
+
+/// The instruction set an emitter writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Isa {
+    /// Cranelift's own: 128-bit vectors, every host.
+    Clif,
+}
+
+impl Isa {
+    /// Every instruction set of this build, the plainest first.
+    pub const ALL: [Isa; 1] = [Isa::Clif];
+
+    /// The name in kernels' names and on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Isa::Clif => "clif",
+        }
+    }
+
+    /// Bits of one vector register.
+    pub fn vector_bits(self) -> u32 {
+        match self {
+            Isa::Clif => 128,
+        }
+    }
+}
+
+impl fmt::Display for Isa {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// A name that is no instruction set of this build.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("no instruction set `{given}` in this build; there is: {known}")]
+pub struct UnknownIsa {
+    /// The name.
+    pub given: String,
+    /// The names that exist.
+    pub known: String,
+}
+
+impl FromStr for Isa {
+    type Err = UnknownIsa;
+
+    fn from_str(name: &str) -> Result<Isa, UnknownIsa> {
+        Isa::ALL.into_iter().find(|isa| isa.name() == name).ok_or_else(|| UnknownIsa {
+            given: name.to_string(),
+            known: Isa::ALL.map(Isa::name).join(", "),
+        })
+    }
+}
+
+/// Bytes of each level of cache that one core sees.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Caches {
+    /// First level, data.
+    pub l1d: usize,
+    /// Second level.
+    pub l2: usize,
+    /// Third level.
+    pub l3: usize,
+}
+
+impl Caches {
+    /// What nearly every 64-bit CPU of the last ten years has at least; used where nothing is known.
+    pub const TYPICAL: Caches = Caches { l1d: 32 << 10, l2: 512 << 10, l3: 4 << 20 };
+}
+
+/// Everything the compiler may know about a machine.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Target {
+    triple: Triple,
+    isa: Isa,
+    fma: bool,
+    caches: Caches,
+    cores: usize,
+}
+
+/// A machine that no emitter writes for.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[allow(missing_docs, reason = "the message names every field")]
+pub enum TargetError {
+    #[error("no code is generated for {architecture}, only for x86_64 and aarch64")]
+    Architecture { architecture: String },
+    #[error("this CPU lacks {feature}, which {isa} needs")]
+    Feature { isa: Isa, feature: &'static str },
+}
+
+impl Target {
+    /// A target by its triple; `fma` says whether it has fused multiply-add instructions.
+    ///
+    /// # Errors
+    /// If no emitter writes for the triple's architecture.
+    pub fn new(triple: Triple, isa: Isa, fma: bool, caches: Caches, cores: usize) -> Result<Target, TargetError> {
+        match triple.architecture {
+            Architecture::X86_64 | Architecture::Aarch64(_) => {
+                Ok(Target { triple, isa, fma, caches, cores })
+            }
+            other => Err(TargetError::Architecture { architecture: other.to_string() }),
+        }
+    }
+
+    /// Architecture, operating system, ABI.
+    pub fn triple(&self) -> &Triple {
+        &self.triple
+    }
+
+    /// The instruction set.
+    pub fn isa(&self) -> Isa {
+        self.isa
+    }
+
+    /// Whether a fused multiply-add is one instruction.
+    pub fn fma(&self) -> bool {
+        self.fma
+    }
+
+    /// The caches of a core.
+    pub fn caches(&self) -> Caches {
+        self.caches
+    }
+
+    /// Cores that run tasks.
+    pub fn cores(&self) -> usize {
+        self.cores
+    }
+
+    /// Single floats in a vector.
+    pub fn lanes(&self) -> u32 {
+        self.isa.vector_bits() / 32
+    }
+
+    /// Vector registers.
+    pub fn registers(&self) -> u32 {
+        match (self.isa, self.triple.architecture) {
+            (Isa::Clif, Architecture::Aarch64(_)) => 32,
+            (Isa::Clif, _) => 16,
+        }
+    }
+
+    /// The same target without fused multiply-add instructions.
+    pub fn without_fma(mut self) -> Target {
+        self.fma = false;
+        self
+    }
+
+    /// What the verifier grants a nest: register tiles up to sixteen times the register file (what
+    /// does not fit is spilled by Cranelift, correctly), scratch up to twice a large L2, and code up
+    /// to some megabytes.
+    pub fn limits(&self) -> Limits {
+        let file = i64::from(self.registers()) * i64::from(self.isa.vector_bits() / 8);
+        Limits { reg_bytes: 16 * file, scratch_bytes: 4 << 20, unrolled: 1 << 15 }
+    }
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let fma = if self.fma { "fma" } else { "no fma" };
+        write!(
+            f,
+            "{} {}: {} registers of {} lanes, {fma}",
+            self.triple.architecture,
+            self.isa,
+            self.registers(),
+            self.lanes()
+        )
+    }
+}
+
+/// The machine this process runs on. Holding one proves that its features were detected.
+#[derive(Clone, Debug)]
+pub struct Host {
+    cpu: String,
+    features: Vec<&'static str>,
+    caches: Caches,
+    cores: usize,
+}
+
+impl Host {
+    /// Asks the CPU.
+    pub fn detect() -> Host {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        Host { cpu: detect::cpu(), features: detect::features(), caches: detect::caches(), cores }
+    }
+
+    /// The CPU's name for itself.
+    pub fn cpu_name(&self) -> &str {
+        &self.cpu
+    }
+
+    /// The vector features the CPU and the operating system offer.
+    pub fn features(&self) -> &[&'static str] {
+        &self.features
+    }
+
+    /// Whether a feature was detected.
+    pub fn has(&self, feature: &str) -> bool {
+        self.features.contains(&feature)
+    }
+
+    /// The caches of a core.
+    pub fn caches(&self) -> Caches {
+        self.caches
+    }
+
+    /// Cores this process may use.
+    pub fn cores(&self) -> usize {
+        self.cores
+    }
+
+    /// This machine as a target of an instruction set.
+    ///
+    /// # Errors
+    /// The feature that is missing, by name.
+    pub fn target(&self, isa: Isa) -> Result<Target, TargetError> {
+        let fma = match Triple::host().architecture {
+            Architecture::X86_64 => {
+                if !self.has("sse4.1") {
+                    return Err(TargetError::Feature { isa, feature: "sse4.1" });
+                }
+                self.has("fma")
+            }
+            // Every 64-bit Arm has fmla; other architectures are refused by `Target::new`.
+            _ => true,
+        };
+        Target::new(Triple::host(), isa, fma, self.caches, self.cores)
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+mod detect {
+    //! Features as the standard library sees them (which includes what the operating system saves),
+    //! caches and the name by CPUID.
+
+    use super::Caches;
+    use raw_cpuid::{CacheType, CpuId};
+
+    pub(super) fn cpu() -> String {
+        let brand = CpuId::new().get_processor_brand_string();
+        brand.map_or("unknown x86-64".to_string(), |brand| brand.as_str().trim().to_string())
+    }
+
+    pub(super) fn features() -> Vec<&'static str> {
+        let all = [
+            ("sse4.1", std::is_x86_feature_detected!("sse4.1")),
+            ("avx", std::is_x86_feature_detected!("avx")),
+            ("avx2", std::is_x86_feature_detected!("avx2")),
+            ("fma", std::is_x86_feature_detected!("fma")),
+            ("avx512f", std::is_x86_feature_detected!("avx512f")),
+            ("avx512vl", std::is_x86_feature_detected!("avx512vl")),
+            ("avx512dq", std::is_x86_feature_detected!("avx512dq")),
+            ("avx512bw", std::is_x86_feature_detected!("avx512bw")),
+        ];
+        all.into_iter().filter_map(|(name, present)| present.then_some(name)).collect()
+    }
+
+    pub(super) fn caches() -> Caches {
+        let mut caches = Caches::TYPICAL;
+        let cpuid = CpuId::new();
+        let mut note = |level: u8, instructions: bool, bytes: usize| match (level, instructions) {
+            (1, false) => caches.l1d = bytes,
+            (2, _) => caches.l2 = bytes,
+            (3, _) => caches.l3 = bytes,
+            (_, _) => {}
+        };
+        if let Some(parameters) = cpuid.get_cache_parameters() {
+            for level in parameters {
+                let bytes = level.associativity()
+                    * level.physical_line_partitions()
+                    * level.coherency_line_size()
+                    * level.sets();
+                note(level.level(), level.cache_type() == CacheType::Instruction, bytes);
+            }
+        }
+        // AMD describes its caches in its own leaves.
+        if let Some(l1) = cpuid.get_l1_cache_and_tlb_info() {
+            note(1, false, usize::from(l1.dcache_size()) << 10);
+        }
+        if let Some(outer) = cpuid.get_l2_l3_cache_and_tlb_info() {
+            note(2, false, usize::from(outer.l2cache_size()) << 10);
+            note(3, false, usize::from(outer.l3cache_size()) << 19);
+        }
+        caches
+    }
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+mod detect {
+    //! Nothing is asked: Cranelift's vectors are part of the base architecture.
+
+    use super::Caches;
+
+    pub(super) fn cpu() -> String {
+        std::env::consts::ARCH.to_string()
+    }
+
+    pub(super) fn features() -> Vec<&'static str> {
+        vec![]
+    }
+
+    pub(super) fn caches() -> Caches {
+        Caches::TYPICAL
+    }
+}
