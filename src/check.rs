@@ -13,7 +13,7 @@ use convgen_ir::problem::ConvProblem;
 use convgen_ir::reference::{ConvData, Reference};
 
 use crate::error::Error;
-use crate::runtime::{Arguments, Kernel};
+use crate::runtime::{Arguments, Kernel, PackedWeights};
 
 /// Multiply-adds that are interpreted or summed by the formula in one check of one kernel.
 const FULL_MACS: u64 = 2 << 20;
@@ -28,7 +28,7 @@ const SAMPLES: u64 = 256;
 const MAX_SAMPLES: u64 = 1 << 16;
 
 /// What was compared.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Check {
     /// Outputs compared with the formula.
     pub elements: usize,
@@ -36,6 +36,8 @@ pub struct Check {
     pub bitwise: usize,
     /// Whether these were samples of a larger output.
     pub sampled: bool,
+    /// The largest absolute error against the formula; 0 unless the epilogue rounds.
+    pub max_error: f64,
 }
 
 /// An output that differs. Its text is a test case.
@@ -90,7 +92,7 @@ pub fn check(kernel: &Kernel) -> Result<Check, CheckError> {
     let mut result = Check::default();
     let integers = Data::integers(problem);
     let output = integers.run(kernel)?;
-    result.elements = against_formula(kernel, &integers, &output)?;
+    (result.elements, result.max_error) = against_formula(kernel, &integers, &output)?;
     let reals = Data::reals(problem);
     let output = reals.run(kernel)?;
     result.bitwise = against_interpreter(kernel, &reals, &output)?;
@@ -156,42 +158,69 @@ impl Data {
     /// [`Error::Run`] if the data is not the kernel's problem's.
     pub fn run(&self, kernel: &Kernel) -> Result<Vec<f32>, Error> {
         let weights = kernel.pack_weights(&self.weights)?;
-        let extras: Vec<&[f32]> = self.extras.iter().map(Vec::as_slice).collect();
+        let extras = self.extras();
         let mut output = vec![f32::NAN; self.outputs];
-        let arguments = Arguments {
-            input: &self.input,
-            weights: &weights,
-            bias: self.bias.as_deref(),
-            extras: &extras,
-        };
-        kernel.run_with(&arguments, &mut output)?;
+        kernel.run_with(&self.arguments(&weights, &extras), &mut output)?;
         Ok(output)
+    }
+
+    /// The weights, before packing.
+    pub fn weights(&self) -> &[f32] {
+        &self.weights
+    }
+
+    /// What the epilogue reads.
+    pub fn extras(&self) -> Vec<&[f32]> {
+        self.extras.iter().map(Vec::as_slice).collect()
+    }
+
+    /// The arguments of a call; `weights` and `extras` are this data's, packed and listed once.
+    pub fn arguments<'a>(
+        &'a self,
+        weights: &'a PackedWeights,
+        extras: &'a [&'a [f32]],
+    ) -> Arguments<'a> {
+        Arguments { input: &self.input, weights, bias: self.bias.as_deref(), extras }
+    }
+
+    /// The number of elements of the output.
+    pub fn output_len(&self) -> usize {
+        self.outputs
     }
 }
 
-/// The formula's value of some or all outputs, compared exactly where the arithmetic is exact.
-fn against_formula(kernel: &Kernel, data: &Data, output: &[f32]) -> Result<usize, CheckError> {
+/// The formula's value of some or all outputs, compared exactly where the arithmetic is exact: how
+/// many, and the largest absolute error.
+fn against_formula(
+    kernel: &Kernel,
+    data: &Data,
+    output: &[f32],
+) -> Result<(usize, f64), CheckError> {
     let problem = kernel.problem();
-    let extras: Vec<&[f32]> = data.extras.iter().map(Vec::as_slice).collect();
+    let extras = data.extras();
     let given = ConvData {
         input: &data.input,
         weights: &data.weights,
         bias: data.bias.as_deref(),
         extras: &extras,
     };
-    let Ok(reference) = Reference::new(problem, problem.batch(), given) else { return Ok(0) };
+    let Ok(reference) = Reference::new(problem, problem.batch(), given) else {
+        return Ok((0, 0.0));
+    };
     let tolerance = if problem.epilogue().iter().all(is_exact) { 0.0 } else { ROUNDED };
     let indices = sampled_outputs(problem, output.len() as u64);
+    let mut max_error = 0f64;
     for index in &indices {
         let expected = reference.output_at_flat(*index);
         let value = output[*index as usize];
         let error = (f64::from(value) - expected).abs();
         // Not a plain `>`: a NaN must not pass.
-        if !(error <= tolerance * expected.abs().max(tolerance)) {
+        if error.is_nan() || error > tolerance * expected.abs().max(tolerance) {
             return Err(mismatch(kernel, "formula", *index as usize, value, expected));
         }
+        max_error = max_error.max(error);
     }
-    Ok(indices.len())
+    Ok((indices.len(), max_error))
 }
 
 /// Relative error granted to epilogues that are no exact operations on integers: the largest that

@@ -45,9 +45,10 @@ impl Entry {
                 let output = nest.find_role(Role::Output);
                 interpret::arguments(nest).into_iter().chain(output).collect()
             }
-            Entry::Pack => {
-                [Role::Weights, Role::Packed].into_iter().filter_map(|r| nest.find_role(r)).collect()
-            }
+            Entry::Pack => [Role::Weights, Role::Packed]
+                .into_iter()
+                .filter_map(|r| nest.find_role(r))
+                .collect(),
         }
     }
 

@@ -6,6 +6,7 @@ use convgen_ir::nest::Nest;
 use convgen_ir::problem::ConvProblem;
 use convgen_ir::schedule::Schedule;
 use convgen_ir::verify::VerifiedNest;
+use cranelift_codegen::ir::Function;
 use cranelift_codegen::isa::TargetIsa;
 use cranelift_frontend::FunctionBuilderContext;
 
@@ -110,14 +111,20 @@ impl Compiler {
         Code::new(nest, &self.target, &self.isa)
     }
 
+    /// The Cranelift functions of a nest: what [`Compiler::code`] compiles.
+    pub fn emit(&self, nest: &VerifiedNest) -> Vec<(Entry, Function)> {
+        let mut context = FunctionBuilderContext::new();
+        let entries = Entry::of(nest.nest()).into_iter();
+        entries
+            .map(|entry| (entry, clif::emit(nest, entry, &self.target, &*self.isa, &mut context)))
+            .collect()
+    }
+
     /// The Cranelift functions of a nest as text.
     pub fn clif_text(&self, nest: &VerifiedNest) -> String {
-        let mut context = FunctionBuilderContext::new();
-        let functions = Entry::of(nest.nest()).into_iter().map(|entry| {
-            let function = clif::emit(nest, entry, &self.target, &*self.isa, &mut context);
-            format!("; {}\n{}", entry.symbol(), function.display())
-        });
-        functions.collect::<Vec<_>>().join("\n")
+        let functions = self.emit(nest).into_iter();
+        let texts = functions.map(|(entry, f)| format!("; {}\n{}", entry.symbol(), f.display()));
+        texts.collect::<Vec<_>>().join("\n")
     }
 
     /// The machine code of a nest as text, in Cranelift's own assembly syntax.

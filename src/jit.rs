@@ -14,6 +14,8 @@
 //! - **J5** The code lives as long as the [`Code`] that owns it; function pointers never leave it, and
 //!   a call borrows it. After `Code` is dropped none is left.
 //! - **J6** The code was emitted for the features that a `Host` detected on this machine.
+//! - **J7** A [`Probe`] holds code that keeps the promises of the module that alone makes them: the
+//!   signature, no memory but the given chunks read, none written, only features of this host.
 #![allow(unsafe_code)]
 
 use std::marker::PhantomData;
@@ -26,10 +28,11 @@ use cranelift_codegen::Context;
 use cranelift_codegen::isa::TargetIsa;
 use cranelift_frontend::FunctionBuilderContext;
 use cranelift_jit::{JITBuilder, JITModule};
-use cranelift_module::{FuncId, Linkage, Module, default_libcall_names};
+use cranelift_module::{FuncId, Linkage, Module, ModuleError, default_libcall_names};
 
 use crate::codegen::{self, Entry};
 use crate::error::{Error, RunError};
+use crate::machine::probe::Probe;
 use crate::target::Target;
 
 /// The C signature of the kernel ABI; see [`codegen`].
@@ -64,7 +67,7 @@ impl Code {
         let builder = JITBuilder::with_isa(Arc::clone(isa), default_libcall_names());
         let mut module = JITModule::new(builder);
         let mut bytes = 0;
-        let defined = define(&mut module, &nest, target, &mut bytes);
+        let defined = define(&mut module, &nest, target, "", &mut bytes);
         let finished = defined.and_then(|ids| {
             module.finalize_definitions().map_err(codegen_error)?;
             Ok(ids)
@@ -170,15 +173,17 @@ fn check(what: &'static str, given: usize, expected: usize) -> Result<(), RunErr
     if given == expected { Ok(()) } else { Err(RunError::Length { what, given, expected }) }
 }
 
-fn codegen_error(error: cranelift_module::ModuleError) -> Error {
+pub(crate) fn codegen_error(error: ModuleError) -> Error {
     Error::Codegen { message: error.to_string() }
 }
 
-/// Compiles every entry point into any module: this process's memory, or an object file.
+/// Compiles every entry point into any module: this process's memory, or an object file. The names
+/// of the functions begin with the prefix.
 pub(crate) fn define(
     module: &mut impl Module,
     nest: &VerifiedNest,
     target: &Target,
+    prefix: &str,
     bytes: &mut usize,
 ) -> Result<Vec<(Entry, FuncId)>, Error> {
     let mut context = Context::new();
@@ -186,8 +191,9 @@ pub(crate) fn define(
     let mut ids = Vec::new();
     for entry in Entry::of(nest.nest()) {
         context.func = codegen::clif::emit(nest, entry, target, module.isa(), &mut builder);
+        let name = format!("{prefix}{}", entry.symbol());
         let id = module
-            .declare_function(entry.symbol(), Linkage::Export, &context.func.signature)
+            .declare_function(&name, Linkage::Export, &context.func.signature)
             .map_err(codegen_error)?;
         module.define_function(id, &mut context).map_err(codegen_error)?;
         *bytes += context.compiled_code().map_or(0, |code| code.code_buffer().len());
@@ -311,3 +317,66 @@ impl Scratch {
         self.lines.as_mut_ptr().cast()
     }
 }
+
+/// The signature of a probe; see [`probe`](crate::machine::probe).
+#[cfg(target_arch = "x86_64")]
+type ProbeEntry = unsafe extern "sysv64" fn(u64, *const u8, u64);
+#[cfg(not(target_arch = "x86_64"))]
+type ProbeEntry = unsafe extern "C" fn(u64, *const u8, u64);
+
+/// A loop that measures the machine, in memory of its own.
+pub(crate) struct ProbeCode {
+    probe: Probe,
+    /// Taken only by `drop`.
+    module: Option<JITModule>,
+    entry: ProbeEntry,
+}
+
+impl ProbeCode {
+    /// Makes the code executable; nothing if the host refuses the memory.
+    pub(crate) fn new(probe: Probe) -> Option<ProbeCode> {
+        let mut module = JITModule::new(JITBuilder::new(default_libcall_names()).ok()?);
+        let Ok(id) = define_probe(&mut module, &probe) else {
+            // SAFETY: J5: no pointer into the module was taken yet.
+            unsafe { module.free_memory() };
+            return None;
+        };
+        let address = module.get_finalized_function(id);
+        // SAFETY: J7: the code has this signature, and is finalized.
+        let entry = unsafe { std::mem::transmute::<*const u8, ProbeEntry>(address) };
+        Some(ProbeCode { probe, module: Some(module), entry })
+    }
+
+    /// The bytes that [`run`](ProbeCode::run) reads are a multiple of this; 0 if it reads none.
+    pub(crate) fn chunk_bytes(&self) -> usize {
+        self.probe.chunk_bytes()
+    }
+
+    /// Runs that many passes, over the whole chunks of `data` if the probe reads.
+    pub(crate) fn run(&self, passes: u64, data: &[f32]) {
+        let chunks = size_of_val(data).checked_div(self.chunk_bytes()).unwrap_or(0);
+        // SAFETY: J5, J7: the chunks lie inside of `data`, which is borrowed for the call.
+        unsafe { (self.entry)(passes, data.as_ptr().cast(), chunks as u64) };
+    }
+}
+
+impl Drop for ProbeCode {
+    fn drop(&mut self) {
+        if let Some(module) = self.module.take() {
+            // SAFETY: J5: the only other pointer into the module dies with `self`.
+            unsafe { module.free_memory() };
+        }
+    }
+}
+
+fn define_probe(module: &mut JITModule, probe: &Probe) -> Result<FuncId, ModuleError> {
+    // The signature is Rust's alone: Cranelift compiles no call of it.
+    let signature = module.make_signature();
+    let id = module.declare_function("convgen_probe", Linkage::Export, &signature)?;
+    module.define_function_bytes(id, PROBE_ALIGN, probe.bytes(), &[])?;
+    module.finalize_definitions()?;
+    Ok(id)
+}
+
+/// A cache line, so that the loop lies in as few as possible.
+const PROBE_ALIGN: u64 = 64;

@@ -1,4 +1,52 @@
-//! placeholder
+//! A compiler for convolutions: a problem and a schedule, as text or as data, become a kernel that is
+//! held bit for bit against an interpreter.
+//!
+//! Promises: every legal problem compiles on every supported host; a kernel has the bits of the
+//! interpreter of its nest, for any batch and any number of threads; no text and no slice makes a
+//! kernel touch memory that is not its own. Does not: load models, manage tensors, or keep threads.
+//!
+//! # The pipeline
+//!
+//! ```text
+//! ir::ConvProblem     what is computed
+//!     |               algorithm    Algorithm::nest
+//! ir::nest::Nest      plain: every loop serial, one sum in one register
+//!     |               scheduler    default_schedule, or a Schedule of the caller's
+//!     |               transform    apply: one directive after the other, or a Refusal
+//! ir::nest::Nest      scheduled
+//!     |               lower        the passes, then the verifier
+//! ir::VerifiedNest    in bounds by proof; the interpreter runs it too
+//!     |               codegen      Cranelift
+//! jit::Code           machine code in memory of its own
+//!     |               runtime      packed weights, the call, threads
+//! Kernel
+//! ```
+//! [`Compiler`] carries out all of it, or any stage alone. Arrows between modules point down this
+//! list; [`ir`] depends on nothing here, and only [`jit`] has unsafe code. [`Target`] is what the
+//! stages may know of a machine, and [`Host`] the proof that this one is like that. [`mod@check`] holds
+//! a kernel against its oracles.
+//!
+//! # Example
+//!
+//! ```
+//! use convgen::ir::ConvProblem;
+//! use convgen::{Compiler, Host, Isa};
+//!
+//! // Differences of neighbours, in two signals.
+//! let problem: ConvProblem = "conv1d ic1 oc1 iw4 kw2".parse()?;
+//! let kernel = Compiler::new(&Host::detect(), Isa::Clif)?.compile(&problem)?;
+//! let weights = kernel.pack_weights(&[-1.0, 1.0])?;
+//! let mut output = [0.0; 6];
+//! kernel.run(&[1.0, 4.0, 9.0, 16.0, 0.0, 0.0, 5.0, 0.0], &weights, None, &mut output)?;
+//! assert_eq!(output, [3.0, 5.0, 7.0, 0.0, 5.0, -5.0]);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! A kernel may be shared and called by any number of threads: [`Kernel::run`] uses the calling one,
+//! [`Kernel::run_parallel`] rayon's, and [`Kernel::prepare`] leaves the tasks of a call to the caller.
+//! [`KernelCache`](runtime::cache::KernelCache) bounds the memory of many kernels. The grammar of
+//! problems, nests and schedules and the meaning of each operation are on the first page of [`ir`].
+
 #![deny(unsafe_code)]
 pub mod algorithm;
 pub mod check;
@@ -7,13 +55,21 @@ pub mod compiler;
 pub mod error;
 pub mod jit;
 pub mod lower;
+pub mod machine;
+pub mod object;
 pub mod runtime;
 pub mod scheduler;
+pub mod suites;
 pub mod target;
 pub mod transform;
+pub mod tune;
 
 pub use compiler::Compiler;
 pub use convgen_ir as ir;
 pub use error::{Error, RunError};
 pub use runtime::{Arguments, Kernel, PackedWeights};
 pub use target::{Host, Isa, Target};
+
+#[doc = include_str!("../README.md")]
+#[cfg(doctest)]
+struct Readme;

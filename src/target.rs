@@ -103,7 +103,13 @@ impl Target {
     ///
     /// # Errors
     /// If no emitter writes for the triple's architecture.
-    pub fn new(triple: Triple, isa: Isa, fma: bool, caches: Caches, cores: usize) -> Result<Target, TargetError> {
+    pub fn new(
+        triple: Triple,
+        isa: Isa,
+        fma: bool,
+        caches: Caches,
+        cores: usize,
+    ) -> Result<Target, TargetError> {
         match triple.architecture {
             Architecture::X86_64 | Architecture::Aarch64(_) => {
                 Ok(Target { triple, isa, fma, caches, cores })

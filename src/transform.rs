@@ -53,7 +53,9 @@ pub enum Refusal {
     GuardOrder { axis: String },
     #[error("`{axis}` is named twice")]
     Repeated { axis: String },
-    #[error("`{buffer}` is not indexed by `{outer}` and `{inner}` alone in neighbouring dimensions")]
+    #[error(
+        "`{buffer}` is not indexed by `{outer}` and `{inner}` alone in neighbouring dimensions"
+    )]
     NotCollapsible { buffer: String, outer: String, inner: String },
     #[error("the loop over `{axis}` has a guard")]
     Guarded { axis: String },

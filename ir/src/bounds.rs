@@ -87,7 +87,7 @@ impl Context {
     pub fn upper(&self, sum: &Affine) -> Option<i128> {
         let plain = self.interval(sum).map(|(_, hi)| hi);
         let guarded = self.guards.iter().flat_map(|guard| match guard {
-            Guard::Below(g, limit) => self.from_guard(sum, g, i128::from(*limit) - 1, false),
+            Guard::Below(g, limit) => self.bounds_by(sum, g, i128::from(*limit) - 1, false),
             Guard::AtLeast(..) => vec![],
         });
         plain.into_iter().chain(guarded).min()
@@ -97,7 +97,7 @@ impl Context {
     pub fn lower(&self, sum: &Affine) -> Option<i128> {
         let plain = self.interval(sum).map(|(lo, _)| lo);
         let guarded = self.guards.iter().flat_map(|guard| match guard {
-            Guard::AtLeast(g, limit) => self.from_guard(sum, g, i128::from(*limit), true),
+            Guard::AtLeast(g, limit) => self.bounds_by(sum, g, i128::from(*limit), true),
             Guard::Below(..) => vec![],
         });
         plain.into_iter().chain(guarded).max()
@@ -105,7 +105,7 @@ impl Context {
 
     /// Bounds of a sum `k*g + rest` where `g` is known to be at least (`lower`) or at most `end`: one
     /// for each positive factor `k` by which some variable occurs more often in the sum than in `g`.
-    fn from_guard(&self, sum: &Affine, g: &Affine, end: i128, lower: bool) -> Vec<i128> {
+    fn bounds_by(&self, sum: &Affine, g: &Affine, end: i128, lower: bool) -> Vec<i128> {
         let mut factors: Vec<i64> = g
             .terms()
             .iter()
@@ -135,9 +135,7 @@ impl Context {
     pub fn never(&self, guard: &Guard) -> bool {
         match guard {
             Guard::Below(sum, limit) => self.lower(sum).is_some_and(|lo| lo >= i128::from(*limit)),
-            Guard::AtLeast(sum, limit) => {
-                self.upper(sum).is_some_and(|hi| hi < i128::from(*limit))
-            }
+            Guard::AtLeast(sum, limit) => self.upper(sum).is_some_and(|hi| hi < i128::from(*limit)),
         }
     }
 

@@ -129,8 +129,15 @@ enum Code {
     Const(f32),
     Local(usize),
     /// A load at the offset of the access with this number.
-    Load { buffer: usize, access: usize },
-    Pad { buffer: usize, access: usize, windows: Vec<Window> },
+    Load {
+        buffer: usize,
+        access: usize,
+    },
+    Pad {
+        buffer: usize,
+        access: usize,
+        windows: Vec<Window>,
+    },
     Unary(UnaryOp, Box<Code>),
     Binary(BinaryOp, Box<[Code; 2]>),
     Fma(Box<[Code; 3]>),

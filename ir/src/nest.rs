@@ -4,7 +4,6 @@
 //! legal is decided by [`verify`](crate::verify); nothing here checks anything. Buffers, axes and
 //! locals are named by typed ids that index the nest's own tables.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::{Add, Sub};
 
@@ -194,12 +193,17 @@ impl Affine {
 
     /// A sum; coefficients of the same variable add up.
     pub fn from_terms(constant: i64, terms: impl IntoIterator<Item = (AxisId, i64)>) -> Affine {
-        let mut sum: BTreeMap<AxisId, i64> = BTreeMap::new();
-        for (axis, coefficient) in terms {
-            let entry = sum.entry(axis).or_default();
-            *entry = entry.saturating_add(coefficient);
-        }
-        Affine { constant, terms: sum.into_iter().filter(|(_, c)| *c != 0).collect() }
+        let mut terms: Vec<(AxisId, i64)> = terms.into_iter().collect();
+        terms.sort_by_key(|(axis, _)| *axis);
+        terms.dedup_by(|(axis, coefficient), (kept, sum)| {
+            let same = axis == kept;
+            if same {
+                *sum = sum.saturating_add(*coefficient);
+            }
+            same
+        });
+        terms.retain(|(_, coefficient)| *coefficient != 0);
+        Affine { constant, terms }
     }
 
     /// `(variable, coefficient)`, sorted by variable, without zeros.
@@ -232,10 +236,11 @@ impl Affine {
 
     /// This sum times a number.
     pub fn scaled(&self, factor: i64) -> Affine {
-        Affine::from_terms(
-            self.constant.saturating_mul(factor),
-            self.terms.iter().map(|(a, c)| (*a, c.saturating_mul(factor))),
-        )
+        if factor == 0 {
+            return Affine::default();
+        }
+        let terms = self.terms.iter().map(|(a, c)| (*a, c.saturating_mul(factor))).collect();
+        Affine { constant: self.constant.saturating_mul(factor), terms }
     }
 
     /// This sum plus a number.
@@ -262,7 +267,10 @@ impl Affine {
 
     /// The part made of the variables that satisfy the predicate, and of no constant.
     pub fn part(&self, mut keep: impl FnMut(AxisId) -> bool) -> Affine {
-        Affine { constant: 0, terms: self.terms.iter().copied().filter(|(a, _)| keep(*a)).collect() }
+        Affine {
+            constant: 0,
+            terms: self.terms.iter().copied().filter(|(a, _)| keep(*a)).collect(),
+        }
     }
 }
 
@@ -398,14 +406,8 @@ pub enum BinaryOp {
 
 impl BinaryOp {
     /// Every operation.
-    pub const ALL: [BinaryOp; 6] = [
-        BinaryOp::Add,
-        BinaryOp::Sub,
-        BinaryOp::Mul,
-        BinaryOp::Div,
-        BinaryOp::Max,
-        BinaryOp::Min,
-    ];
+    pub const ALL: [BinaryOp; 6] =
+        [BinaryOp::Add, BinaryOp::Sub, BinaryOp::Mul, BinaryOp::Div, BinaryOp::Max, BinaryOp::Min];
 
     /// The function name in the text.
     pub fn name(self) -> &'static str {

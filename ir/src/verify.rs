@@ -20,19 +20,18 @@
 //! | V12 | every element of the output is written |
 //! | V13 | the operands of an operation have one type |
 
-
 mod cover;
 
 use std::collections::HashSet;
 use std::fmt;
 
+use crate::bounds::Context;
 use crate::elem::ElemType;
 use crate::nest::{
     Access, Affine, AxisId, BufferId, Dim, Expr, Guard, LocalId, Loop, Mode, Nest, Role, Stmt,
     visit_accesses, visit_stores,
 };
 use crate::print;
-use crate::bounds::Context;
 use cover::Region;
 
 /// The rules of the verifier; see the [module documentation](self).
@@ -476,9 +475,7 @@ impl Checker<'_> {
             }
         });
         match clash {
-            Some(access) => {
-                self.fail(Fault::LaneOverlap { axis, access: self.text(&access) })
-            }
+            Some(access) => self.fail(Fault::LaneOverlap { axis, access: self.text(&access) }),
             None => Ok(()),
         }
     }
@@ -487,7 +484,9 @@ impl Checker<'_> {
     fn count(&mut self, copies: i64) -> Check {
         self.unrolled = self.unrolled.saturating_add(copies);
         match self.unrolled > self.limits.unrolled {
-            true => self.fail(Fault::Unrolled { given: self.unrolled, limit: self.limits.unrolled }),
+            true => {
+                self.fail(Fault::Unrolled { given: self.unrolled, limit: self.limits.unrolled })
+            }
             false => Ok(()),
         }
     }
@@ -617,7 +616,8 @@ impl Checker<'_> {
         let given: i128 = indices.map(reach).sum();
         match given > OFFSET_LIMIT {
             true => {
-                let what = format!("the distance of `{}` from the first element", self.text(access));
+                let what =
+                    format!("the distance of `{}` from the first element", self.text(access));
                 self.fail(Fault::Size { what, given, low: 0, high: OFFSET_LIMIT })
             }
             false => Ok(()),
@@ -637,13 +637,16 @@ impl Checker<'_> {
     fn refusal(&self, id: BufferId, use_: Use) -> Option<&'static str> {
         let stores = use_ == Use::Store;
         match (self.nest.buffer(id).role, self.in_pack) {
-            (Role::Scratch | Role::Reg, _) => (use_ == Use::Pad && self.is_reg(id))
-                .then_some("a register tile has no outside"),
+            (Role::Scratch | Role::Reg, _) => {
+                (use_ == Use::Pad && self.is_reg(id)).then_some("a register tile has no outside")
+            }
             (Role::Weights, true) => stores.then_some("weights are read only"),
             (Role::Packed, true) => (!stores).then_some("packed weights are written only"),
             (_, true) => Some("the pack block sees weights and packed weights only"),
             (Role::Weights, false) if self.packed.is_some() => Some("the body sees packed weights"),
-            (Role::Weights | Role::Packed, false) => stores.then_some("the body only reads weights"),
+            (Role::Weights | Role::Packed, false) => {
+                stores.then_some("the body only reads weights")
+            }
             (Role::Output, false) => (!stores).then_some("the output is written only"),
             (Role::Input | Role::Bias | Role::Scale | Role::Residual, false) => {
                 stores.then_some("the caller's data is read only")
@@ -658,7 +661,8 @@ impl Checker<'_> {
     /// V1 and V9 for a local buffer.
     fn local(&self, access: &Access) -> Check {
         let Some((_, depth)) = self.scope.buffers.iter().find(|(b, _)| *b == access.buffer) else {
-            return self.fail(Fault::Unbound { name: self.nest.buffer(access.buffer).name.clone() });
+            return self
+                .fail(Fault::Unbound { name: self.nest.buffer(access.buffer).name.clone() });
         };
         if !self.is_reg(access.buffer) {
             return Ok(());

@@ -91,10 +91,8 @@ impl<'p> Builder<'p> {
         let weights_shape = self.problem.weights_shape().into_iter().map(fixed).collect();
         let weights = self.buffer(Role::Weights, "weights", elem, weights_shape);
         let channels = vec![fixed(self.problem.out_channels())];
-        let bias = self
-            .problem
-            .bias()
-            .then(|| self.buffer(Role::Bias, "bias", elem, channels.clone()));
+        let bias =
+            self.problem.bias().then(|| self.buffer(Role::Bias, "bias", elem, channels.clone()));
         let extras = self.extras(elem, &channels);
         let output = self.output_buffer(Role::Output, "output");
         let acc = self.buffer(Role::Reg, "acc", elem, vec![]);
@@ -168,12 +166,7 @@ impl<'p> Builder<'p> {
 
     fn output_index(&self) -> Vec<Affine> {
         let positions = self.spatial.iter().map(|(output, _)| output.index()).collect();
-        ordered(
-            self.problem.layout(),
-            self.batch.index(),
-            self.output_channel_index(),
-            positions,
-        )
+        ordered(self.problem.layout(), self.batch.index(), self.output_channel_index(), positions)
     }
 
     fn input_load(&self, input: BufferId) -> Expr {
@@ -224,9 +217,9 @@ impl<'p> Builder<'p> {
         let positions = self.spatial.iter().map(|(output, _)| *output);
         let axes = [self.batch, self.group, self.out_channel].into_iter().chain(positions);
         let axes: Vec<Iteration> = axes.collect();
-        axes.into_iter().rev().fold(body, |body, it| {
-            vec![Stmt::Loop(Loop::new(it.axis, it.extent, body))]
-        })
+        axes.into_iter()
+            .rev()
+            .fold(body, |body, it| vec![Stmt::Loop(Loop::new(it.axis, it.extent, body))])
     }
 }
 

@@ -109,6 +109,7 @@ struct Emitter<'n, 'f> {
     variables: Vec<(AxisId, Bound)>,
     known: bounds::Context,
     addresses: AddressCache,
+    offsets: address::OffsetCache,
     loads: expr::LoadCache,
     tiles: HashMap<BufferId, Tile>,
     /// The value of each name and the first lane it holds.
@@ -126,6 +127,7 @@ impl<'n, 'f> Emitter<'n, 'f> {
             variables: Vec::new(),
             known: bounds::Context::default(),
             addresses: AddressCache::default(),
+            offsets: address::OffsetCache::new(nest),
             loads: expr::LoadCache::default(),
             tiles: HashMap::new(),
             locals: HashMap::new(),
@@ -215,7 +217,8 @@ impl<'n, 'f> Emitter<'n, 'f> {
             if self.nest.buffer(access.buffer).role == Role::Reg {
                 continue;
             }
-            let (terms, _) = self.resolve(&self.offset(access), Lanes::SCALAR);
+            let offset = self.offsets.get(access);
+            let (terms, _) = self.resolve(&offset, Lanes::SCALAR);
             if terms.last().is_some_and(|(axis, _)| *axis == l.axis) {
                 self.address(access.buffer, &terms);
             }
@@ -304,10 +307,12 @@ pub fn isa(target: &Target, host: bool) -> Result<Arc<dyn TargetIsa>, Error> {
     let mut shared = settings::builder();
     let verifier = if cfg!(debug_assertions) { "true" } else { "false" };
     let flags = [
-        ("opt_level", "speed"),
+        ("opt_level", "none"),
         ("enable_verifier", verifier),
         ("is_pic", if host { "false" } else { "true" }),
         ("use_colocated_libcalls", "false"),
+        // Nobody unwinds through a kernel: it calls nothing and never panics.
+        ("unwind_info", "false"),
     ];
     for (name, value) in flags {
         shared.set(name, value).map_err(|e| fail(e.to_string()))?;
@@ -338,13 +343,8 @@ pub fn assembly(
     target: &Target,
     isa: &dyn TargetIsa,
 ) -> Result<String, Error> {
-    let mut context = Context::for_function(emit(
-        nest,
-        entry,
-        target,
-        isa,
-        &mut FunctionBuilderContext::new(),
-    ));
+    let mut context =
+        Context::for_function(emit(nest, entry, target, isa, &mut FunctionBuilderContext::new()));
     context.set_disasm(true);
     let code = context
         .compile(isa, &mut ControlPlane::default())

@@ -81,7 +81,7 @@ fn split_at(nest: &mut Nest, l: Loop, around: &[AxisId]) -> Vec<Stmt> {
             return split_at(nest, whole, around);
         }
         // A multiple of `f` that starts an incomplete tile is `E - r`: say so as a bound.
-        Some(rest) => cut.guard.map(|sum| sum.without(cut.axis).plus(rest - 1)),
+        Some(rest) => cut.guard.map(|sum| sum.without(cut.axis).plus((rest - 1).max(0))),
         None => cut.guard.map(|sum| sum.without(cut.axis)),
     };
     let (Guard::Below(end, limit), Guard::Below(..)) = (&last, &first) else {
@@ -104,10 +104,13 @@ fn split_at(nest: &mut Nest, l: Loop, around: &[AxisId]) -> Vec<Stmt> {
     parts
 }
 
-/// The body without the guard, and the body of the remainder.
+/// The body without the guard, and the body of the remainder, empty if there is none.
 fn parts(nest: &mut Nest, body: &[Stmt], cut: &Cut) -> [Vec<Stmt>; 2] {
     let (mut whole, mut rest) = (body.to_vec(), body.to_vec());
     drop_guard(&mut whole, cut);
+    if cut.remainder() == Some(0) {
+        return [whole, vec![]];
+    }
     shorten(nest, &mut rest, cut);
     [whole, rest]
 }
@@ -122,7 +125,8 @@ fn branched(nest: &mut Nest, mut l: Loop, cut: &Cut, guards: [Vec<Guard>; 2]) ->
         body => {
             let body = body.map_or_else(|body| body, Vec::from);
             let branches = guards.into_iter().zip(parts(nest, &body, cut));
-            branches.map(|(guards, body)| Stmt::If(guards, body)).collect()
+            let written = branches.filter(|(_, body)| !body.is_empty());
+            written.map(|(guards, body)| Stmt::If(guards, body)).collect()
         }
     };
     l

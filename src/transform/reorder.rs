@@ -28,7 +28,11 @@ pub(super) fn apply(nest: &mut Nest, names: &[String]) -> Result<(), Refusal> {
     let result = permute_everywhere(nest, &mut body, &axes, &mut done);
     nest.body = body;
     result?;
-    if done == 0 { Err(Refusal::NotNested { axes: format!("`{}`", names.join("`, `")) }) } else { Ok(()) }
+    if done == 0 {
+        Err(Refusal::NotNested { axes: format!("`{}`", names.join("`, `")) })
+    } else {
+        Ok(())
+    }
 }
 
 /// Permutes every chain that holds all of the axes, and counts them.
@@ -86,7 +90,8 @@ fn permute(nest: &Nest, first: &mut Loop, axes: &[AxisId]) -> Result<(), Refusal
         }
     }
     check_order(nest, &chain)?;
-    let body = chain.into_iter().rev().fold(innermost, |body, l| vec![Stmt::Loop(l.with_body(body))]);
+    let body =
+        chain.into_iter().rev().fold(innermost, |body, l| vec![Stmt::Loop(l.with_body(body))]);
     if let Ok([Stmt::Loop(l)]) = <[Stmt; 1]>::try_from(body) {
         *first = l;
     }

@@ -60,8 +60,7 @@ pub(super) fn apply(nest: &mut Nest, name: &str, by: u32, tail: Tail) -> Result<
             pad(nest, &mut inner_body, &guards);
             guards.clear();
         }
-        let inner_loop =
-            Loop { guards, cut, ..Loop::new(inner, Dim::Fixed(by), inner_body) };
+        let inner_loop = Loop { guards, cut, ..Loop::new(inner, Dim::Fixed(by), inner_body) };
         let tiles = Dim::Fixed(extent.div_euclid(by) + i64::from(extent % by != 0));
         let body = vec![Stmt::Loop(inner_loop)];
         Ok(Stmt::Loop(Loop { guards: outer_guards, ..Loop::new(outer, tiles, body) }))
@@ -86,12 +85,7 @@ fn checked_extent(l: &Loop, name: &str, by: i64) -> Result<i64, Refusal> {
 }
 
 /// Whether the guard on a tile's first element says more than the range of the tile loop does.
-fn beyond_range(
-    guard: &Guard,
-    outer: convgen_ir::nest::AxisId,
-    extent: i64,
-    by: i64,
-) -> bool {
+fn beyond_range(guard: &Guard, outer: convgen_ir::nest::AxisId, extent: i64, by: i64) -> bool {
     let own = Guard::Below(Affine::term(outer, by), extent);
     *guard != own
 }

@@ -254,8 +254,8 @@ impl Progression {
             return None;
         }
         let single = self.first == self.last;
-        let fits = self.step % coefficient == 0
-            && coefficient.checked_mul(hi - lo + 1)? >= self.step;
+        let fits =
+            self.step % coefficient == 0 && coefficient.checked_mul(hi - lo + 1)? >= self.step;
         (single || fits).then_some(())?;
         Some(Progression {
             first: self.first.checked_add(coefficient.checked_mul(lo)?)?,

@@ -1,8 +1,9 @@
 //! Addresses: the pointer part of each access, computed once in the loop that decides it.
 
 use std::collections::HashMap;
+use std::rc::Rc;
 
-use convgen_ir::nest::{Access, Affine, AxisId, BufferId};
+use convgen_ir::nest::{Access, Affine, AxisId, Buffer, BufferId, Nest};
 use cranelift_codegen::ir::{InstBuilder, Value};
 
 use super::Emitter;
@@ -35,14 +36,33 @@ impl AddressCache {
     }
 }
 
-impl Emitter<'_, '_> {
-    /// The flat offset of an access in elements.
-    pub(super) fn offset(&self, access: &Access) -> Affine {
-        let strides = self.nest.buffer(access.buffer).strides();
-        let indices = access.index.iter().zip(strides);
-        indices.fold(Affine::default(), |sum, (index, stride)| &sum + &index.scaled(stride))
+/// The flat offset of each access in elements, by the access's address in the nest: unrolling emits
+/// an access many times over.
+pub(super) struct OffsetCache {
+    strides: Vec<Vec<i64>>,
+    values: HashMap<usize, Rc<Affine>>,
+}
+
+impl OffsetCache {
+    pub(super) fn new(nest: &Nest) -> OffsetCache {
+        let strides = nest.buffers.iter().map(Buffer::strides).collect();
+        OffsetCache { strides, values: HashMap::new() }
     }
 
+    pub(super) fn get(&mut self, access: &Access) -> Rc<Affine> {
+        let strides = &self.strides[access.buffer.0 as usize];
+        let offset = self.values.entry(std::ptr::from_ref(access).addr()).or_insert_with(|| {
+            let indices = access.index.iter().zip(strides);
+            Rc::new(
+                indices
+                    .fold(Affine::default(), |sum, (index, stride)| &sum + &index.scaled(*stride)),
+            )
+        });
+        Rc::clone(offset)
+    }
+}
+
+impl Emitter<'_, '_> {
     /// The pointer to the element at these runtime terms.
     pub(super) fn address(&mut self, buffer: BufferId, terms: &[(AxisId, i64)]) -> Value {
         let Some(((axis, coefficient), outer)) = terms.split_last() else {

@@ -9,7 +9,7 @@ use super::{Bound, Emitter, LANES, Lanes};
 impl<'n> Emitter<'n, '_> {
     /// A loop over the given tasks; the task loops' variables are the digits of a task's number.
     pub(super) fn tasks(&mut self, first: Value, end: Value) {
-        self.counted(first, end, |emitter, task| {
+        self.counted(first, end, false, |emitter, task| {
             let loops = emitter.nest.task_loops();
             let mut rest = task;
             let mut digits = Vec::new();
@@ -74,8 +74,9 @@ impl<'n> Emitter<'n, '_> {
             let narrower = self.builder.ins().icmp(condition, end, *bound);
             *bound = self.builder.ins().select(narrower, end, *bound);
         }
+        let runs = l.guards.is_empty() && l.trip_count().is_some();
         self.known.enter(l);
-        self.counted(lo, hi, |emitter, value| {
+        self.counted(lo, hi, runs, |emitter, value| {
             emitter.with_variable(l, Bound::Runtime(value), |emitter| {
                 if tested.is_empty() {
                     emitter.block(&l.body, lanes);
@@ -99,12 +100,17 @@ impl<'n> Emitter<'n, '_> {
         if step == 1 { numerator } else { self.builder.ins().sdiv_imm_s(numerator, step) }
     }
 
-    /// `for value in lo..hi { body(value) }`, for any `lo` and `hi`.
-    fn counted(&mut self, lo: Value, hi: Value, body: impl FnOnce(&mut Self, Value)) {
+    /// `for value in lo..hi { body(value) }`, for any `lo` and `hi`; `runs` if it is known that
+    /// `lo < hi`.
+    fn counted(&mut self, lo: Value, hi: Value, runs: bool, body: impl FnOnce(&mut Self, Value)) {
         let [inside, after] = [(); 2].map(|()| self.builder.create_block());
         let value = self.builder.append_block_param(inside, types::I64);
-        let runs = self.builder.ins().icmp(IntCC::SignedLessThan, lo, hi);
-        self.builder.ins().brif(runs, inside, &[BlockArg::Value(lo)], after, &[]);
+        if runs {
+            self.builder.ins().jump(inside, &[BlockArg::Value(lo)]);
+        } else {
+            let runs = self.builder.ins().icmp(IntCC::SignedLessThan, lo, hi);
+            self.builder.ins().brif(runs, inside, &[BlockArg::Value(lo)], after, &[]);
+        }
         self.builder.switch_to_block(inside);
         self.new_block();
         body(self, value);
@@ -287,12 +293,42 @@ impl<'n> Emitter<'n, '_> {
         self.builder.ins().icmp_imm_s(condition, value, limit)
     }
 
-    /// The guards that say that an index lies in `0..extent`, as far as it is not known.
-    pub(super) fn window(&self, index: &Affine, extent: Dim) -> Vec<Guard> {
-        let Dim::Fixed(extent) = extent else { return vec![] };
+    /// What is not known of an index lying in `0..extent`.
+    pub(super) fn window(&self, index: &Affine, extent: Dim) -> Option<Window> {
+        let Dim::Fixed(extent) = extent else { return None };
         let inside = [Guard::AtLeast(index.clone(), 0), Guard::Below(index.clone(), extent)];
-        inside.into_iter().filter(|guard| !self.known.always(guard)).collect()
+        let open: Vec<Guard> =
+            inside.into_iter().filter(|guard| !self.known.always(guard)).collect();
+        (!open.is_empty()).then(|| Window { index: index.clone(), extent, open })
     }
+
+    /// Whether all lanes lie inside the windows.
+    pub(super) fn all_inside(&mut self, windows: &[Window], lanes: Lanes) -> Option<Value> {
+        let mut all = None;
+        for window in windows {
+            let varies = lanes.axis.is_some_and(|axis| window.index.mentions(axis));
+            let inside = if window.open.len() == 2 && !varies {
+                // Both ends at once: a negative index is a huge unsigned one.
+                let index = self.sum(&window.index, lanes);
+                self.builder.ins().icmp_imm_u(IntCC::UnsignedLessThan, index, window.extent)
+            } else {
+                self.all_lanes(&window.open, lanes)
+            };
+            all = Some(match all {
+                Some(all) => self.builder.ins().band(all, inside),
+                None => inside,
+            });
+        }
+        all
+    }
+}
+
+/// A dimension of a padded load in which the index may lie outside.
+pub(super) struct Window {
+    pub(super) index: Affine,
+    extent: i64,
+    /// The ends that are not known to hold.
+    open: Vec<Guard>,
 }
 
 /// The loop's header without guards and body.

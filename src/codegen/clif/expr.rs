@@ -2,12 +2,11 @@
 
 use std::collections::HashMap;
 
-use convgen_ir::nest::{
-    Access, AxisId, BinaryOp, BufferId, Expr, LocalId, Role, Scalar, UnaryOp,
-};
+use convgen_ir::nest::{Access, AxisId, BinaryOp, BufferId, Expr, LocalId, Role, Scalar, UnaryOp};
 use cranelift_codegen::ir::condcodes::FloatCC;
 use cranelift_codegen::ir::{BlockArg, InstBuilder, MemFlagsData, Value, types};
 
+use super::control::Window;
 use super::{Bound, Emitter, LANES, Lanes, flags};
 
 /// A load: the buffer, the runtime terms, the constant, and the elements between lanes (none for a
@@ -19,11 +18,14 @@ type LoadKey = (BufferId, Vec<(AxisId, i64)>, i64, Option<i64>);
 #[derive(Default)]
 pub(super) struct LoadCache {
     values: HashMap<LoadKey, Value>,
+    /// Constants by bits and lanes.
+    constants: HashMap<(u32, i64), Value>,
 }
 
 impl LoadCache {
     pub(super) fn clear(&mut self) {
         self.values.clear();
+        self.constants.clear();
     }
 
     fn forget(&mut self, buffer: BufferId) {
@@ -34,10 +36,7 @@ impl LoadCache {
 impl Emitter<'_, '_> {
     pub(super) fn expr(&mut self, expr: &Expr, lanes: Lanes) -> Value {
         match expr {
-            Expr::Const(Scalar::F32(x)) => {
-                let value = self.builder.ins().f32const(*x);
-                self.broadcast(value, lanes)
-            }
+            Expr::Const(Scalar::F32(x)) => self.constant(*x, lanes),
             Expr::Local(id) => self.local(*id, lanes),
             Expr::Load(access) => self.load(access, lanes),
             Expr::Pad(access) => self.pad(access, lanes),
@@ -58,6 +57,17 @@ impl Emitter<'_, '_> {
                 self.select(FloatCC::LessThan, a, b, x, y)
             }
         }
+    }
+
+    fn constant(&mut self, x: f32, lanes: Lanes) -> Value {
+        let key = (x.to_bits(), lanes.width);
+        if let Some(value) = self.loads.constants.get(&key) {
+            return *value;
+        }
+        let value = self.builder.ins().f32const(x);
+        let value = self.broadcast(value, lanes);
+        self.loads.constants.insert(key, value);
+        value
     }
 
     fn broadcast(&mut self, value: Value, lanes: Lanes) -> Value {
@@ -87,7 +97,8 @@ impl Emitter<'_, '_> {
                 let int = if lanes.width == 1 { types::I32 } else { types::I32X4 };
                 let exponent = self.builder.ins().fcvt_to_sint_sat(int, x);
                 let bias = self.builder.ins().iconst(types::I32, 127);
-                let bias = if lanes.width == 1 { bias } else { self.builder.ins().splat(int, bias) };
+                let bias =
+                    if lanes.width == 1 { bias } else { self.builder.ins().splat(int, bias) };
                 let biased = self.builder.ins().iadd(exponent, bias);
                 let bits = self.builder.ins().ishl_imm_u(biased, 23);
                 self.builder.ins().bitcast(lanes.float(), cast_flags(), bits)
@@ -137,7 +148,7 @@ impl Emitter<'_, '_> {
     }
 
     fn load(&mut self, access: &Access, lanes: Lanes) -> Value {
-        let offset = self.offset(access);
+        let offset = self.offsets.get(access);
         let stride = lanes.axis.map(|axis| offset.coefficient(axis));
         let (terms, constant) = self.resolve(&offset, lanes);
         if self.nest.buffer(access.buffer).role == Role::Reg {
@@ -190,16 +201,15 @@ impl Emitter<'_, '_> {
     /// A load where the indices are inside, zero elsewhere: one test for all lanes, then one a lane.
     fn pad(&mut self, access: &Access, lanes: Lanes) -> Value {
         let shape = &self.nest.buffer(access.buffer).shape;
-        let guards: Vec<_> = access
+        let windows: Vec<Window> = access
             .index
             .iter()
             .zip(shape)
-            .flat_map(|(index, extent)| self.window(index, *extent))
+            .filter_map(|(index, extent)| self.window(index, *extent))
             .collect();
-        if guards.is_empty() {
+        let Some(inside) = self.all_inside(&windows, lanes) else {
             return self.load(access, lanes);
-        }
-        let inside = self.all_lanes(&guards, lanes);
+        };
         let [load, outside, after] = [(); 3].map(|()| self.builder.create_block());
         let result = self.builder.append_block_param(after, lanes.float());
         self.builder.ins().brif(inside, load, &[], outside, &[]);
@@ -207,9 +217,8 @@ impl Emitter<'_, '_> {
         let value = self.load(access, lanes);
         self.builder.ins().jump(after, &[BlockArg::Value(value)]);
         self.enter(outside);
-        let by_lane = lanes
-            .axis
-            .filter(|axis| guards.iter().any(|guard| guard.sum().mentions(*axis)));
+        let by_lane =
+            lanes.axis.filter(|axis| windows.iter().any(|window| window.index.mentions(*axis)));
         let value = match by_lane {
             Some(axis) => self.pad_each(access, axis, lanes),
             None => {
@@ -245,7 +254,7 @@ impl Emitter<'_, '_> {
     }
 
     pub(super) fn store(&mut self, access: &Access, value: Value, lanes: Lanes) {
-        let offset = self.offset(access);
+        let offset = self.offsets.get(access);
         let stride = lanes.axis.map(|axis| offset.coefficient(axis));
         let (terms, constant) = self.resolve(&offset, lanes);
         if self.nest.buffer(access.buffer).role == Role::Reg {

@@ -1,9 +1,7 @@
 //! Register tiles as SSA variables: one a group of four lanes of the last dimension, or one an element
 //! if the tile is never used by vectors.
 
-use convgen_ir::nest::{
-    AxisId, BufferId, Mode, Nest, Stmt, visit_accesses, visit_loops,
-};
+use convgen_ir::nest::{AxisId, BufferId, Mode, Nest, Stmt, visit_accesses, visit_loops};
 use cranelift_codegen::ir::{InstBuilder, Value, types};
 use cranelift_frontend::{FunctionBuilder, Variable};
 

@@ -1,0 +1,84 @@
+//! An inverted residual block of MobileNetV2: three convolutions, each with what follows it fused
+//! into its kernel, the last one adding the block's input.
+//!
+//! ```sh
+//! cargo run --release --example separable
+//! ```
+
+use std::error::Error;
+
+use convgen::check;
+use convgen::ir::ConvProblem;
+use convgen::{Arguments, Compiler, Host, Isa, Kernel, PackedWeights};
+
+/// 32 channels, expanded sixfold, on a map of 28 by 28.
+const BLOCK: [&str; 3] = [
+    "conv2d ic32 oc192 ih28 iw28 kh1 kw1 bias | relu6",
+    "conv2d g192 ic192 oc192 ih28 iw28 kh3 kw3 ph1 pw1 bias | relu6",
+    "conv2d ic192 oc32 ih28 iw28 kh1 kw1 bias | add",
+];
+
+/// A convolution with its parameters, ready to run.
+struct Layer {
+    kernel: Kernel,
+    weights: PackedWeights,
+    bias: Vec<f32>,
+}
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let compiler = Compiler::new(&Host::detect(), Isa::Clif)?;
+    let layers = BLOCK
+        .iter()
+        .map(|descriptor| Layer::new(&compiler, descriptor))
+        .collect::<Result<Vec<_>, _>>()?;
+
+    let input = values(layers[0].kernel.problem().input_shape(1), 1.0);
+    let expanded = layers[0].run(&input, &[])?;
+    let filtered = layers[1].run(&expanded, &[])?;
+    let output = layers[2].run(&filtered, &[&input])?;
+
+    for Layer { kernel, .. } in &layers {
+        let check = check::check(kernel)?;
+        println!("{}", kernel.problem());
+        println!(
+            "  {}: {} bytes of code, {} of scratch, {} outputs equal to the formula, {} to the \
+             interpreter",
+            kernel.name(),
+            kernel.code_bytes(),
+            kernel.workspace_bytes(),
+            check.elements,
+            check.bitwise
+        );
+    }
+    let mean = output.iter().sum::<f32>() / output.len() as f32;
+    println!("{} outputs with a mean of {mean:.4}", output.len());
+    Ok(())
+}
+
+impl Layer {
+    fn new(compiler: &Compiler, descriptor: &str) -> Result<Layer, Box<dyn Error>> {
+        let problem: ConvProblem = descriptor.parse()?;
+        let kernel = compiler.compile(&problem)?;
+        // A network would load these.
+        let fan_in = problem.weights_shape()[1..].iter().product::<u64>();
+        let weights = values(problem.weights_shape(), (1.0 / fan_in as f32).sqrt());
+        let weights = kernel.pack_weights(&weights)?;
+        let bias = values(vec![problem.out_channels()], 0.1);
+        Ok(Layer { kernel, weights, bias })
+    }
+
+    /// `extras` holds what the `add` of the epilogue reads.
+    fn run(&self, input: &[f32], extras: &[&[f32]]) -> Result<Vec<f32>, convgen::Error> {
+        let len = self.kernel.problem().output_shape(1).iter().product::<u64>();
+        let mut output = vec![0.0; len as usize];
+        let arguments = Arguments { input, weights: &self.weights, bias: Some(&self.bias), extras };
+        self.kernel.run_with(&arguments, &mut output)?;
+        Ok(output)
+    }
+}
+
+/// Numbers spread between plus and minus `scale`, the same in every run.
+fn values(shape: Vec<u64>, scale: f32) -> Vec<f32> {
+    let value = |i: u64| ((i * 7919 % 1009) as f32 / 504.0 - 1.0) * scale;
+    (0..shape.iter().product()).map(value).collect()
+}

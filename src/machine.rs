@@ -1,0 +1,122 @@
+//! What this machine can do at best, measured: the figures that kernels are held against.
+//!
+//! Promises: the loops measured are written instruction by instruction, so the figures do not depend
+//! on what the Rust compiler made of them; all are of one core. Does not: load more than one core, or
+//! keep anything: each call measures anew.
+
+pub(crate) mod probe;
+
+use convgen_ir::elem::ElemType;
+
+use crate::jit::ProbeCode;
+use crate::machine::probe::Probe;
+use crate::target::Host;
+use crate::tune;
+
+/// The widths of a vector register that a CPU may have, in bits.
+pub const VECTOR_BITS: [u32; 3] = [128, 256, 512];
+
+/// Seconds of one call of a probe, about: the call itself is then nothing.
+const CALL_SECONDS: f64 = 200e-6;
+
+/// Bytes of a cache line: the data is aligned to it, so that no vector lies across two.
+const LINE: usize = 64;
+
+/// The most bytes read to measure main memory, whatever the caches.
+const MAX_BYTES: usize = 1 << 30;
+
+/// How fast one core reads from one level of memory.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Bandwidth {
+    /// `L1`, `L2`, `L3` or `DRAM`.
+    pub level: &'static str,
+    /// Bytes read over and over.
+    pub bytes: usize,
+    /// Gigabytes a second.
+    pub gb_s: f64,
+}
+
+/// The rate of single-precision multiply-adds of one core in GFLOP/s (two operations each), fused if
+/// the host can, at a vector width. None if the host lacks the width, or refuses executable memory.
+pub fn fma_peak(host: &Host, vector_bits: u32, seconds: f64) -> Option<f64> {
+    let probe = Probe::fma(host, vector_bits)?;
+    let flops = probe.flops();
+    let code = ProbeCode::new(probe)?;
+    Some(flops / pass_seconds(&code, &[], seconds) / 1e9)
+}
+
+/// [`fma_peak`] at every width the host has: bits and GFLOP/s.
+pub fn peak_gflops(host: &Host, seconds: f64) -> Vec<(u32, f64)> {
+    let peak = |bits| fma_peak(host, bits, seconds).map(|gflops| (bits, gflops));
+    VECTOR_BITS.into_iter().filter_map(peak).collect()
+}
+
+/// The read bandwidth of one core from each cache, half full, and from main memory. Empty if the host
+/// refuses executable memory.
+pub fn bandwidth(host: &Host, seconds: f64) -> Vec<Bandwidth> {
+    let widest = VECTOR_BITS.into_iter().rev().find_map(|bits| Probe::read(host, bits));
+    let Some(code) = widest.and_then(ProbeCode::new) else { return vec![] };
+    let caches = host.caches();
+    let memory = (4 * caches.l3).clamp(64 << 20, MAX_BYTES);
+    let levels =
+        [("L1", caches.l1d / 2), ("L2", caches.l2 / 2), ("L3", caches.l3 / 2), ("DRAM", memory)];
+    let measure = |(level, bytes): (&'static str, usize)| Bandwidth {
+        level,
+        bytes,
+        gb_s: read_gb_s(&code, bytes, seconds),
+    };
+    levels.into_iter().map(measure).collect()
+}
+
+/// Seconds of one pass over the data.
+fn pass_seconds(code: &ProbeCode, data: &[f32], seconds: f64) -> f64 {
+    let mut passes = 1;
+    while tune::once(|| code.run(passes, data)).1 < CALL_SECONDS {
+        passes *= 2;
+    }
+    tune::time(seconds, 1, || code.run(passes, data)).min / passes as f64
+}
+
+fn read_gb_s(code: &ProbeCode, bytes: usize, seconds: f64) -> f64 {
+    let chunk = code.chunk_bytes().max(LINE);
+    let bytes = (bytes / chunk).max(1) * chunk;
+    let float = ElemType::F32.bytes();
+    // Written, not zeroed: pages that were never written may all be the same one.
+    let memory = vec![1.0_f32; (bytes + LINE) / float];
+    let start = memory.as_ptr().align_offset(LINE).min(LINE / float);
+    let data = &memory[start..start + bytes / float];
+    bytes as f64 / pass_seconds(code, data, seconds) / 1e9
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECONDS: f64 = 1e-3;
+
+    #[test]
+    fn every_host_has_128_bits() {
+        let host = Host::detect();
+        let peaks = peak_gflops(&host, SECONDS);
+        assert_eq!(peaks[0].0, 128);
+        assert!(peaks.iter().all(|(_, gflops)| *gflops > 0.0), "{peaks:?}");
+        assert_eq!(fma_peak(&host, 64, SECONDS), None);
+    }
+
+    #[test]
+    fn widths_are_those_the_host_has() {
+        let host = Host::detect();
+        let has = |bits| fma_peak(&host, bits, SECONDS).is_some();
+        assert_eq!(has(256), host.has("avx2") && host.has("fma"));
+        assert_eq!(has(512), host.has("avx512f") && host.has("avx2") && host.has("fma"));
+    }
+
+    #[test]
+    fn every_level_is_read() {
+        let host = Host::detect();
+        let bandwidths = bandwidth(&host, SECONDS);
+        let levels: Vec<&str> = bandwidths.iter().map(|b| b.level).collect();
+        assert_eq!(levels, ["L1", "L2", "L3", "DRAM"]);
+        assert!(bandwidths.iter().all(|b| b.gb_s > 0.0 && b.bytes > 0), "{bandwidths:?}");
+    }
+}

@@ -1,0 +1,65 @@
+//! Ahead-of-time code: a nest as a relocatable object file, for this machine or for another.
+//!
+//! Promises: the object defines `<prefix>convgen_body` and, if the nest packs its weights,
+//! `<prefix>convgen_pack`, both with the kernel ABI of [`codegen`](crate::codegen); with different
+//! prefixes any number of objects link into one program. The bits are those of the JIT: it is the
+//! same code path. Does not: run the code, or check that any machine has the target's features.
+
+use convgen_ir::verify::VerifiedNest;
+use cranelift_module::default_libcall_names;
+use cranelift_object::{ObjectBuilder, ObjectModule};
+
+use crate::codegen::clif;
+use crate::error::Error;
+use crate::jit::{codegen_error, define};
+use crate::target::Target;
+
+/// The object file of a nest in the format of the target's operating system: ELF, Mach-O or COFF.
+/// The code is position-independent.
+///
+/// # Errors
+/// [`Error::Codegen`] if Cranelift does not know the target or its object format.
+pub fn object(nest: &VerifiedNest, target: &Target, prefix: &str) -> Result<Vec<u8>, Error> {
+    let isa = clif::isa(target, false)?;
+    let builder = ObjectBuilder::new(isa, format!("{prefix}convgen"), default_libcall_names());
+    let mut module = ObjectModule::new(builder.map_err(codegen_error)?);
+    define(&mut module, nest, target, prefix, &mut 0)?;
+    module.finish().emit().map_err(|error| Error::Codegen { message: error.to_string() })
+}
+
+#[cfg(test)]
+mod tests {
+    use convgen_ir::problem::{ConvProblem, ConvSpec};
+
+    use super::*;
+    use crate::target::{Caches, Isa};
+    use crate::{Compiler, lower, scheduler};
+
+    fn object_for(triple: &str) -> Vec<u8> {
+        let target = Target::new(triple.parse().unwrap(), Isa::Clif, true, Caches::TYPICAL, 1);
+        let target = target.unwrap();
+        let problem = ConvProblem::new(ConvSpec::conv1d(4, 8, 16, 3)).unwrap();
+        let (algorithm, schedule) = scheduler::default_schedule(&problem, &target);
+        let nest = Compiler::schedule(&problem, algorithm, &schedule).unwrap();
+        object(&lower::lower(nest, &target.limits()).unwrap(), &target, "k1_").unwrap()
+    }
+
+    fn mentions(object: &[u8], name: &str) -> bool {
+        object.windows(name.len()).any(|window| window == name.as_bytes())
+    }
+
+    #[test]
+    fn objects_have_the_format_and_the_names() {
+        let formats: [(&str, &[u8]); 3] = [
+            ("x86_64-unknown-linux-gnu", b"\x7fELF"),
+            ("aarch64-unknown-linux-gnu", b"\x7fELF"),
+            ("aarch64-apple-darwin", b"\xcf\xfa\xed\xfe"),
+        ];
+        for (triple, magic) in formats {
+            let object = object_for(triple);
+            assert!(object.starts_with(magic), "{triple}");
+            assert!(mentions(&object, "k1_convgen_body"), "{triple}");
+            assert!(mentions(&object, "k1_convgen_pack"), "{triple}");
+        }
+    }
+}
