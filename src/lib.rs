@@ -22,9 +22,9 @@
 //! Kernel
 //! ```
 //! [`Compiler`] carries out all of it, or any stage alone. Arrows between modules point down this
-//! list; [`ir`] depends on nothing here, and only [`jit`] has unsafe code. [`Target`] is what the
-//! stages may know of a machine, and [`Host`] the proof that this one is like that. [`mod@check`] holds
-//! a kernel against its oracles.
+//! list; [`ir`] depends on nothing here, and only [`jit`] has unsafe code. [`mod@object`] writes the
+//! same code to an object file. [`Target`] is what the stages may know of a machine, and [`Host`] the
+//! proof that this one is like that. [`mod@check`] holds a kernel against its oracles.
 //!
 //! # Example
 //!
@@ -48,6 +48,7 @@
 //! problems, nests and schedules and the meaning of each operation are on the first page of [`ir`].
 
 #![deny(unsafe_code)]
+
 pub mod algorithm;
 pub mod check;
 pub mod codegen;

@@ -186,7 +186,7 @@ fn uncut(mut l: Loop, axis: AxisId) -> Loop {
 }
 
 /// The second part: the loops run to the remainder, and register tiles shrink with them.
-fn shorten(nest: &mut Nest, block: &mut Vec<Stmt>, cut: &Cut) {
+fn shorten(nest: &mut Nest, block: &mut [Stmt], cut: &Cut) {
     let remainder = cut.remainder();
     visit_loops_mut(block, &mut |u| {
         if u.axis == cut.axis && u.guards.contains(&cut.guard) {
@@ -203,7 +203,7 @@ fn shorten(nest: &mut Nest, block: &mut Vec<Stmt>, cut: &Cut) {
 }
 
 /// Gives each register tile declared in a block a twin of the size that the block uses.
-fn shrink_tiles(nest: &mut Nest, block: &mut Vec<Stmt>) {
+fn shrink_tiles(nest: &mut Nest, block: &mut [Stmt]) {
     let mut declared = Vec::new();
     declarations(block, &mut declared);
     for id in declared {

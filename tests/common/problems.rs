@@ -1,0 +1,100 @@
+//! Random problems, legal by construction and small enough to be interpreted in a millisecond.
+//!
+//! Every field of the descriptor is drawn, its odd values as often as its common ones: padding that
+//! crops, padding wider than the kernel, groups of one channel, empty batches, all epilogues.
+
+use convgen_ir::problem::{ConvProblem, ConvSpec, SpatialAxis};
+use convgen_ir::{EpilogueOp, Layout};
+use proptest::prelude::*;
+
+/// Multiply-adds of one image, if channels can be left out to get there.
+const IMAGE_MACS: u64 = 6000;
+
+/// Any problem.
+pub fn problem() -> impl Strategy<Value = ConvProblem> {
+    let shape = (channels(), spatial(), 0..=3u64);
+    let rest = (layout(), any::<bool>(), prop::collection::vec(operation(), 0..=3));
+    (shape, rest).prop_map(|((channels, spatial, batch), (layout, bias, epilogue))| {
+        let (g, ic, oc) = affordable(channels, &spatial);
+        let spec = ConvSpec::new(g * ic, g * oc, spatial).groups(g).batch(batch);
+        let spec = spec.layout(layout).bias(bias).epilogue(epilogue);
+        ConvProblem::new(spec).expect("legal by construction")
+    })
+}
+
+/// Groups, and input and output channels of each.
+type Channels = (u64, u64, u64);
+
+fn channels() -> impl Strategy<Value = Channels> {
+    prop_oneof![
+        4 => (Just(1), 1..=9u64, 1..=17u64),
+        // Whole vectors.
+        2 => (Just(1), 1..=4u64, (1..=4u64).prop_map(|vectors| 4 * vectors)),
+        2 => (2..=4u64, 1..=3u64, 1..=5u64),
+        // Depthwise, with and without a multiplier.
+        3 => (2..=13u64, Just(1), 1..=3u64),
+    ]
+}
+
+/// One to three axes; the more, the shorter.
+fn spatial() -> impl Strategy<Value = Vec<SpatialAxis>> {
+    prop_oneof![
+        2 => prop::collection::vec(axis(40, 6, 8), 1),
+        4 => prop::collection::vec(axis(12, 4, 5), 2),
+        1 => prop::collection::vec(axis(6, 3, 3), 3),
+    ]
+}
+
+/// An axis of at most this many inputs, taps and zeros on a side.
+fn axis(input: u64, kernel: u64, pad: i64) -> impl Strategy<Value = SpatialAxis> {
+    let padding = || prop_oneof![3 => Just(0), 4 => 0..=2i64, 3 => -pad / 2..=pad];
+    let steps = || prop_oneof![3 => Just(1), 1 => Just(2), 1 => Just(3)];
+    let sizes = (1..=input, 1..=kernel, steps(), steps());
+    (sizes, padding(), padding()).prop_map(|((input, kernel, stride, dilation), before, after)| {
+        let axis = SpatialAxis { stride, dilation, ..SpatialAxis::new(input, kernel) };
+        let needed = axis.extent() as i64 - input as i64 - before;
+        SpatialAxis { pad_before: before, pad_after: after.max(needed), ..axis }
+    })
+}
+
+fn layout() -> impl Strategy<Value = Layout> {
+    prop::sample::select(Layout::ALL)
+}
+
+fn operation() -> impl Strategy<Value = EpilogueOp> {
+    let exact = prop_oneof![
+        Just(EpilogueOp::Relu),
+        (-4..=0i8, 0..=9i8)
+            .prop_map(|(lo, hi)| EpilogueOp::Clamp { lo: f32::from(lo), hi: f32::from(hi) }),
+        prop::sample::select(&[0.125f32, -0.5, 0.0][..])
+            .prop_map(|slope| EpilogueOp::LeakyRelu { slope }),
+        Just(EpilogueOp::AddResidual),
+        Just(EpilogueOp::ScaleChannel),
+    ];
+    let rounded = prop::sample::select(
+        &[
+            EpilogueOp::Sigmoid,
+            EpilogueOp::Tanh,
+            EpilogueOp::Silu,
+            EpilogueOp::HardSwish,
+            EpilogueOp::GeluErf,
+            EpilogueOp::GeluTanh,
+            EpilogueOp::LeakyRelu { slope: 0.01 },
+        ][..],
+    );
+    prop_oneof![2 => exact, 1 => rounded]
+}
+
+/// Fewer channels where the axes are long.
+fn affordable((mut g, mut ic, mut oc): Channels, spatial: &[SpatialAxis]) -> Channels {
+    let taps: u64 = spatial.iter().map(|axis| axis.output() * axis.kernel).product();
+    while taps * g * ic * oc > IMAGE_MACS && g.max(ic).max(oc) > 1 {
+        let largest = match g.max(ic).max(oc) {
+            size if size == oc => &mut oc,
+            size if size == ic => &mut ic,
+            _ => &mut g,
+        };
+        *largest -= *largest / 2;
+    }
+    (g, ic, oc)
+}
