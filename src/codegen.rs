@@ -12,9 +12,10 @@
 //! - Tasks `first_task..end_task` are carried out; the number of a task has the parallel loops as
 //!   digits, outermost first. The pack block ignores the range.
 //! - `scratch` points to [`scratch_bytes`](VerifiedNest::scratch_bytes) of memory aligned to
-//!   [`SCRATCH_ALIGN`](convgen_ir::verify::SCRATCH_ALIGN) that nobody else uses during the call.
+//!   [`SCRATCH_ALIGN`] that nobody else uses during the call.
 
 pub mod clif;
+pub mod x86;
 
 use convgen_ir::interpret;
 use convgen_ir::nest::{BufferId, Nest, Role};

@@ -6,12 +6,12 @@ use convgen_ir::nest::Nest;
 use convgen_ir::problem::ConvProblem;
 use convgen_ir::schedule::Schedule;
 use convgen_ir::verify::VerifiedNest;
-use cranelift_codegen::ir::Function;
 use cranelift_codegen::isa::TargetIsa;
 use cranelift_frontend::FunctionBuilderContext;
 
 use crate::algorithm::Algorithm;
-use crate::codegen::{Entry, clif};
+use crate::codegen::Entry;
+use crate::codegen::clif::{self, Emitted};
 use crate::error::Error;
 use crate::jit::Code;
 use crate::runtime::Kernel;
@@ -112,7 +112,7 @@ impl Compiler {
     }
 
     /// The Cranelift functions of a nest: what [`Compiler::code`] compiles.
-    pub fn emit(&self, nest: &VerifiedNest) -> Vec<(Entry, Function)> {
+    pub fn emit(&self, nest: &VerifiedNest) -> Vec<(Entry, Emitted)> {
         let mut context = FunctionBuilderContext::new();
         let entries = Entry::of(nest.nest()).into_iter();
         entries
@@ -123,7 +123,8 @@ impl Compiler {
     /// The Cranelift functions of a nest as text.
     pub fn clif_text(&self, nest: &VerifiedNest) -> String {
         let functions = self.emit(nest).into_iter();
-        let texts = functions.map(|(entry, f)| format!("; {}\n{}", entry.symbol(), f.display()));
+        let texts =
+            functions.map(|(entry, f)| format!("; {}\n{}", entry.symbol(), f.function.display()));
         texts.collect::<Vec<_>>().join("\n")
     }
 

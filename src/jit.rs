@@ -14,7 +14,7 @@
 //! - **J5** The code lives as long as the [`Code`] that owns it; function pointers never leave it, and
 //!   a call borrows it. After `Code` is dropped none is left.
 //! - **J6** The code was emitted for the features that a `Host` detected on this machine.
-//! - **J7** A [`Probe`] holds code that keeps the promises of the module that alone makes them: the
+//! - **J7** A `Probe` holds code that keeps the promises of the module that alone makes them: the
 //!   signature, no memory but the given chunks read, none written, only features of this host.
 #![allow(unsafe_code)]
 
@@ -25,6 +25,7 @@ use std::sync::Arc;
 use convgen_ir::nest::BufferId;
 use convgen_ir::verify::{SCRATCH_ALIGN, VerifiedNest};
 use cranelift_codegen::Context;
+use cranelift_codegen::ir::{Function, UserExternalName};
 use cranelift_codegen::isa::TargetIsa;
 use cranelift_frontend::FunctionBuilderContext;
 use cranelift_jit::{JITBuilder, JITModule};
@@ -190,17 +191,43 @@ pub(crate) fn define(
     let mut builder = FunctionBuilderContext::new();
     let mut ids = Vec::new();
     for entry in Entry::of(nest.nest()) {
-        context.func = codegen::clif::emit(nest, entry, target, module.isa(), &mut builder);
+        let emitted = codegen::clif::emit(nest, entry, target, module.isa(), &mut builder);
+        context.func = emitted.function;
         let name = format!("{prefix}{}", entry.symbol());
         let id = module
             .declare_function(&name, Linkage::Export, &context.func.signature)
             .map_err(codegen_error)?;
+        let signature = codegen::clif::micro_kernel_signature(module.isa());
+        for (number, kernel) in emitted.micro_kernels.iter().enumerate() {
+            let name = format!("{name}_{number}");
+            let micro = module
+                .declare_function(&name, Linkage::Local, &signature)
+                .and_then(|id| {
+                    module.define_function_bytes(id, MICRO_KERNEL_ALIGN, &kernel.code, &[])?;
+                    Ok(id)
+                })
+                .map_err(codegen_error)?;
+            resolve_micro_kernel(&mut context.func, number as u32, micro);
+            *bytes += kernel.code.len();
+        }
         module.define_function(id, &mut context).map_err(codegen_error)?;
         *bytes += context.compiled_code().map_or(0, |code| code.code_buffer().len());
         module.clear_context(&mut context);
         ids.push((entry, id));
     }
     Ok(ids)
+}
+
+/// Micro-kernels start at a cache line.
+const MICRO_KERNEL_ALIGN: u64 = 64;
+
+/// Names the function behind a call of a micro-kernel.
+fn resolve_micro_kernel(function: &mut Function, number: u32, id: FuncId) {
+    let wanted = UserExternalName::new(codegen::clif::MICRO_KERNELS, number);
+    let found = function.params.user_named_funcs().iter().find(|(_, name)| **name == wanted);
+    if let Some(reference) = found.map(|(reference, _)| reference) {
+        function.params.reset_user_func_name(reference, UserExternalName::new(0, id.as_u32()));
+    }
 }
 
 /// Input, weights, bias, output, and an epilogue longer than any network's.
@@ -336,7 +363,7 @@ impl ProbeCode {
     /// Makes the code executable; nothing if the host refuses the memory.
     pub(crate) fn new(probe: Probe) -> Option<ProbeCode> {
         let mut module = JITModule::new(JITBuilder::new(default_libcall_names()).ok()?);
-        let Ok(id) = define_probe(&mut module, &probe) else {
+        let Some(id) = define_probe(&mut module, &probe) else {
             // SAFETY: J5: no pointer into the module was taken yet.
             unsafe { module.free_memory() };
             return None;
@@ -369,13 +396,13 @@ impl Drop for ProbeCode {
     }
 }
 
-fn define_probe(module: &mut JITModule, probe: &Probe) -> Result<FuncId, ModuleError> {
+fn define_probe(module: &mut JITModule, probe: &Probe) -> Option<FuncId> {
     // The signature is Rust's alone: Cranelift compiles no call of it.
     let signature = module.make_signature();
-    let id = module.declare_function("convgen_probe", Linkage::Export, &signature)?;
-    module.define_function_bytes(id, PROBE_ALIGN, probe.bytes(), &[])?;
-    module.finalize_definitions()?;
-    Ok(id)
+    let id = module.declare_function("convgen_probe", Linkage::Export, &signature).ok()?;
+    module.define_function_bytes(id, PROBE_ALIGN, probe.bytes(), &[]).ok()?;
+    module.finalize_definitions().ok()?;
+    Some(id)
 }
 
 /// A cache line, so that the loop lies in as few as possible.

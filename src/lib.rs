@@ -16,7 +16,7 @@
 //! ir::nest::Nest      scheduled
 //!     |               lower        the passes, then the verifier
 //! ir::VerifiedNest    in bounds by proof; the interpreter runs it too
-//!     |               codegen      Cranelift
+//!     |               codegen      Cranelift; AVX2 and AVX-512 for register tiles
 //! jit::Code           machine code in memory of its own
 //!     |               runtime      packed weights, the call, threads
 //! Kernel

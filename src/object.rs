@@ -50,10 +50,11 @@ mod tests {
 
     #[test]
     fn objects_have_the_format_and_the_names() {
-        let formats: [(&str, &[u8]); 3] = [
+        let formats: [(&str, &[u8]); 4] = [
             ("x86_64-unknown-linux-gnu", b"\x7fELF"),
             ("aarch64-unknown-linux-gnu", b"\x7fELF"),
             ("aarch64-apple-darwin", b"\xcf\xfa\xed\xfe"),
+            ("x86_64-pc-windows-msvc", b"\x64\x86"),
         ];
         for (triple, magic) in formats {
             let object = object_for(triple);

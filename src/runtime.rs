@@ -203,6 +203,11 @@ impl Kernel {
             let (expected, given) = (word(self.problem.bias()), word(arguments.bias.is_some()));
             return Err(RunError::Bias { expected, given }.into());
         }
+        let taken = self.problem.epilogue().iter().filter(|op| op.takes_extra().is_some()).count();
+        if arguments.extras.len() != taken {
+            let given = arguments.extras.len();
+            return Err(RunError::Extras { given, expected: taken }.into());
+        }
         let first = [("input", arguments.input), ("packed weights", &arguments.weights.values)];
         let bias = arguments.bias.map(|bias| ("bias", bias));
         let extras = arguments.extras.iter().map(|extra| ("epilogue argument", *extra));

@@ -8,7 +8,7 @@ use convgen_ir::problem::{ConvProblem, SpatialAxis};
 use convgen_ir::schedule::{Directive, Schedule, Tail};
 
 use crate::algorithm::Algorithm;
-use crate::target::Target;
+use crate::target::{Isa, Target};
 
 /// The default pick: legal for every problem on every target.
 pub fn default_schedule(problem: &ConvProblem, target: &Target) -> (Algorithm, Schedule) {
@@ -32,10 +32,14 @@ enum LaneAxis {
 /// enough that compiling them stays well below a millisecond.
 const UNROLLED_STEPS: u64 = 32;
 
-/// Registers left to operands: two vectors of weights, a broadcast, and three that the allocator
-/// needs because the multiply-add instruction overwrites a factor. With two fewer, tiles of twelve
-/// accumulators spill: 35 GFLOP/s instead of 45 on ResNet-50's 3x3 layers.
-const OPERAND_REGISTERS: u64 = 8;
+/// Registers that Cranelift needs for operands: its multiply-add overwrites a factor, so a tile of
+/// twelve accumulators spills (35 GFLOP/s on ResNet-50's 3x3 layers), one of eight does not (45), and
+/// eight are enough to hide the latency of two units.
+const CRANELIFT_OPERANDS: u64 = 8;
+
+/// Registers that a micro-kernel needs for operands: two vectors of weights, a broadcast, and one for
+/// what the epilogue computes.
+const MICRO_KERNEL_OPERANDS: u64 = 4;
 
 /// Outputs of one task, at least: a task should last some microseconds.
 const TASK_MACS: u64 = 1 << 20;
@@ -130,7 +134,11 @@ impl<'p> Plan<'p> {
     /// The register tile: the lane axis by one or two vectors, another axis by rows.
     fn tile(&self) -> Tile {
         let lanes = u64::from(self.target.lanes());
-        let budget = u64::from(self.target.registers()) - OPERAND_REGISTERS;
+        let operands = match self.target.isa() {
+            Isa::Clif => CRANELIFT_OPERANDS,
+            Isa::Avx2 | Isa::Avx512 => MICRO_KERNEL_OPERANDS,
+        };
+        let budget = u64::from(self.target.registers()) - operands;
         let channels = self.problem.out_channels_per_group();
         let columns = self.columns();
         let (lane, row) = match self.lane_axis {
@@ -151,12 +159,7 @@ impl<'p> Plan<'p> {
         let extent = self.axes[0].1;
         let images = self.problem.batch().max(1);
         let per_step = (self.problem.macs() / images / extent).max(1);
-        // Where the only axis is tiled too, a block is a whole number of tiles.
-        let unit = match (self.axes.len(), self.lane_axis) {
-            (1, LaneAxis::Columns) => tile.lane_extent,
-            (1, LaneAxis::OutChannels | LaneAxis::Groups | LaneAxis::None) => tile.rows,
-            (_, _) => 1,
-        };
+        let unit = self.task_unit(tile);
         let mut block = TASK_MACS.div_ceil(per_step).next_multiple_of(unit);
         while block > unit && self.packed_input_bytes(block.min(extent)) > self.scratch_limit() {
             block = (block / 2).next_multiple_of(unit);
@@ -164,11 +167,23 @@ impl<'p> Plan<'p> {
         block.min(extent)
     }
 
+    /// Where the only axis is tiled too, a task is a whole number of tiles.
+    fn task_unit(&self, tile: &Tile) -> u64 {
+        match (self.axes.len(), self.lane_axis) {
+            (1, LaneAxis::Columns) => tile.lane_extent,
+            (1, LaneAxis::OutChannels | LaneAxis::Groups | LaneAxis::None) => tile.rows,
+            (_, _) => 1,
+        }
+    }
+
     /// Splits and orders the spatial loops: tasks, then blocks that reuse a panel of weights, then
     /// the tile.
     fn block(&self, tile: &Tile, block: u64, directives: &mut Vec<Directive>) -> Blocked {
         let (task_axis, task_extent) = &self.axes[0];
-        let (task_outer, within) = split(task_axis, block, *task_extent, Tail::Guard, directives);
+        // A task that is one tile has no second split to cut the last one short.
+        let one_tile = self.axes.len() == 1 && block == self.task_unit(tile);
+        let tail = if one_tile { Tail::Cut } else { Tail::Guard };
+        let (task_outer, within) = split(task_axis, block, *task_extent, tail, directives);
         let mut axes = self.axes.clone();
         axes[0] = (within, block);
         let columns = axes.pop().unwrap_or_default();

@@ -9,21 +9,29 @@ use std::str::FromStr;
 use convgen_ir::verify::Limits;
 use target_lexicon::{Architecture, Triple};
 
+use crate::codegen::x86::Vectors;
+
 /// The instruction set an emitter writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Isa {
     /// Cranelift's own: 128-bit vectors, every host.
     Clif,
+    /// Micro-kernels of 256 bits inside Cranelift's code: AVX2, FMA and BMI2.
+    Avx2,
+    /// Micro-kernels of 512 bits inside Cranelift's code: AVX-512 F, DQ, BW and VL.
+    Avx512,
 }
 
 impl Isa {
     /// Every instruction set of this build, the plainest first.
-    pub const ALL: [Isa; 1] = [Isa::Clif];
+    pub const ALL: [Isa; 3] = [Isa::Clif, Isa::Avx2, Isa::Avx512];
 
     /// The name in kernels' names and on the command line.
     pub fn name(self) -> &'static str {
         match self {
             Isa::Clif => "clif",
+            Isa::Avx2 => "avx2",
+            Isa::Avx512 => "avx512",
         }
     }
 
@@ -31,6 +39,26 @@ impl Isa {
     pub fn vector_bits(self) -> u32 {
         match self {
             Isa::Clif => 128,
+            Isa::Avx2 => 256,
+            Isa::Avx512 => 512,
+        }
+    }
+
+    /// The registers of the micro-kernel emitter, if this set has one.
+    pub fn vectors(self) -> Option<Vectors> {
+        match self {
+            Isa::Clif => None,
+            Isa::Avx2 => Some(Vectors::Avx2),
+            Isa::Avx512 => Some(Vectors::Avx512),
+        }
+    }
+
+    /// The features of x86-64 that it needs.
+    fn features(self) -> &'static [&'static str] {
+        match self {
+            Isa::Clif => &["sse4.1"],
+            Isa::Avx2 => &["avx2", "fma", "bmi2"],
+            Isa::Avx512 => &["avx512f", "avx512dq", "avx512bw", "avx512vl", "fma", "bmi2"],
         }
     }
 }
@@ -152,7 +180,8 @@ impl Target {
     pub fn registers(&self) -> u32 {
         match (self.isa, self.triple.architecture) {
             (Isa::Clif, Architecture::Aarch64(_)) => 32,
-            (Isa::Clif, _) => 16,
+            (Isa::Clif | Isa::Avx2, _) => 16,
+            (Isa::Avx512, _) => 32,
         }
     }
 
@@ -233,10 +262,13 @@ impl Host {
     pub fn target(&self, isa: Isa) -> Result<Target, TargetError> {
         let fma = match Triple::host().architecture {
             Architecture::X86_64 => {
-                if !self.has("sse4.1") {
-                    return Err(TargetError::Feature { isa, feature: "sse4.1" });
+                if let Some(feature) = isa.features().iter().find(|f| !self.has(f)) {
+                    return Err(TargetError::Feature { isa, feature });
                 }
                 self.has("fma")
+            }
+            other if isa.vectors().is_some() => {
+                return Err(TargetError::Architecture { architecture: other.to_string() });
             }
             // Every 64-bit Arm has fmla; other architectures are refused by `Target::new`.
             _ => true,
@@ -264,6 +296,7 @@ mod detect {
             ("avx", std::is_x86_feature_detected!("avx")),
             ("avx2", std::is_x86_feature_detected!("avx2")),
             ("fma", std::is_x86_feature_detected!("fma")),
+            ("bmi2", std::is_x86_feature_detected!("bmi2")),
             ("avx512f", std::is_x86_feature_detected!("avx512f")),
             ("avx512vl", std::is_x86_feature_detected!("avx512vl")),
             ("avx512dq", std::is_x86_feature_detected!("avx512dq")),
@@ -281,6 +314,15 @@ mod detect {
             (3, _) => caches.l3 = bytes,
             (_, _) => {}
         };
+        // Older AMD processors describe their caches in leaves of their own, which give the third level
+        // of the whole package. Where the general leaf exists too, it knows what one core sees.
+        if let Some(l1) = cpuid.get_l1_cache_and_tlb_info() {
+            note(1, false, usize::from(l1.dcache_size()) << 10);
+        }
+        if let Some(outer) = cpuid.get_l2_l3_cache_and_tlb_info() {
+            note(2, false, usize::from(outer.l2cache_size()) << 10);
+            note(3, false, usize::from(outer.l3cache_size()) << 19);
+        }
         if let Some(parameters) = cpuid.get_cache_parameters() {
             for level in parameters {
                 let bytes = level.associativity()
@@ -289,14 +331,6 @@ mod detect {
                     * level.sets();
                 note(level.level(), level.cache_type() == CacheType::Instruction, bytes);
             }
-        }
-        // AMD describes its caches in its own leaves.
-        if let Some(l1) = cpuid.get_l1_cache_and_tlb_info() {
-            note(1, false, usize::from(l1.dcache_size()) << 10);
-        }
-        if let Some(outer) = cpuid.get_l2_l3_cache_and_tlb_info() {
-            note(2, false, usize::from(outer.l2cache_size()) << 10);
-            note(3, false, usize::from(outer.l3cache_size()) << 19);
         }
         caches
     }

@@ -118,7 +118,15 @@ fn jit_files() {
         let schedule = file.one("schedule")?.map(Section::compact).unwrap_or_default();
         let schedule = parse_schedule(&schedule).map_err(|error| error.to_string())?;
         for isa in Isa::ALL {
-            let compiler = Compiler::new(&host, isa).map_err(|error| error.to_string())?;
+            // The plainest set is never missing; a missing wider one is said, not passed over.
+            let compiler = match Compiler::new(&host, isa) {
+                Ok(compiler) => compiler,
+                Err(error) if isa != Isa::Clif => {
+                    eprintln!("skipped on {isa}: {error}");
+                    continue;
+                }
+                Err(error) => return Err(error.to_string()),
+            };
             let kernel = compiler.compile_with(&problem, Algorithm::Direct, &schedule);
             runs(&kernel.map_err(|error| format!("{isa}: {error}"))?)
                 .map_err(|error| format!("{isa}: {error}"))?;

@@ -11,6 +11,7 @@
 mod address;
 mod control;
 mod expr;
+mod micro;
 mod softfma;
 mod tile;
 
@@ -31,6 +32,7 @@ use cranelift_codegen::isa::{CallConv, TargetIsa};
 use cranelift_codegen::settings::{self, Configurable};
 use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
 
+use super::x86::{self, MicroKernel, Vectors};
 use super::{Entry, scratch_offsets};
 use crate::error::Error;
 use crate::target::Target;
@@ -56,13 +58,33 @@ pub fn emit(
     target: &Target,
     isa: &dyn TargetIsa,
     context: &mut FunctionBuilderContext,
-) -> Function {
+) -> Emitted {
     let mut function = Function::with_name_signature(UserFuncName::default(), signature(isa));
     let builder = FunctionBuilder::new(&mut function, context);
     let mut emitter = Emitter::new(builder, nest.nest(), target);
     emitter.entry(nest, entry);
+    let micro_kernels = emitter.micro_kernels;
     emitter.builder.finalize(isa.frontend_config());
-    function
+    Emitted { function, micro_kernels }
+}
+
+/// An entry point as Cranelift sees it, and the functions that it calls.
+pub struct Emitted {
+    /// The entry point. The call of micro-kernel `i` names user function `i` of
+    /// [`MICRO_KERNELS`].
+    pub function: Function,
+    /// Machine code that Cranelift does not see.
+    pub micro_kernels: Vec<MicroKernel>,
+}
+
+/// The namespace of calls to micro-kernels, until the linker knows their ids.
+pub const MICRO_KERNELS: u32 = 1;
+
+/// The signature of a micro-kernel: one pointer to its arguments, the same convention everywhere.
+pub fn micro_kernel_signature(isa: &dyn TargetIsa) -> Signature {
+    let mut signature = Signature::new(CallConv::SystemV);
+    signature.params = vec![AbiParam::new(isa.pointer_type())];
+    signature
 }
 
 /// What a loop variable is at the current point of emission.
@@ -114,6 +136,9 @@ struct Emitter<'n, 'f> {
     tiles: HashMap<BufferId, Tile>,
     /// The value of each name and the first lane it holds.
     locals: HashMap<LocalId, (Value, Lanes)>,
+    /// The registers of the second emitter, where the target has them.
+    vectors: Option<Vectors>,
+    micro_kernels: Vec<MicroKernel>,
 }
 
 impl<'n, 'f> Emitter<'n, 'f> {
@@ -131,6 +156,8 @@ impl<'n, 'f> Emitter<'n, 'f> {
             loads: expr::LoadCache::default(),
             tiles: HashMap::new(),
             locals: HashMap::new(),
+            vectors: target.isa().vectors(),
+            micro_kernels: Vec::new(),
         }
     }
 
@@ -164,12 +191,15 @@ impl<'n, 'f> Emitter<'n, 'f> {
     }
 
     fn block(&mut self, block: &'n [Stmt], lanes: Lanes) {
-        for stmt in block {
+        for (i, stmt) in block.iter().enumerate() {
             match stmt {
                 Stmt::Loop(l) => self.loop_(l, lanes),
                 Stmt::If(guards, body) => self.guarded(guards, body, lanes),
                 Stmt::Declare(id) => {
                     if self.nest.buffer(*id).role == Role::Reg {
+                        if self.micro_kernel(&block[i..]) {
+                            return;
+                        }
                         let tile = Tile::declare(&mut self.builder, self.nest, *id, block);
                         self.tiles.insert(*id, tile);
                     }
@@ -343,11 +373,15 @@ pub fn assembly(
     target: &Target,
     isa: &dyn TargetIsa,
 ) -> Result<String, Error> {
-    let mut context =
-        Context::for_function(emit(nest, entry, target, isa, &mut FunctionBuilderContext::new()));
+    let emitted = emit(nest, entry, target, isa, &mut FunctionBuilderContext::new());
+    let mut context = Context::for_function(emitted.function);
     context.set_disasm(true);
     let code = context
         .compile(isa, &mut ControlPlane::default())
         .map_err(|e| Error::Codegen { message: format!("{:?}", e.inner) })?;
-    Ok(code.vcode.clone().unwrap_or_default())
+    let mut text = code.vcode.clone().unwrap_or_default();
+    for (i, kernel) in emitted.micro_kernels.iter().enumerate() {
+        text += &format!("; micro-kernel {i}\n{}", x86::disassemble(&kernel.code));
+    }
+    Ok(text)
 }

@@ -11,6 +11,7 @@ use convgen_ir::interpret;
 use convgen_ir::problem::ConvProblem;
 use convgen_ir::reference::{ConvData, Reference, output_index, output_position};
 use convgen_ir::verify::VerifiedNest;
+use std::cmp::Ordering;
 
 /// What the values are like.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -206,8 +207,9 @@ pub fn compare_bits(got: &[f32], want: &[f32]) -> Result<(), String> {
 /// The first element that is not within its error.
 pub fn compare_values(got: &[f32], want: &[(f64, f64)]) -> Result<(), String> {
     // Not a plain `>`: a NaN must not pass.
-    let wrong =
-        |(got, (want, error)): (&f32, &(f64, f64))| !((f64::from(*got) - want).abs() <= *error);
+    let wrong = |(got, (want, error)): (&f32, &(f64, f64))| {
+        (f64::from(*got) - want).abs().partial_cmp(error).is_none_or(Ordering::is_gt)
+    };
     match got.iter().zip(want).position(wrong) {
         Some(i) => Err(format!("element {i} is {:?} instead of {:?}", got[i], want[i])),
         None => Ok(()),

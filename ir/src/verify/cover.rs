@@ -200,7 +200,7 @@ impl Walk {
     ) -> Option<Progression> {
         let guarded = |part: &[(AxisId, i64)]| {
             let part = Affine::from_terms(0, part.iter().copied());
-            open.iter().any(|guard| (guard.sum() - &part).as_constant().is_some())
+            open.iter().any(|guard| multiple_of(&part, guard.sum()).is_some())
         };
         let digit = (1..terms.len()).find(|first| guarded(&terms[*first..]));
         let mut values = Progression { first: 0, last: 0, step: 1 };
@@ -219,7 +219,8 @@ impl Walk {
     }
 }
 
-/// The values of a partial sum for which all guards on that very sum hold.
+/// The values of a partial sum for which all guards hold that are on that sum, or on a part of it of
+/// which it is a multiple: `4*g.o + g.i < 5` is `8*g.o + 2*g.i < 10`.
 fn clipped_by(
     mut values: Progression,
     partial: &Affine,
@@ -227,12 +228,20 @@ fn clipped_by(
     used: &mut [bool],
 ) -> Option<Progression> {
     for (guard, used) in open.iter().zip(used.iter_mut()) {
-        if let Some(offset) = (guard.sum() - partial).as_constant() {
-            values = values.clipped(guard, offset)?;
+        if let Some((factor, rest)) = multiple_of(partial, guard.sum()) {
+            values = values.clipped(guard, factor, rest)?;
             *used = true;
         }
     }
     Some(values)
+}
+
+/// The positive `factor` and the `rest` for which `sum = factor * part + rest`, if there are any.
+fn multiple_of(sum: &Affine, part: &Affine) -> Option<(i64, i64)> {
+    let (axis, coefficient) = part.terms().first()?;
+    let factor = sum.coefficient(*axis) / coefficient;
+    let rest = (factor > 0).then(|| sum - &part.scaled(factor))?;
+    rest.as_constant().map(|rest| (factor, rest))
 }
 
 /// `first, first + step, ..., last`.
@@ -264,16 +273,18 @@ impl Progression {
         })
     }
 
-    /// The values for which the guard on `value + offset` holds, if there are any.
-    fn clipped(self, guard: &Guard, offset: i64) -> Option<Progression> {
+    /// The values for which the guard holds, each value being `factor` times the guard's sum, plus
+    /// `rest`, if there are any.
+    fn clipped(self, guard: &Guard, factor: i64, rest: i64) -> Option<Progression> {
         let mut values = self;
+        let end = |limit: i64| limit.checked_mul(factor)?.checked_add(rest);
         match guard {
             Guard::Below(_, limit) => {
-                let room = (limit - 1 - offset).min(self.last) - self.first;
+                let room = (end(*limit)? - 1).min(self.last) - self.first;
                 values.last = self.first + room.div_euclid(self.step) * self.step;
             }
             Guard::AtLeast(_, limit) => {
-                let short = ((limit - offset) - self.first).max(0);
+                let short = (end(*limit)? - self.first).max(0);
                 values.first = self.first + (short + self.step - 1) / self.step * self.step;
             }
         }

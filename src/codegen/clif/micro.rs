@@ -1,0 +1,76 @@
+//! Calls of micro-kernels: where the second emitter takes over.
+
+use convgen_ir::nest::Stmt;
+use cranelift_codegen::ir::condcodes::IntCC;
+use cranelift_codegen::ir::{
+    AbiParam, ExtFuncData, ExternalName, InstBuilder, Signature, StackSlotData, StackSlotKind,
+    UserExternalName, Value, types,
+};
+use cranelift_codegen::isa::CallConv;
+
+use super::{Bound, Emitter, Lanes, MICRO_KERNELS};
+use crate::codegen::x86::{self, Argument, Outside};
+
+/// Sums passed to a micro-kernel are compared with numbers of lanes only, so they may be clamped.
+const CLAMP: i64 = 1 << 30;
+
+impl Emitter<'_, '_> {
+    /// Emits the scope of a register tile as a call, if the second emitter takes it.
+    pub(super) fn micro_kernel(&mut self, scope: &[Stmt]) -> bool {
+        let Some(vectors) = self.vectors else { return false };
+        let variables: Vec<_> = self
+            .variables
+            .iter()
+            .map(|(axis, bound)| match bound {
+                Bound::Runtime(_) => (*axis, None),
+                Bound::Const(value) => (*axis, Some(*value)),
+            })
+            .collect();
+        let outside = Outside { variables: &variables, known: &self.known };
+        let Ok(kernel) = x86::compile(self.nest, scope, &outside, vectors) else { return false };
+        let arguments: Vec<Value> =
+            kernel.arguments.iter().map(|argument| self.argument(argument)).collect();
+        self.call(self.micro_kernels.len() as u32, &arguments);
+        self.micro_kernels.push(kernel);
+        // It wrote memory.
+        self.new_block();
+        true
+    }
+
+    fn argument(&mut self, argument: &Argument) -> Value {
+        match argument {
+            Argument::Pointer(buffer, terms) => self.address(*buffer, terms),
+            Argument::Sum(sum) => {
+                let value = self.sum(sum, Lanes::SCALAR);
+                let high = self.builder.ins().iconst(types::I64, CLAMP);
+                let less = self.builder.ins().icmp(IntCC::SignedLessThan, value, high);
+                let value = self.builder.ins().select(less, value, high);
+                let low = self.builder.ins().iconst(types::I64, -CLAMP);
+                let more = self.builder.ins().icmp(IntCC::SignedGreaterThan, value, low);
+                self.builder.ins().select(more, value, low)
+            }
+        }
+    }
+
+    fn call(&mut self, number: u32, arguments: &[Value]) {
+        let bytes = 8 * arguments.len().max(1) as u32;
+        let slot = StackSlotData::new(StackSlotKind::ExplicitSlot, bytes, 3);
+        let slot = self.builder.create_sized_stack_slot(slot);
+        for (i, argument) in arguments.iter().enumerate() {
+            self.builder.ins().stack_store(types::I64, *argument, slot, 8 * i as i32);
+        }
+        let mut signature = Signature::new(CallConv::SystemV);
+        signature.params = vec![AbiParam::new(types::I64)];
+        let signature = self.builder.import_signature(signature);
+        let name = UserExternalName::new(MICRO_KERNELS, number);
+        let name = self.builder.func.declare_imported_user_function(name);
+        let callee = self.builder.import_function(ExtFuncData {
+            name: ExternalName::user(name),
+            signature,
+            colocated: false,
+            patchable: false,
+        });
+        let pointer = self.builder.ins().stack_addr(types::I64, slot, 0);
+        self.builder.ins().call(callee, &[pointer]);
+    }
+}

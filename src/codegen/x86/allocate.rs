@@ -1,0 +1,349 @@
+//! Registers for the values of each straight line, and the frame around them.
+//!
+//! Cells are pinned from the last register down. Values live from their definition to their last use
+//! in the registers below; when none is free the value whose next use is furthest goes: loads and
+//! constants are simply loaded again, others are spilled to the frame. A load that is used once, by an
+//! operation that takes memory, is never loaded into a register at all.
+
+use std::collections::HashMap;
+
+use super::encode::{Encoder, Operand, Reg};
+use super::translate::{Item, Op, Program, Step, Value};
+use super::{Unfit, Vectors, unfit};
+
+/// Writes the whole function.
+pub(super) fn assemble(program: &Program, vectors: Vectors) -> Result<Vec<u8>, Unfit> {
+    let registers = vectors.registers();
+    // An operation has up to four operands and a result.
+    if program.cells + MIN_POOL > registers {
+        return unfit("the tile leaves too few registers");
+    }
+    let mut encoder = Encoder::new(vectors, program.streams.len());
+    let depth = loop_depth(&program.items);
+    encoder.enter(&program.streams, depth)?;
+    let mut assembler =
+        Assembler { encoder, cells: program.cells, registers, frame: HashMap::new() };
+    assembler.items(&program.items, 0)?;
+    let slots = assembler.frame.len();
+    assembler.encoder.leave(slots)
+}
+
+/// Registers below the cells at least.
+const MIN_POOL: usize = 3;
+
+fn loop_depth(items: &[Item]) -> usize {
+    let depth = |item: &Item| match item {
+        Item::Line(_) => 0,
+        Item::Loop { body, .. } => 1 + loop_depth(body),
+    };
+    items.iter().map(depth).max().unwrap_or(0)
+}
+
+struct Assembler {
+    encoder: Encoder,
+    cells: usize,
+    registers: usize,
+    /// The frame slot of each spilled value.
+    frame: HashMap<Value, usize>,
+}
+
+impl Assembler {
+    fn items(&mut self, items: &[Item], depth: usize) -> Result<(), Unfit> {
+        for item in items {
+            match item {
+                Item::Line(steps) => self.line(steps)?,
+                Item::Loop { trips, strides, body } => {
+                    let top = self.encoder.begin_loop(depth, *trips);
+                    self.items(body, depth + 1)?;
+                    self.encoder.end_loop(depth, top, *trips, strides);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn line(&mut self, steps: &[Step]) -> Result<(), Unfit> {
+        let mut line = Line::new(self, steps);
+        for at in 0..steps.len() {
+            line.step(at)?;
+        }
+        Ok(())
+    }
+}
+
+/// Where a value is.
+#[derive(Clone, Copy, PartialEq)]
+enum Home {
+    /// In a register of the pool.
+    Pool(Reg),
+    /// In a cell's register.
+    Cell(Reg),
+    /// Nowhere: in memory, to be loaded at its use.
+    Memory,
+}
+
+struct Line<'a> {
+    assembler: &'a mut Assembler,
+    steps: &'a [Step],
+    /// The steps that use each value, ascending.
+    uses: HashMap<Value, Vec<usize>>,
+    definitions: HashMap<Value, &'a Op>,
+    homes: HashMap<Value, Home>,
+    free: Vec<Reg>,
+}
+
+impl<'a> Line<'a> {
+    fn new(assembler: &'a mut Assembler, steps: &'a [Step]) -> Line<'a> {
+        let mut uses: HashMap<Value, Vec<usize>> = HashMap::new();
+        let mut definitions = HashMap::new();
+        for (at, step) in steps.iter().enumerate() {
+            for value in operands(step) {
+                uses.entry(value).or_default().push(at);
+            }
+            if let Step::Define(value, op) = step {
+                definitions.insert(*value, op);
+            }
+        }
+        let pool = assembler.registers - assembler.cells;
+        let free = (0..pool).rev().map(|i| Reg(i as u8)).collect();
+        Line { assembler, steps, uses, definitions, homes: HashMap::new(), free }
+    }
+
+    fn step(&mut self, at: usize) -> Result<(), Unfit> {
+        match &self.steps[at] {
+            Step::Define(value, op) => self.define(*value, op, at)?,
+            Step::Write(cell, value) => {
+                self.not_read_later(*cell, at)?;
+                let to = self.cell_register(*cell);
+                match self.definitions.get(value) {
+                    Some(Op::Const(0)) if self.home(*value) == Home::Memory => {
+                        self.assembler.encoder.zero(to);
+                    }
+                    Some(_) | None => {
+                        let from = self.register(*value, at, &[])?;
+                        self.assembler.encoder.copy(to, from);
+                    }
+                }
+            }
+            Step::Accumulate(cell, a, b) => {
+                self.not_read_later(*cell, at)?;
+                let to = self.cell_register(*cell);
+                let (a, b) = if self.foldable(*a, at) { (*b, *a) } else { (*a, *b) };
+                let a = self.register(a, at, &[b])?;
+                let b = self.operand(b, at, &[a])?;
+                self.assembler.encoder.multiply_add(to, a, b);
+            }
+            Step::Store(place, mask, value) => {
+                let from = self.register(*value, at, &[])?;
+                if self.assembler.encoder.is_whole(*mask) {
+                    self.assembler.encoder.store(*place, *mask, from, None);
+                } else {
+                    let scratch = self.take(at, &[from])?;
+                    self.assembler.encoder.store(*place, *mask, from, Some(scratch));
+                    self.free.push(scratch);
+                }
+            }
+        }
+        self.release(at);
+        Ok(())
+    }
+
+    fn define(&mut self, value: Value, op: &Op, at: usize) -> Result<(), Unfit> {
+        if !self.uses.contains_key(&value) {
+            return Ok(());
+        }
+        match op {
+            Op::Load(..) | Op::Broadcast(_) | Op::Const(_) => {
+                // Loaded at the first use.
+                self.homes.insert(value, Home::Memory);
+            }
+            Op::Read(cell) => {
+                let register = self.cell_register(*cell);
+                self.homes.insert(value, Home::Cell(register));
+            }
+            Op::Unary(op, x) => {
+                let x = self.register(*x, at, &[])?;
+                let to = self.allocate(value, at, &[x])?;
+                let scratch = self.take(at, &[x, to])?;
+                self.assembler.encoder.unary(*op, to, x, scratch);
+                self.free.push(scratch);
+            }
+            Op::Binary(op, a, b) => {
+                let a = self.register(*a, at, &[*b])?;
+                let b = self.operand(*b, at, &[a])?;
+                let to = self.allocate(value, at, &[a, b.register().unwrap_or(a)])?;
+                self.assembler.encoder.binary(*op, to, a, b);
+            }
+            Op::Fma(a, b, c) => {
+                let [a, b, c] = self.three([*a, *b, *c], at)?;
+                let to = self.allocate(value, at, &[a, b, c])?;
+                self.assembler.encoder.copy(to, c);
+                self.assembler.encoder.multiply_add(to, a, Operand::Register(b));
+            }
+            Op::Select([a, b, then, otherwise]) => {
+                let a = self.register(*a, at, &[*b])?;
+                let b = self.register_beside(*b, at, &[a])?;
+                let mask = self.take(at, &[a, b])?;
+                self.assembler.encoder.compare_less(mask, a, b);
+                let then = self.register_beside(*then, at, &[mask])?;
+                let otherwise = self.register_beside(*otherwise, at, &[mask, then])?;
+                let to = self.allocate(value, at, &[mask, then, otherwise])?;
+                self.assembler.encoder.blend(to, mask, then, otherwise);
+                self.free.push(mask);
+            }
+        }
+        Ok(())
+    }
+
+    fn three(&mut self, values: [Value; 3], at: usize) -> Result<[Reg; 3], Unfit> {
+        let a = self.register(values[0], at, &values[1..])?;
+        let b = self.register_beside(values[1], at, &[a])?;
+        let c = self.register_beside(values[2], at, &[a, b])?;
+        Ok([a, b, c])
+    }
+
+    fn home(&self, value: Value) -> Home {
+        self.homes.get(&value).copied().unwrap_or(Home::Memory)
+    }
+
+    fn cell_register(&self, cell: usize) -> Reg {
+        Reg((self.assembler.registers - 1 - cell) as u8)
+    }
+
+    /// A cell must not change while its old value is still wanted.
+    fn not_read_later(&self, cell: usize, at: usize) -> Result<(), Unfit> {
+        let register = self.cell_register(cell);
+        let wanted = self.homes.iter().any(|(value, home)| {
+            *home == Home::Cell(register) && self.next_use(*value, at + 1).is_some()
+        });
+        if wanted { unfit("a tile changes while its old value is wanted") } else { Ok(()) }
+    }
+
+    fn next_use(&self, value: Value, from: usize) -> Option<usize> {
+        self.uses.get(&value)?.iter().copied().find(|at| *at >= from)
+    }
+
+    /// Whether a value can be a memory operand at its only use.
+    fn foldable(&self, value: Value, at: usize) -> bool {
+        let once = self.uses.get(&value).is_some_and(|uses| uses.len() == 1 && uses[0] == at);
+        once && self.home(value) == Home::Memory
+            && match self.definitions.get(&value) {
+                Some(Op::Load(_, mask)) => self.assembler.encoder.is_whole(*mask),
+                Some(Op::Broadcast(_)) => self.assembler.encoder.folds_broadcasts(),
+                Some(_) | None => false,
+            }
+    }
+
+    /// A register or a memory operand for a value.
+    fn operand(&mut self, value: Value, at: usize, keep: &[Reg]) -> Result<Operand, Unfit> {
+        if self.foldable(value, at) {
+            match self.definitions.get(&value) {
+                Some(Op::Load(place, _)) => return Ok(Operand::Memory(*place, false)),
+                Some(Op::Broadcast(place)) => return Ok(Operand::Memory(*place, true)),
+                Some(_) | None => {}
+            }
+        }
+        Ok(Operand::Register(self.register_beside(value, at, keep)?))
+    }
+
+    /// The register of a value, loaded if need be, without evicting `others`.
+    fn register(&mut self, value: Value, at: usize, others: &[Value]) -> Result<Reg, Unfit> {
+        let keep: Vec<Reg> = others
+            .iter()
+            .filter_map(|other| match self.home(*other) {
+                Home::Pool(register) | Home::Cell(register) => Some(register),
+                Home::Memory => None,
+            })
+            .collect();
+        self.register_beside(value, at, &keep)
+    }
+
+    fn register_beside(&mut self, value: Value, at: usize, keep: &[Reg]) -> Result<Reg, Unfit> {
+        match self.home(value) {
+            Home::Pool(register) | Home::Cell(register) => return Ok(register),
+            Home::Memory => {}
+        }
+        let to = self.allocate(value, at, keep)?;
+        if let Some(slot) = self.assembler.frame.get(&value) {
+            self.assembler.encoder.reload(to, *slot);
+            return Ok(to);
+        }
+        match self.definitions.get(&value) {
+            Some(Op::Load(place, mask)) => self.assembler.encoder.load(to, *place, *mask),
+            Some(Op::Broadcast(place)) => self.assembler.encoder.broadcast(to, *place),
+            Some(Op::Const(bits)) => self.assembler.encoder.constant(to, *bits),
+            Some(Op::Read(_) | Op::Unary(..) | Op::Binary(..) | Op::Fma(..) | Op::Select(_))
+            | None => return unfit("a value crosses a loop"),
+        }
+        Ok(to)
+    }
+
+    /// A free register for a value, made free if need be.
+    fn allocate(&mut self, value: Value, at: usize, keep: &[Reg]) -> Result<Reg, Unfit> {
+        let register = self.take(at, keep)?;
+        self.homes.insert(value, Home::Pool(register));
+        Ok(register)
+    }
+
+    /// A free register.
+    fn take(&mut self, at: usize, keep: &[Reg]) -> Result<Reg, Unfit> {
+        match self.free.pop() {
+            Some(register) => Ok(register),
+            None => self.evict(at, keep),
+        }
+    }
+
+    /// Frees the register of the value that is used again last.
+    fn evict(&mut self, at: usize, keep: &[Reg]) -> Result<Reg, Unfit> {
+        let candidates = self.homes.iter().filter_map(|(value, home)| match home {
+            Home::Pool(register) if !keep.contains(register) => {
+                Some((self.next_use(*value, at).unwrap_or(usize::MAX), *value, *register))
+            }
+            Home::Pool(_) | Home::Cell(_) | Home::Memory => None,
+        });
+        let Some((_, value, register)) = candidates.max() else {
+            return unfit("an operation has more operands than registers");
+        };
+        let again = match self.definitions.get(&value) {
+            Some(Op::Load(..) | Op::Broadcast(_) | Op::Const(_)) => true,
+            Some(_) | None => self.assembler.frame.contains_key(&value),
+        };
+        if !again {
+            let slot = self.assembler.frame.len();
+            self.assembler.frame.insert(value, slot);
+            self.assembler.encoder.spill(slot, register);
+        }
+        self.homes.insert(value, Home::Memory);
+        Ok(register)
+    }
+
+    /// Frees the registers of values that are not used after this step.
+    fn release(&mut self, at: usize) {
+        let dead: Vec<Value> = self
+            .homes
+            .iter()
+            .filter(|(value, _)| self.next_use(**value, at + 1).is_none())
+            .map(|(value, _)| *value)
+            .collect();
+        for value in dead {
+            if let Some(Home::Pool(register)) = self.homes.remove(&value) {
+                self.free.push(register);
+            }
+        }
+    }
+}
+
+/// The values a step uses.
+fn operands(step: &Step) -> Vec<Value> {
+    match step {
+        Step::Define(_, op) => match op {
+            Op::Load(..) | Op::Broadcast(_) | Op::Const(_) | Op::Read(_) => vec![],
+            Op::Unary(_, x) => vec![*x],
+            Op::Binary(_, a, b) => vec![*a, *b],
+            Op::Fma(a, b, c) => vec![*a, *b, *c],
+            Op::Select(values) => values.to_vec(),
+        },
+        Step::Write(_, value) | Step::Store(_, _, value) => vec![*value],
+        Step::Accumulate(_, a, b) => vec![*a, *b],
+    }
+}

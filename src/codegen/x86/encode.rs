@@ -1,0 +1,542 @@
+//! The instruction set: each operation of a micro-kernel as instructions of either vector width.
+//!
+//! General registers: `rdi` holds the arguments, `rax` and `rcx` are scratch, the others are the
+//! streams' pointers and the loops' counters. `k1` is the result of comparisons, `k2` the mask of the
+//! current access. Constants come through `rax`, so the code needs no data.
+
+use convgen_ir::nest::{BinaryOp, UnaryOp};
+use iced_x86::{
+    BlockEncoder, BlockEncoderOptions, Code, IcedError, Instruction, InstructionBlock,
+    MemoryOperand, Register,
+};
+
+use super::translate::{Mask, Place, Stream};
+use super::{Unfit, Vectors, unfit};
+
+/// A vector register by number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Reg(pub(super) u8);
+
+/// The last operand of an operation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Operand {
+    Register(Reg),
+    /// Memory; one element in every lane if the flag is set.
+    Memory(Place, bool),
+}
+
+impl Operand {
+    pub(super) fn register(self) -> Option<Reg> {
+        match self {
+            Operand::Register(register) => Some(register),
+            Operand::Memory(..) => None,
+        }
+    }
+}
+
+/// Pointers and counters, the ones a callee need not save first.
+const GENERAL: [Register; 12] = [
+    Register::RDX,
+    Register::RSI,
+    Register::R8,
+    Register::R9,
+    Register::R10,
+    Register::R11,
+    Register::RBX,
+    Register::RBP,
+    Register::R12,
+    Register::R13,
+    Register::R14,
+    Register::R15,
+];
+
+/// The first of [`GENERAL`] that a callee saves.
+const FIRST_SAVED: usize = 6;
+
+const COMPARE_LESS: u32 = 0x11;
+const COMPARE_LESS_OR_EQUAL: u32 = 0x12;
+const COMPARE_ORDERED: u32 = 0x07;
+const ROUND_TO_EVEN: u32 = 0x08;
+/// Two to the power of 31: the first float beyond 32-bit integers.
+const TWO_31: u32 = 0x4f00_0000;
+
+/// Writes one function.
+pub(super) struct Encoder {
+    vectors: Vectors,
+    streams: usize,
+    used: usize,
+    body: Vec<Instruction>,
+    prologue: Vec<Instruction>,
+    /// The first thing that could not be encoded.
+    failed: Option<IcedError>,
+    next_label: u64,
+}
+
+/// A loop's first instruction.
+pub(super) struct Top(u64);
+
+impl Encoder {
+    pub(super) fn new(vectors: Vectors, streams: usize) -> Encoder {
+        Encoder {
+            vectors,
+            streams,
+            used: 0,
+            body: vec![],
+            prologue: vec![],
+            failed: None,
+            next_label: 1,
+        }
+    }
+
+    fn wide(&self) -> bool {
+        match self.vectors {
+            Vectors::Avx2 => false,
+            Vectors::Avx512 => true,
+        }
+    }
+
+    fn push(&mut self, instruction: Result<Instruction, IcedError>) {
+        match instruction {
+            Ok(instruction) => self.body.push(instruction),
+            Err(error) => {
+                self.failed.get_or_insert(error);
+            }
+        }
+    }
+
+    fn vector(&self, reg: Reg) -> Register {
+        let first = if self.wide() { Register::ZMM0 } else { Register::YMM0 };
+        first + u32::from(reg.0)
+    }
+
+    fn memory(&self, place: Place, broadcast: bool) -> MemoryOperand {
+        MemoryOperand::new(
+            GENERAL[place.stream],
+            Register::None,
+            1,
+            i64::from(place.displacement),
+            1,
+            broadcast,
+            Register::None,
+        )
+    }
+
+    /// Saves registers and loads the streams' pointers.
+    pub(super) fn enter(&mut self, streams: &[usize], depth: usize) -> Result<(), Unfit> {
+        self.used = streams.len() + depth;
+        if self.used > GENERAL.len() {
+            return unfit("more pointers and counters than registers");
+        }
+        for (stream, argument) in streams.iter().enumerate() {
+            let from = MemoryOperand::with_base_displ(Register::RDI, 8 * *argument as i64);
+            self.push(Instruction::with2(Code::Mov_r64_rm64, GENERAL[stream], from));
+        }
+        self.prologue = std::mem::take(&mut self.body);
+        Ok(())
+    }
+
+    /// The whole function: saves, prologue, body, restores.
+    pub(super) fn leave(mut self, slots: usize) -> Result<Vec<u8>, Unfit> {
+        let (body, prologue) = (std::mem::take(&mut self.body), std::mem::take(&mut self.prologue));
+        let saved: Vec<Register> = GENERAL[..self.used].iter().skip(FIRST_SAVED).copied().collect();
+        let frame = (slots * 4 * self.vectors.lanes() as usize) as i32;
+        for register in &saved {
+            self.push(Instruction::with1(Code::Push_r64, *register));
+        }
+        if frame > 0 {
+            self.push(Instruction::with2(Code::Sub_rm64_imm32, Register::RSP, frame));
+        }
+        self.body.extend(prologue);
+        self.body.extend(body);
+        self.body.push(Instruction::with(Code::VEX_Vzeroupper));
+        if frame > 0 {
+            self.push(Instruction::with2(Code::Add_rm64_imm32, Register::RSP, frame));
+        }
+        for register in saved.iter().rev() {
+            self.push(Instruction::with1(Code::Pop_r64, *register));
+        }
+        self.body.push(Instruction::with(Code::Retnq));
+        if self.failed.is_some() {
+            return unfit("an instruction has no encoding");
+        }
+        let block = InstructionBlock::new(&self.body, 0);
+        match BlockEncoder::encode(64, block, BlockEncoderOptions::NONE) {
+            Ok(encoded) => Ok(encoded.code_buffer),
+            Err(_) => unfit("an instruction has no encoding"),
+        }
+    }
+
+    fn counter(&self, depth: usize) -> Register {
+        GENERAL[self.streams + depth]
+    }
+
+    pub(super) fn begin_loop(&mut self, depth: usize, trips: i64) -> Top {
+        let counter = self.counter(depth);
+        self.push(Instruction::with2(Code::Mov_r64_imm64, counter, trips));
+        let label = self.next_label;
+        self.next_label += 1;
+        let mut top = Instruction::with(Code::Nopd);
+        top.set_ip(label << 32);
+        self.body.push(top);
+        Top(label << 32)
+    }
+
+    pub(super) fn end_loop(
+        &mut self,
+        depth: usize,
+        top: Top,
+        trips: i64,
+        strides: &[(Stream, i64)],
+    ) {
+        for (stream, bytes) in strides {
+            self.advance(GENERAL[*stream], *bytes);
+        }
+        let counter = self.counter(depth);
+        self.push(Instruction::with1(Code::Dec_rm64, counter));
+        self.push(Instruction::with_branch(Code::Jne_rel32_64, top.0));
+        for (stream, bytes) in strides {
+            self.advance(GENERAL[*stream], -bytes * trips);
+        }
+    }
+
+    fn advance(&mut self, pointer: Register, bytes: i64) {
+        match i32::try_from(bytes) {
+            Ok(bytes) => {
+                self.push(Instruction::with2(Code::Add_rm64_imm32, pointer, bytes));
+            }
+            Err(_) => {
+                self.push(Instruction::with2(Code::Mov_r64_imm64, Register::RAX, bytes));
+                self.push(Instruction::with2(Code::Add_r64_rm64, pointer, Register::RAX));
+            }
+        }
+    }
+
+    pub(super) fn is_whole(&self, mask: Mask) -> bool {
+        mask.limit.is_none() && mask.lanes == self.vectors.lanes()
+    }
+
+    /// Whether an operation can broadcast its memory operand.
+    pub(super) fn folds_broadcasts(&self) -> bool {
+        self.wide()
+    }
+
+    pub(super) fn copy(&mut self, to: Reg, from: Reg) {
+        if to != from {
+            let code = if self.wide() {
+                Code::EVEX_Vmovaps_zmm_k1z_zmmm512
+            } else {
+                Code::VEX_Vmovaps_ymm_ymmm256
+            };
+            self.push(Instruction::with2(code, self.vector(to), self.vector(from)));
+        }
+    }
+
+    pub(super) fn zero(&mut self, to: Reg) {
+        self.exclusive_or(to, to, to);
+    }
+
+    fn exclusive_or(&mut self, to: Reg, a: Reg, b: Reg) {
+        let code = if self.wide() {
+            Code::EVEX_Vpxord_zmm_k1z_zmm_zmmm512b32
+        } else {
+            Code::VEX_Vpxor_ymm_ymm_ymmm256
+        };
+        self.three(code, to, a, b);
+    }
+
+    fn and(&mut self, to: Reg, a: Reg, b: Reg) {
+        let code = if self.wide() {
+            Code::EVEX_Vpandd_zmm_k1z_zmm_zmmm512b32
+        } else {
+            Code::VEX_Vpand_ymm_ymm_ymmm256
+        };
+        self.three(code, to, a, b);
+    }
+
+    fn three(&mut self, code: Code, to: Reg, a: Reg, b: Reg) {
+        let [to, a, b] = [to, a, b].map(|reg| self.vector(reg));
+        self.push(Instruction::with3(code, to, a, b));
+    }
+
+    fn three_operand(&mut self, code: Code, to: Reg, a: Reg, b: Operand) {
+        match b {
+            Operand::Register(b) => self.three(code, to, a, b),
+            Operand::Memory(place, broadcast) => {
+                let memory = self.memory(place, broadcast);
+                self.push(Instruction::with3(code, self.vector(to), self.vector(a), memory));
+            }
+        }
+    }
+
+    /// `to = a * b + to`
+    pub(super) fn multiply_add(&mut self, to: Reg, a: Reg, b: Operand) {
+        let code = if self.wide() {
+            Code::EVEX_Vfmadd231ps_zmm_k1z_zmm_zmmm512b32_er
+        } else {
+            Code::VEX_Vfmadd231ps_ymm_ymm_ymmm256
+        };
+        self.three_operand(code, to, a, b);
+    }
+
+    pub(super) fn binary(&mut self, op: BinaryOp, to: Reg, a: Reg, b: Operand) {
+        let (narrow, wide) = match op {
+            BinaryOp::Add => {
+                (Code::VEX_Vaddps_ymm_ymm_ymmm256, Code::EVEX_Vaddps_zmm_k1z_zmm_zmmm512b32_er)
+            }
+            BinaryOp::Sub => {
+                (Code::VEX_Vsubps_ymm_ymm_ymmm256, Code::EVEX_Vsubps_zmm_k1z_zmm_zmmm512b32_er)
+            }
+            BinaryOp::Mul => {
+                (Code::VEX_Vmulps_ymm_ymm_ymmm256, Code::EVEX_Vmulps_zmm_k1z_zmm_zmmm512b32_er)
+            }
+            BinaryOp::Div => {
+                (Code::VEX_Vdivps_ymm_ymm_ymmm256, Code::EVEX_Vdivps_zmm_k1z_zmm_zmmm512b32_er)
+            }
+            // These two return the second operand unless the comparison holds: the language's own
+            // definition, NaNs and zeros included.
+            BinaryOp::Max => {
+                (Code::VEX_Vmaxps_ymm_ymm_ymmm256, Code::EVEX_Vmaxps_zmm_k1z_zmm_zmmm512b32_sae)
+            }
+            BinaryOp::Min => {
+                (Code::VEX_Vminps_ymm_ymm_ymmm256, Code::EVEX_Vminps_zmm_k1z_zmm_zmmm512b32_sae)
+            }
+        };
+        self.three_operand(if self.wide() { wide } else { narrow }, to, a, b);
+    }
+
+    /// A unary operation; `scratch` is another register that may be overwritten.
+    pub(super) fn unary(&mut self, op: UnaryOp, to: Reg, x: Reg, scratch: Reg) {
+        match op {
+            UnaryOp::Neg => {
+                self.constant(scratch, 0x8000_0000);
+                self.exclusive_or(to, x, scratch);
+            }
+            UnaryOp::Abs => {
+                self.constant(scratch, 0x7fff_ffff);
+                self.and(to, x, scratch);
+            }
+            UnaryOp::Round => {
+                let (to, x) = (self.vector(to), self.vector(x));
+                let code = if self.wide() {
+                    Code::EVEX_Vrndscaleps_zmm_k1z_zmmm512b32_imm8_sae
+                } else {
+                    Code::VEX_Vroundps_ymm_ymmm256_imm8
+                };
+                self.push(Instruction::with3(code, to, x, ROUND_TO_EVEN));
+            }
+            UnaryOp::Pow2 => self.power_of_two(to, x, scratch),
+        }
+    }
+
+    /// The conversion gives `i32::MIN` for whatever does not fit; the language wants saturation and
+    /// zero for NaNs.
+    fn power_of_two(&mut self, to: Reg, x: Reg, scratch: Reg) {
+        let (vt, vx) = (self.vector(to), self.vector(x));
+        self.constant(scratch, TWO_31);
+        if self.wide() {
+            let code = Code::EVEX_Vcvttps2dq_zmm_k1z_zmmm512b32_sae;
+            self.push(Instruction::with2(code, vt, vx));
+            self.compare(COMPARE_LESS_OR_EQUAL, scratch, scratch, x);
+            self.general_constant(0x7fff_ffff);
+            let code = Code::EVEX_Vpbroadcastd_zmm_k1z_r32;
+            self.push_masked(Instruction::with2(code, vt, Register::EAX), Register::K1, false);
+            self.compare(COMPARE_ORDERED, scratch, x, x);
+            let code = Code::EVEX_Vmovdqa32_zmm_k1z_zmmm512;
+            self.push_masked(Instruction::with2(code, vt, vt), Register::K1, true);
+        } else {
+            self.push(Instruction::with2(Code::VEX_Vcvttps2dq_ymm_ymmm256, vt, vx));
+            self.compare(COMPARE_LESS_OR_EQUAL, scratch, scratch, x);
+            self.exclusive_or(to, to, scratch);
+            self.compare(COMPARE_ORDERED, scratch, x, x);
+            self.and(to, to, scratch);
+        }
+        self.constant(scratch, 127);
+        let (add, shift) = if self.wide() {
+            (Code::EVEX_Vpaddd_zmm_k1z_zmm_zmmm512b32, Code::EVEX_Vpslld_zmm_k1z_zmmm512b32_imm8)
+        } else {
+            (Code::VEX_Vpaddd_ymm_ymm_ymmm256, Code::VEX_Vpslld_ymm_ymm_imm8)
+        };
+        self.three(add, to, to, scratch);
+        self.push(Instruction::with3(shift, vt, vt, 23));
+    }
+
+    /// `a ? b` by lanes: into `k1`, or into a vector register where there are no masks.
+    fn compare(&mut self, predicate: u32, to: Reg, a: Reg, b: Reg) {
+        let [a, b] = [a, b].map(|reg| self.vector(reg));
+        let (code, to) = if self.wide() {
+            (Code::EVEX_Vcmpps_kr_k1_zmm_zmmm512b32_imm8_sae, Register::K1)
+        } else {
+            (Code::VEX_Vcmpps_ymm_ymm_ymmm256_imm8, self.vector(to))
+        };
+        self.push(Instruction::with4(code, to, a, b, predicate));
+    }
+
+    /// Starts `a < b ? then : otherwise`: the outcome is in `mask`, or in `k1`.
+    pub(super) fn compare_less(&mut self, mask: Reg, a: Reg, b: Reg) {
+        self.compare(COMPARE_LESS, mask, a, b);
+    }
+
+    /// Ends a selection.
+    pub(super) fn blend(&mut self, to: Reg, mask: Reg, then: Reg, otherwise: Reg) {
+        let [vt, vm, vx, vy] = [to, mask, then, otherwise].map(|reg| self.vector(reg));
+        if self.wide() {
+            let code = Code::EVEX_Vblendmps_zmm_k1z_zmm_zmmm512b32;
+            self.push_masked(Instruction::with3(code, vt, vy, vx), Register::K1, false);
+        } else {
+            let code = Code::VEX_Vblendvps_ymm_ymm_ymmm256_ymm;
+            self.push(Instruction::with4(code, vt, vy, vx, vm));
+        }
+    }
+
+    fn push_masked(
+        &mut self,
+        instruction: Result<Instruction, IcedError>,
+        mask: Register,
+        zeroing: bool,
+    ) {
+        self.push(instruction.map(|mut instruction| {
+            instruction.set_op_mask(mask);
+            instruction.set_zeroing_masking(zeroing);
+            instruction
+        }));
+    }
+
+    fn general_constant(&mut self, bits: u32) {
+        self.push(Instruction::with2(Code::Mov_r32_imm32, Register::EAX, bits));
+    }
+
+    /// A constant in every lane.
+    pub(super) fn constant(&mut self, to: Reg, bits: u32) {
+        if bits == 0 {
+            return self.zero(to);
+        }
+        self.general_constant(bits);
+        if self.wide() {
+            let code = Code::EVEX_Vpbroadcastd_zmm_k1z_r32;
+            self.push(Instruction::with2(code, self.vector(to), Register::EAX));
+        } else {
+            let low = Register::XMM0 + u32::from(to.0);
+            self.push(Instruction::with2(Code::VEX_Vmovd_xmm_rm32, low, Register::EAX));
+            self.push(Instruction::with2(Code::VEX_Vbroadcastss_ymm_xmm, self.vector(to), low));
+        }
+    }
+
+    pub(super) fn broadcast(&mut self, to: Reg, place: Place) {
+        let code = if self.wide() {
+            Code::EVEX_Vbroadcastss_zmm_k1z_xmmm32
+        } else {
+            Code::VEX_Vbroadcastss_ymm_m32
+        };
+        let memory = self.memory(place, false);
+        self.push(Instruction::with2(code, self.vector(to), memory));
+    }
+
+    pub(super) fn load(&mut self, to: Reg, place: Place, mask: Mask) {
+        let memory = self.memory(place, false);
+        let vt = self.vector(to);
+        match (self.is_whole(mask), self.wide()) {
+            (true, true) => {
+                self.push(Instruction::with2(Code::EVEX_Vmovups_zmm_k1z_zmmm512, vt, memory));
+            }
+            (true, false) => {
+                self.push(Instruction::with2(Code::VEX_Vmovups_ymm_ymmm256, vt, memory));
+            }
+            (false, true) => {
+                self.lane_mask(mask, to);
+                let code = Code::EVEX_Vmovups_zmm_k1z_zmmm512;
+                self.push_masked(Instruction::with2(code, vt, memory), Register::K2, true);
+            }
+            (false, false) => {
+                self.lane_mask(mask, to);
+                let code = Code::VEX_Vmaskmovps_ymm_ymm_m256;
+                self.push(Instruction::with3(code, vt, vt, memory));
+            }
+        }
+    }
+
+    /// A store; `scratch` is another register that may be overwritten if the mask is not whole.
+    pub(super) fn store(&mut self, place: Place, mask: Mask, from: Reg, scratch: Option<Reg>) {
+        let memory = self.memory(place, false);
+        let vf = self.vector(from);
+        match (self.is_whole(mask), self.wide(), scratch) {
+            (true, true, _) => {
+                self.push(Instruction::with2(Code::EVEX_Vmovups_zmmm512_k1z_zmm, memory, vf));
+            }
+            (true, false, _) => {
+                self.push(Instruction::with2(Code::VEX_Vmovups_ymmm256_ymm, memory, vf));
+            }
+            (false, true, _) => {
+                self.lane_mask(mask, from);
+                let code = Code::EVEX_Vmovups_zmmm512_k1z_zmm;
+                self.push_masked(Instruction::with2(code, memory, vf), Register::K2, false);
+            }
+            (false, false, scratch) => {
+                let scratch = scratch.unwrap_or(from);
+                self.lane_mask(mask, scratch);
+                let code = Code::VEX_Vmaskmovps_m256_ymm_ymm;
+                self.push(Instruction::with3(code, memory, self.vector(scratch), vf));
+            }
+        }
+    }
+
+    /// The mask into `k2`, or as a vector into `to` where there are no mask registers.
+    fn lane_mask(&mut self, mask: Mask, to: Reg) {
+        self.lane_count(mask);
+        if self.wide() {
+            self.push(Instruction::with2(Code::Mov_r32_imm32, Register::EAX, u32::MAX));
+            let code = Code::VEX_Bzhi_r32_rm32_r32;
+            self.push(Instruction::with3(code, Register::EAX, Register::EAX, Register::ECX));
+            self.push(Instruction::with2(Code::VEX_Kmovw_kr_r32, Register::K2, Register::EAX));
+        } else {
+            // A byte of ones a lane, sign-extended.
+            self.push(Instruction::with2(Code::Shl_rm32_imm8, Register::ECX, 3));
+            self.push(Instruction::with2(Code::Mov_r64_imm64, Register::RAX, -1i64));
+            let code = Code::VEX_Bzhi_r64_rm64_r64;
+            self.push(Instruction::with3(code, Register::RAX, Register::RAX, Register::RCX));
+            let low = Register::XMM0 + u32::from(to.0);
+            self.push(Instruction::with2(Code::VEX_Vmovq_xmm_rm64, low, Register::RAX));
+            let code = Code::VEX_Vpmovsxbd_ymm_xmmm64;
+            self.push(Instruction::with2(code, self.vector(to), low));
+        }
+    }
+
+    /// The number of lanes of a mask into `ecx`.
+    fn lane_count(&mut self, mask: Mask) {
+        let lanes = mask.lanes as u32;
+        let Some((argument, start)) = mask.limit else {
+            return self.push(Instruction::with2(Code::Mov_r32_imm32, Register::ECX, lanes));
+        };
+        let left = MemoryOperand::with_base_displ(Register::RDI, 8 * argument as i64);
+        self.push(Instruction::with2(Code::Mov_r32_rm32, Register::ECX, left));
+        self.push(Instruction::with2(Code::Sub_rm32_imm32, Register::ECX, start as i32));
+        self.push(Instruction::with2(Code::Mov_r32_imm32, Register::EAX, lanes));
+        self.push(Instruction::with2(Code::Cmp_r32_rm32, Register::ECX, Register::EAX));
+        self.push(Instruction::with2(Code::Cmovg_r32_rm32, Register::ECX, Register::EAX));
+        self.push(Instruction::with2(Code::Xor_r32_rm32, Register::EAX, Register::EAX));
+        self.push(Instruction::with2(Code::Test_rm32_r32, Register::ECX, Register::ECX));
+        self.push(Instruction::with2(Code::Cmovs_r32_rm32, Register::ECX, Register::EAX));
+    }
+
+    fn slot(&self, slot: usize) -> MemoryOperand {
+        let bytes = 4 * self.vectors.lanes();
+        MemoryOperand::with_base_displ(Register::RSP, slot as i64 * bytes)
+    }
+
+    pub(super) fn spill(&mut self, slot: usize, from: Reg) {
+        let code = if self.wide() {
+            Code::EVEX_Vmovups_zmmm512_k1z_zmm
+        } else {
+            Code::VEX_Vmovups_ymmm256_ymm
+        };
+        self.push(Instruction::with2(code, self.slot(slot), self.vector(from)));
+    }
+
+    pub(super) fn reload(&mut self, to: Reg, slot: usize) {
+        let code = if self.wide() {
+            Code::EVEX_Vmovups_zmm_k1z_zmmm512
+        } else {
+            Code::VEX_Vmovups_ymm_ymmm256
+        };
+        self.push(Instruction::with2(code, self.vector(to), self.slot(slot)));
+    }
+}

@@ -1,0 +1,507 @@
+//! A scope as loops around straight lines of vector operations.
+//!
+//! Vector loops become groups of lanes, the last one masked; unrolled loops are written out. Within a
+//! straight line equal loads and constants are one value: a broadcast or a vector of weights is
+//! loaded once a step, however many multiply-adds use it.
+
+use std::collections::HashMap;
+
+use convgen_ir::bounds::Context;
+use convgen_ir::nest::{
+    Access, Affine, AxisId, BinaryOp, BufferId, Dim, Expr, Guard, LocalId, Loop, Mode, Nest, Role,
+    Scalar, Stmt, UnaryOp, visit_stores,
+};
+
+use super::{Argument, Outside, Unfit, Vectors, unfit};
+
+/// A vector value of one straight line.
+pub(super) type Value = usize;
+
+/// A pinned register: one group of lanes of a register tile.
+pub(super) type Cell = usize;
+
+/// A moving pointer.
+pub(super) type Stream = usize;
+
+/// Which lanes a load or store touches: the first `lanes`, and below the runtime limit if there is
+/// one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Mask {
+    pub(super) lanes: i64,
+    /// The argument that holds the number of elements left, and the first lane's number.
+    pub(super) limit: Option<(usize, i64)>,
+}
+
+/// Where a load or store goes: bytes from a stream's pointer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Place {
+    pub(super) stream: Stream,
+    pub(super) displacement: i32,
+}
+
+/// What defines a value.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Op {
+    /// Lanes from memory, zero where masked out.
+    Load(Place, Mask),
+    /// One element in every lane.
+    Broadcast(Place),
+    /// A constant, by its bits, in every lane.
+    Const(u32),
+    /// What a cell holds.
+    Read(Cell),
+    Unary(UnaryOp, Value),
+    Binary(BinaryOp, Value, Value),
+    Fma(Value, Value, Value),
+    Select([Value; 4]),
+}
+
+/// One step of a straight line.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Step {
+    Define(Value, Op),
+    /// Cell becomes value.
+    Write(Cell, Value),
+    /// Cell becomes the product of two values plus the cell.
+    Accumulate(Cell, Value, Value),
+    Store(Place, Mask, Value),
+}
+
+/// A piece of the program.
+pub(super) enum Item {
+    Line(Vec<Step>),
+    Loop {
+        trips: i64,
+        /// Bytes by which each stream advances an iteration.
+        strides: Vec<(Stream, i64)>,
+        body: Vec<Item>,
+    },
+}
+
+/// A translated scope.
+pub(super) struct Program {
+    pub(super) items: Vec<Item>,
+    pub(super) cells: usize,
+    pub(super) streams: Vec<usize>,
+    pub(super) arguments: Vec<Argument>,
+}
+
+/// Steps of one micro-kernel at most: keeps the code within the instruction cache.
+const MAX_STEPS: usize = 4096;
+
+pub(super) fn translate(
+    nest: &Nest,
+    scope: &[Stmt],
+    outside: &Outside,
+    vectors: Vectors,
+) -> Result<Program, Unfit> {
+    let mut translator = Translator {
+        nest,
+        width: vectors.lanes(),
+        variables: outside.variables.to_vec(),
+        outer: outside.variables.len(),
+        known: outside.known.clone(),
+        tiles: HashMap::new(),
+        cells: 0,
+        streams: vec![],
+        arguments: vec![],
+        finished: vec![],
+        line: Line::default(),
+        values: 0,
+        steps: 0,
+        locals: HashMap::new(),
+    };
+    if writes_scratch(nest, scope) {
+        return unfit("the scope writes scratch");
+    }
+    translator.block(scope, None)?;
+    translator.end_line();
+    Ok(Program {
+        items: translator.finished,
+        cells: translator.cells,
+        streams: translator.streams.iter().map(|stream| stream.argument).collect(),
+        arguments: translator.arguments,
+    })
+}
+
+fn writes_scratch(nest: &Nest, scope: &[Stmt]) -> bool {
+    let mut found = false;
+    visit_stores(scope, &mut |dst| found |= nest.buffer(dst.buffer).role == Role::Scratch);
+    found
+}
+
+/// A buffer read or written at a fixed combination of loop variables.
+struct StreamInfo {
+    buffer: BufferId,
+    outer: Vec<(AxisId, i64)>,
+    inner: Vec<(AxisId, i64)>,
+    argument: usize,
+}
+
+/// The lanes that statements are translated for.
+#[derive(Clone, Copy)]
+struct Lanes {
+    axis: AxisId,
+    start: i64,
+    mask: Mask,
+}
+
+/// A straight line under construction.
+#[derive(Default)]
+struct Line {
+    steps: Vec<Step>,
+    loads: HashMap<(Place, Option<Mask>), Value>,
+    constants: HashMap<u32, Value>,
+    cells: HashMap<Cell, Value>,
+}
+
+struct Translator<'n> {
+    nest: &'n Nest,
+    width: i64,
+    /// Loop variables, outermost first; a number if written out.
+    variables: Vec<(AxisId, Option<i64>)>,
+    /// How many of them are outside of the scope.
+    outer: usize,
+    known: Context,
+    /// The first cell of each tile and the groups of one row.
+    tiles: HashMap<BufferId, (Cell, i64)>,
+    cells: usize,
+    streams: Vec<StreamInfo>,
+    arguments: Vec<Argument>,
+    finished: Vec<Item>,
+    line: Line,
+    values: usize,
+    steps: usize,
+    locals: HashMap<LocalId, Value>,
+}
+
+impl Translator<'_> {
+    fn block(&mut self, block: &[Stmt], lanes: Option<Lanes>) -> Result<(), Unfit> {
+        for stmt in block {
+            match stmt {
+                Stmt::Loop(l) => self.loop_(l)?,
+                Stmt::If(guards, body) => self.guarded(guards, body, lanes)?,
+                Stmt::Declare(id) => self.declare(*id)?,
+                Stmt::Let(id, value) => {
+                    let value = self.expr(value, lanes)?;
+                    self.locals.insert(*id, value);
+                }
+                Stmt::Store(dst, value) => self.store(dst, value, lanes)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn declare(&mut self, id: BufferId) -> Result<(), Unfit> {
+        let buffer = self.nest.buffer(id);
+        if buffer.role != Role::Reg {
+            return unfit("scratch is declared inside the scope");
+        }
+        let Some(row) = buffer.shape.last().and_then(|dim| dim.fixed()) else {
+            return unfit("the sum is a single element");
+        };
+        let groups = row.div_euclid(self.width) + i64::from(row % self.width != 0);
+        self.tiles.insert(id, (self.cells, groups));
+        self.cells += (buffer.len(0) / row * groups) as usize;
+        Ok(())
+    }
+
+    fn loop_(&mut self, l: &Loop) -> Result<(), Unfit> {
+        let (Some(hi), true) = (l.hi.fixed(), l.guards.is_empty()) else {
+            return unfit("a loop has no fixed length");
+        };
+        let outside = self.known.clone();
+        self.known.enter(l);
+        match l.mode {
+            Mode::Parallel => return unfit("a task loop is inside the scope"),
+            Mode::Serial if hi - l.lo > 1 => self.runtime_loop(l, hi)?,
+            Mode::Serial | Mode::Unroll => {
+                for value in l.lo..hi {
+                    self.variables.push((l.axis, Some(value)));
+                    self.block(&l.body, None)?;
+                    self.variables.pop();
+                }
+            }
+            Mode::Vector => {
+                for start in (l.lo..hi).step_by(self.width as usize) {
+                    let mask = Mask { lanes: self.width.min(hi - start), limit: None };
+                    self.block(&l.body, Some(Lanes { axis: l.axis, start, mask }))?;
+                }
+            }
+        }
+        self.known = outside;
+        Ok(())
+    }
+
+    /// A loop that stays a loop. Its variable counts from zero; its first value is a displacement.
+    fn runtime_loop(&mut self, l: &Loop, hi: i64) -> Result<(), Unfit> {
+        self.end_line();
+        let before = std::mem::take(&mut self.finished);
+        self.variables.push((l.axis, None));
+        self.block(&l.body, None)?;
+        self.variables.pop();
+        self.end_line();
+        let body = std::mem::replace(&mut self.finished, before);
+        let strides = self
+            .streams
+            .iter()
+            .enumerate()
+            .filter_map(|(stream, info)| {
+                let (_, coefficient) = info.inner.iter().find(|(axis, _)| *axis == l.axis)?;
+                let bytes = self.nest.buffer(info.buffer).elem.bytes() as i64;
+                Some((stream, coefficient * bytes))
+            })
+            .collect();
+        self.finished.push(Item::Loop { trips: hi - l.lo, strides, body });
+        Ok(())
+    }
+
+    fn end_line(&mut self) {
+        let line = std::mem::take(&mut self.line);
+        if !line.steps.is_empty() {
+            self.finished.push(Item::Line(line.steps));
+        }
+    }
+
+    fn push(&mut self, step: Step) -> Result<(), Unfit> {
+        self.steps += 1;
+        self.line.steps.push(step);
+        if self.steps > MAX_STEPS { unfit("the scope is too long") } else { Ok(()) }
+    }
+
+    fn define(&mut self, op: Op) -> Result<Value, Unfit> {
+        let value = self.values;
+        self.values += 1;
+        self.push(Step::Define(value, op))?;
+        Ok(value)
+    }
+
+    /// An `if` inside a vector: stores are masked.
+    fn guarded(
+        &mut self,
+        guards: &[Guard],
+        body: &[Stmt],
+        lanes: Option<Lanes>,
+    ) -> Result<(), Unfit> {
+        let Some(lanes) = lanes else { return unfit("an `if` stands outside of vectors") };
+        let open: Vec<&Guard> = guards.iter().filter(|g| !self.known.always(g)).collect();
+        let mask = match open[..] {
+            [] => lanes.mask,
+            [guard] => self.limit(guard, lanes)?,
+            [..] => return unfit("an `if` has several conditions"),
+        };
+        self.block(body, Some(Lanes { mask, ..lanes }))
+    }
+
+    /// The mask of the lanes in which `rest + lane < limit` holds.
+    fn limit(&mut self, guard: &Guard, lanes: Lanes) -> Result<Mask, Unfit> {
+        let Guard::Below(sum, limit) = guard else { return unfit("a condition is a lower bound") };
+        if sum.coefficient(lanes.axis) != 1 || lanes.mask.limit.is_some() {
+            return unfit("a condition does not count lanes");
+        }
+        let left = sum.without(lanes.axis).scaled(-1).plus(*limit);
+        let (outer, inner, constant) = self.resolve(&left, None);
+        if !inner.is_empty() {
+            return unfit("a condition depends on a loop of the scope");
+        }
+        let argument = self.argument(Argument::Sum(Affine::from_terms(constant, outer)));
+        Ok(Mask { limit: Some((argument, lanes.start)), ..lanes.mask })
+    }
+
+    fn argument(&mut self, argument: Argument) -> usize {
+        let found = self.arguments.iter().position(|other| *other == argument);
+        found.unwrap_or_else(|| {
+            self.arguments.push(argument);
+            self.arguments.len() - 1
+        })
+    }
+
+    /// A sum as terms of outer variables, terms of loops of the scope, and a number.
+    #[allow(clippy::type_complexity, reason = "three parts of one sum")]
+    fn resolve(
+        &self,
+        sum: &Affine,
+        lanes: Option<Lanes>,
+    ) -> (Vec<(AxisId, i64)>, Vec<(AxisId, i64)>, i64) {
+        let (mut outer, mut inner, mut constant) = (vec![], vec![], sum.constant);
+        for (i, (axis, number)) in self.variables.iter().enumerate() {
+            let coefficient = sum.coefficient(*axis);
+            match number {
+                _ if coefficient == 0 => {}
+                Some(value) => constant += coefficient * value,
+                None if i < self.outer => outer.push((*axis, coefficient)),
+                None => {
+                    inner.push((*axis, coefficient));
+                    if let Some(convgen_ir::bounds::Range::Known(lo, _)) = self.known.range(*axis) {
+                        constant += coefficient * lo;
+                    }
+                }
+            }
+        }
+        if let Some(lanes) = lanes {
+            constant += sum.coefficient(lanes.axis) * lanes.start;
+        }
+        (outer, inner, constant)
+    }
+
+    /// The flat offset of an access in elements.
+    fn offset(&self, access: &Access) -> Affine {
+        let strides = self.nest.buffer(access.buffer).strides();
+        let indices = access.index.iter().zip(strides);
+        indices.fold(Affine::default(), |sum, (index, stride)| &sum + &index.scaled(stride))
+    }
+
+    fn place(&mut self, access: &Access, lanes: Lanes) -> Result<Place, Unfit> {
+        let offset = self.offset(access);
+        let (outer, inner, constant) = self.resolve(&offset, Some(lanes));
+        let bytes = constant * self.nest.buffer(access.buffer).elem.bytes() as i64;
+        let Ok(displacement) = i32::try_from(bytes) else {
+            return unfit("a displacement exceeds 32 bits");
+        };
+        let known = self
+            .streams
+            .iter()
+            .position(|s| s.buffer == access.buffer && s.outer == outer && s.inner == inner);
+        let stream = known.unwrap_or_else(|| {
+            let argument = self.argument(Argument::Pointer(access.buffer, outer.clone()));
+            self.streams.push(StreamInfo { buffer: access.buffer, outer, inner, argument });
+            self.streams.len() - 1
+        });
+        Ok(Place { stream, displacement })
+    }
+
+    fn store(&mut self, dst: &Access, value: &Expr, lanes: Option<Lanes>) -> Result<(), Unfit> {
+        let Some(lanes) = lanes else { return unfit("an element is stored outside of vectors") };
+        if self.nest.buffer(dst.buffer).role == Role::Reg {
+            let cell = self.cell(dst, lanes)?;
+            if let Expr::Fma(a, b, c) = value
+                && matches!(&**c, Expr::Load(access) if access == dst)
+            {
+                let [a, b] = [self.expr(a, Some(lanes))?, self.expr(b, Some(lanes))?];
+                self.line.cells.remove(&cell);
+                return self.push(Step::Accumulate(cell, a, b));
+            }
+            let value = self.expr(value, Some(lanes))?;
+            self.line.cells.remove(&cell);
+            return self.push(Step::Write(cell, value));
+        }
+        let value = self.expr(value, Some(lanes))?;
+        if self.offset(dst).coefficient(lanes.axis) != 1 {
+            return unfit("lanes are stored apart");
+        }
+        let place = self.place(dst, lanes)?;
+        self.push(Step::Store(place, lanes.mask, value))
+    }
+
+    /// The cell of a tile that a group of lanes is.
+    fn cell(&self, access: &Access, lanes: Lanes) -> Result<Cell, Unfit> {
+        let offset = self.offset(access);
+        let row = self.nest.buffer(access.buffer).shape.last().and_then(|dim| dim.fixed());
+        let (outer, inner, element) = self.resolve(&offset, Some(lanes));
+        let (Some(row), true) = (row, outer.is_empty() && inner.is_empty()) else {
+            return unfit("a tile has no fixed address");
+        };
+        let (first, groups) = self.tiles[&access.buffer];
+        let column = element % row;
+        if offset.coefficient(lanes.axis) != 1 || column % self.width != 0 {
+            return unfit("lanes of a tile are not in one register");
+        }
+        Ok(first + (element / row * groups + column / self.width) as usize)
+    }
+
+    fn expr(&mut self, expr: &Expr, lanes: Option<Lanes>) -> Result<Value, Unfit> {
+        match expr {
+            Expr::Const(Scalar::F32(x)) => {
+                let bits = x.to_bits();
+                if let Some(value) = self.line.constants.get(&bits) {
+                    return Ok(*value);
+                }
+                let value = self.define(Op::Const(bits))?;
+                self.line.constants.insert(bits, value);
+                Ok(value)
+            }
+            Expr::Local(id) => match self.locals.get(id) {
+                Some(value) => Ok(*value),
+                None => unfit("a name is bound outside of the scope"),
+            },
+            Expr::Load(access) => self.load(access, lanes, None),
+            Expr::Pad(access) => self.pad(access, lanes),
+            Expr::Unary(op, x) => {
+                let x = self.expr(x, lanes)?;
+                self.define(Op::Unary(*op, x))
+            }
+            Expr::Binary(op, a, b) => {
+                let [a, b] = [self.expr(a, lanes)?, self.expr(b, lanes)?];
+                self.define(Op::Binary(*op, a, b))
+            }
+            Expr::Fma(a, b, c) => {
+                let [a, b, c] = [self.expr(a, lanes)?, self.expr(b, lanes)?, self.expr(c, lanes)?];
+                self.define(Op::Fma(a, b, c))
+            }
+            Expr::Select { a, b, then, otherwise } => {
+                let mut values = [0; 4];
+                for (value, operand) in values.iter_mut().zip([a, b, then, otherwise]) {
+                    *value = self.expr(operand, lanes)?;
+                }
+                self.define(Op::Select(values))
+            }
+        }
+    }
+
+    /// A load; with a mask of its own if it is a padded one.
+    fn load(
+        &mut self,
+        access: &Access,
+        lanes: Option<Lanes>,
+        mask: Option<Mask>,
+    ) -> Result<Value, Unfit> {
+        let Some(lanes) = lanes else { return unfit("an element is loaded outside of vectors") };
+        if self.nest.buffer(access.buffer).role == Role::Reg {
+            let cell = self.cell(access, lanes)?;
+            if let Some(value) = self.line.cells.get(&cell) {
+                return Ok(*value);
+            }
+            let value = self.define(Op::Read(cell))?;
+            self.line.cells.insert(cell, value);
+            return Ok(value);
+        }
+        let mask = match self.offset(access).coefficient(lanes.axis) {
+            0 if mask.is_some() => return unfit("a broadcast is padded"),
+            0 => None,
+            1 => Some(mask.unwrap_or(lanes.mask)),
+            _ => return unfit("lanes are loaded apart"),
+        };
+        let place = self.place(access, lanes)?;
+        if let Some(value) = self.line.loads.get(&(place, mask)) {
+            return Ok(*value);
+        }
+        let value = self.define(match mask {
+            Some(mask) => Op::Load(place, mask),
+            None => Op::Broadcast(place),
+        })?;
+        self.line.loads.insert((place, mask), value);
+        Ok(value)
+    }
+
+    /// A padded load is a masked one if only the end of the lanes can be outside.
+    fn pad(&mut self, access: &Access, lanes: Option<Lanes>) -> Result<Value, Unfit> {
+        let Some(vector) = lanes else { return unfit("an element is loaded outside of vectors") };
+        let mut open = Vec::new();
+        for (index, dim) in access.index.iter().zip(&self.nest.buffer(access.buffer).shape) {
+            if let Dim::Fixed(extent) = dim {
+                let ends = [Guard::AtLeast(index.clone(), 0), Guard::Below(index.clone(), *extent)];
+                open.extend(ends.into_iter().filter(|guard| !self.known.always(guard)));
+            }
+        }
+        match &open[..] {
+            [] => self.load(access, lanes, None),
+            [guard] => {
+                // Inside an `if` on the same lanes the values outside are not stored.
+                let unlimited = Lanes { mask: Mask { limit: None, ..vector.mask }, ..vector };
+                let mask = self.limit(guard, unlimited)?;
+                self.load(access, lanes, Some(mask))
+            }
+            [..] => unfit("a load is padded on several sides"),
+        }
+    }
+}
