@@ -28,6 +28,9 @@ enum LaneAxis {
     None,
 }
 
+/// Lanes worth a vector, full or not.
+const SHORTEST_VECTOR: u64 = 4;
+
 /// Multiply-adds in the body of the innermost loop: enough to hide the loop's own instructions, few
 /// enough that compiling them stays well below a millisecond.
 const UNROLLED_STEPS: u64 = 32;
@@ -74,22 +77,27 @@ impl<'p> Plan<'p> {
     }
 
     /// Vectors should be contiguous in memory where the data is: channels last, channels; channels
-    /// first, columns, unless a stride tears them apart.
+    /// first, columns, unless a stride tears them apart. Masks make short vectors worth while.
     fn choose_lanes(&self) -> LaneAxis {
         let lanes = u64::from(self.target.lanes());
+        let enough = lanes.min(SHORTEST_VECTOR);
         let channels = self.problem.out_channels_per_group();
         let columns = self.columns();
         let stride = self.problem.spatial().last().map_or(1, |s| s.stride);
-        let contiguous_columns = self.problem.layout() == Layout::ChannelsFirst && stride == 1;
-        if contiguous_columns && columns >= 2 * lanes {
+        let channels_first = self.problem.layout() == Layout::ChannelsFirst;
+        if channels_first
+            && stride == 1
+            && (columns >= lanes || channels < columns)
+            && columns >= enough
+        {
             LaneAxis::Columns
-        } else if channels >= lanes {
+        } else if channels >= enough {
             LaneAxis::OutChannels
-        } else if self.problem.groups() >= lanes && self.problem.layout() == Layout::ChannelsLast {
+        } else if self.problem.groups() >= enough && !channels_first {
             LaneAxis::Groups
-        } else if columns >= lanes {
+        } else if columns >= enough {
             LaneAxis::Columns
-        } else if self.problem.groups() >= lanes {
+        } else if self.problem.groups() >= enough {
             LaneAxis::Groups
         } else {
             LaneAxis::None
@@ -161,7 +169,8 @@ impl<'p> Plan<'p> {
         let per_step = (self.problem.macs() / images / extent).max(1);
         let unit = self.task_unit(tile);
         let mut block = TASK_MACS.div_ceil(per_step).next_multiple_of(unit);
-        while block > unit && self.packed_input_bytes(block.min(extent)) > self.scratch_limit() {
+        let cached = self.target.caches().l2 as u64;
+        while block > unit && self.packed_input_bytes(block.min(extent)) > cached {
             block = (block / 2).next_multiple_of(unit);
         }
         block.min(extent)
@@ -292,8 +301,7 @@ impl<'p> Plan<'p> {
     }
 
     fn scratch_limit(&self) -> u64 {
-        let limit = self.target.limits().scratch_bytes as u64;
-        limit.min(self.target.caches().l2 as u64)
+        self.target.limits().scratch_bytes as u64
     }
 }
 

@@ -255,6 +255,12 @@ impl Host {
         self.cores
     }
 
+    /// The widest instruction set that this machine has.
+    pub fn widest_isa(&self) -> Isa {
+        let wider = Isa::ALL.into_iter().rev().find(|isa| self.target(*isa).is_ok());
+        wider.unwrap_or(Isa::Clif)
+    }
+
     /// This machine as a target of an instruction set.
     ///
     /// # Errors

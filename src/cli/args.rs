@@ -18,15 +18,16 @@ const MAX_THREADS: u64 = 1024;
 /// Which code to make.
 #[derive(Args)]
 pub struct IsaArg {
-    /// What the kernel is compiled for: clif runs everywhere
-    #[arg(long, value_name = "ISA", default_value = "clif")]
-    pub isa: Isa,
+    /// What the kernel is compiled for: clif runs everywhere, avx2 and avx512 on x86-64 with
+    /// these features; the widest that this machine has if not given
+    #[arg(long, value_name = "ISA")]
+    isa: Option<Isa>,
 }
 
 impl IsaArg {
     /// A compiler for this machine.
     pub fn compiler(&self, host: &Host) -> anyhow::Result<Compiler> {
-        Ok(Compiler::new(host, self.isa)?)
+        Ok(Compiler::new(host, self.isa.unwrap_or(host.widest_isa()))?)
     }
 }
 

@@ -32,7 +32,7 @@ use cranelift_codegen::isa::{CallConv, TargetIsa};
 use cranelift_codegen::settings::{self, Configurable};
 use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
 
-use super::x86::{self, MicroKernel, Vectors};
+use super::x86::{self, MicroKernel, Unfit, Vectors};
 use super::{Entry, scratch_offsets};
 use crate::error::Error;
 use crate::target::Target;
@@ -63,9 +63,9 @@ pub fn emit(
     let builder = FunctionBuilder::new(&mut function, context);
     let mut emitter = Emitter::new(builder, nest.nest(), target);
     emitter.entry(nest, entry);
-    let micro_kernels = emitter.micro_kernels;
+    let (micro_kernels, unfit) = (emitter.micro_kernels, emitter.unfit);
     emitter.builder.finalize(isa.frontend_config());
-    Emitted { function, micro_kernels }
+    Emitted { function, micro_kernels, unfit }
 }
 
 /// An entry point as Cranelift sees it, and the functions that it calls.
@@ -75,6 +75,8 @@ pub struct Emitted {
     pub function: Function,
     /// Machine code that Cranelift does not see.
     pub micro_kernels: Vec<MicroKernel>,
+    /// Why scopes of register tiles were left to Cranelift.
+    pub unfit: Vec<Unfit>,
 }
 
 /// The namespace of calls to micro-kernels, until the linker knows their ids.
@@ -139,6 +141,7 @@ struct Emitter<'n, 'f> {
     /// The registers of the second emitter, where the target has them.
     vectors: Option<Vectors>,
     micro_kernels: Vec<MicroKernel>,
+    unfit: Vec<Unfit>,
 }
 
 impl<'n, 'f> Emitter<'n, 'f> {
@@ -158,6 +161,7 @@ impl<'n, 'f> Emitter<'n, 'f> {
             locals: HashMap::new(),
             vectors: target.isa().vectors(),
             micro_kernels: Vec::new(),
+            unfit: Vec::new(),
         }
     }
 
@@ -380,6 +384,9 @@ pub fn assembly(
         .compile(isa, &mut ControlPlane::default())
         .map_err(|e| Error::Codegen { message: format!("{:?}", e.inner) })?;
     let mut text = code.vcode.clone().unwrap_or_default();
+    for unfit in emitted.unfit {
+        text += &format!("; a register tile was left to Cranelift: {unfit}\n");
+    }
     for (i, kernel) in emitted.micro_kernels.iter().enumerate() {
         text += &format!("; micro-kernel {i}\n{}", x86::disassemble(&kernel.code));
     }

@@ -27,7 +27,13 @@ impl Emitter<'_, '_> {
             })
             .collect();
         let outside = Outside { variables: &variables, known: &self.known };
-        let Ok(kernel) = x86::compile(self.nest, scope, &outside, vectors) else { return false };
+        let kernel = match x86::compile(self.nest, scope, &outside, vectors) {
+            Ok(kernel) => kernel,
+            Err(unfit) => {
+                self.unfit.push(unfit);
+                return false;
+            }
+        };
         let arguments: Vec<Value> =
             kernel.arguments.iter().map(|argument| self.argument(argument)).collect();
         self.call(self.micro_kernels.len() as u32, &arguments);

@@ -28,6 +28,9 @@ pub(super) fn assemble(program: &Program, vectors: Vectors) -> Result<Vec<u8>, U
     assembler.encoder.leave(slots)
 }
 
+/// No value: the frame's key of the slot for single lanes.
+const LANES: Value = Value::MAX;
+
 /// Registers below the cells at least.
 const MIN_POOL: usize = 3;
 
@@ -133,6 +136,11 @@ impl<'a> Line<'a> {
                 let b = self.operand(b, at, &[a])?;
                 self.assembler.encoder.multiply_add(to, a, b);
             }
+            Step::Scatter(place, mask, bytes, value) => {
+                let from = self.register(*value, at, &[])?;
+                let slot = self.lanes_slot();
+                self.assembler.encoder.scatter(*place, *mask, *bytes, from, slot);
+            }
             Step::Store(place, mask, value) => {
                 let from = self.register(*value, at, &[])?;
                 if self.assembler.encoder.is_whole(*mask) {
@@ -146,6 +154,12 @@ impl<'a> Line<'a> {
         }
         self.release(at);
         Ok(())
+    }
+
+    /// The frame slot through which lanes go to memory one by one.
+    fn lanes_slot(&mut self) -> usize {
+        let slots = self.assembler.frame.len();
+        *self.assembler.frame.entry(LANES).or_insert(slots)
     }
 
     fn define(&mut self, value: Value, op: &Op, at: usize) -> Result<(), Unfit> {
@@ -343,7 +357,9 @@ fn operands(step: &Step) -> Vec<Value> {
             Op::Fma(a, b, c) => vec![*a, *b, *c],
             Op::Select(values) => values.to_vec(),
         },
-        Step::Write(_, value) | Step::Store(_, _, value) => vec![*value],
+        Step::Write(_, value) | Step::Store(_, _, value) | Step::Scatter(_, _, _, value) => {
+            vec![*value]
+        }
         Step::Accumulate(_, a, b) => vec![*a, *b],
     }
 }

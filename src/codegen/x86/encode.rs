@@ -173,12 +173,11 @@ impl Encoder {
     pub(super) fn begin_loop(&mut self, depth: usize, trips: i64) -> Top {
         let counter = self.counter(depth);
         self.push(Instruction::with2(Code::Mov_r64_imm64, counter, trips));
-        let label = self.next_label;
-        self.next_label += 1;
+        let label = self.label();
         let mut top = Instruction::with(Code::Nopd);
-        top.set_ip(label << 32);
+        top.set_ip(label);
         self.body.push(top);
-        Top(label << 32)
+        Top(label)
     }
 
     pub(super) fn end_loop(
@@ -477,6 +476,38 @@ impl Encoder {
                 self.push(Instruction::with3(code, memory, self.vector(scratch), vf));
             }
         }
+    }
+
+    /// Stores lanes one by one, through a slot of the frame.
+    pub(super) fn scatter(&mut self, place: Place, mask: Mask, bytes: i32, from: Reg, slot: usize) {
+        self.spill(slot, from);
+        if mask.limit.is_some() {
+            self.lane_count(mask);
+        }
+        let mut end = Instruction::with(Code::Nopd);
+        end.set_ip(self.label());
+        let slot = slot as i64 * 4 * self.vectors.lanes();
+        for lane in 0..mask.lanes as i32 {
+            if mask.limit.is_some() {
+                self.push(Instruction::with2(Code::Cmp_rm32_imm32, Register::ECX, lane));
+                self.push(Instruction::with_branch(Code::Jle_rel32_64, end.ip()));
+            }
+            let element = MemoryOperand::with_base_displ(Register::RSP, slot + i64::from(4 * lane));
+            self.push(Instruction::with2(Code::Mov_r32_rm32, Register::EAX, element));
+            let displacement = place.displacement + lane * bytes;
+            let to = self.memory(Place { displacement, ..place }, false);
+            self.push(Instruction::with2(Code::Mov_rm32_r32, to, Register::EAX));
+        }
+        if mask.limit.is_some() {
+            self.body.push(end);
+        }
+    }
+
+    /// A place to jump to that no other instruction has.
+    fn label(&mut self) -> u64 {
+        let label = self.next_label << 32;
+        self.next_label += 1;
+        label
     }
 
     /// The mask into `k2`, or as a vector into `to` where there are no mask registers.

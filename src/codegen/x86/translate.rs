@@ -65,6 +65,8 @@ pub(super) enum Step {
     /// Cell becomes the product of two values plus the cell.
     Accumulate(Cell, Value, Value),
     Store(Place, Mask, Value),
+    /// As a store, with that many bytes from lane to lane.
+    Scatter(Place, Mask, i32, Value),
 }
 
 /// A piece of the program.
@@ -386,11 +388,17 @@ impl Translator<'_> {
             return self.push(Step::Write(cell, value));
         }
         let value = self.expr(value, Some(lanes))?;
-        if self.offset(dst).coefficient(lanes.axis) != 1 {
-            return unfit("lanes are stored apart");
-        }
+        let stride = self.offset(dst).coefficient(lanes.axis);
+        let bytes = stride * self.nest.buffer(dst.buffer).elem.bytes() as i64;
         let place = self.place(dst, lanes)?;
-        self.push(Step::Store(place, lanes.mask, value))
+        let reach = bytes * self.width + i64::from(place.displacement);
+        match i32::try_from(bytes) {
+            Ok(_) if stride == 1 => self.push(Step::Store(place, lanes.mask, value)),
+            Ok(bytes) if i32::try_from(reach).is_ok() => {
+                self.push(Step::Scatter(place, lanes.mask, bytes, value))
+            }
+            Ok(_) | Err(_) => unfit("lanes are stored too far apart"),
+        }
     }
 
     /// The cell of a tile that a group of lanes is.
