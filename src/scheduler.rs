@@ -44,7 +44,11 @@ const CRANELIFT_OPERANDS: u64 = 8;
 /// what the epilogue computes.
 const MICRO_KERNEL_OPERANDS: u64 = 4;
 
-/// Outputs of one task, at least: a task should last some microseconds.
+/// Multiply-adds in the body of the innermost loop of a kernel without input channels to sum over:
+/// written out, neighbouring taps share the columns they load.
+const UNROLLED_TAPS: u64 = 256;
+
+/// Multiply-adds of one task, at least: a task should last some microseconds.
 const TASK_MACS: u64 = 1 << 20;
 
 struct Plan<'p> {
@@ -155,7 +159,11 @@ impl<'p> Plan<'p> {
             LaneAxis::Columns => (columns, channels),
             LaneAxis::None => (1, columns),
         };
-        let vectors = (lane / lanes).clamp(1, 2);
+        let vectors = match self.target.isa() {
+            // Cranelift has no masks: what is no whole vector is done lane by lane.
+            Isa::Clif => (lane / lanes).clamp(1, 2),
+            Isa::Avx2 | Isa::Avx512 => fewest_lanes_wasted(lane.div_ceil(lanes)),
+        };
         let lane_extent = (vectors * lanes).min(lane);
         let rows = balanced(row, budget / vectors);
         Tile { lane_extent, rows, vectors }
@@ -258,6 +266,10 @@ impl<'p> Plan<'p> {
             return;
         }
         directives.push(unroll("ic"));
+        let steps = match (channels, self.target.isa()) {
+            (1, Isa::Avx2 | Isa::Avx512) => UNROLLED_TAPS / (tile.rows * tile.vectors),
+            (_, Isa::Clif | Isa::Avx2 | Isa::Avx512) => steps,
+        };
         if let (Some(s), Some(name)) =
             (self.problem.spatial().last(), self.problem.axis_names().last())
             && s.kernel * channels <= steps
@@ -335,6 +347,13 @@ fn split(
     }
     directives.push(Directive::Split { axis: axis.to_string(), by: by as u32, tail });
     (Some(format!("{axis}.o")), format!("{axis}.i"))
+}
+
+/// How many vectors wide a tile is, given how many there are: two to four keep the broadcasts rare;
+/// fewest run past the end, then fewest a tile.
+fn fewest_lanes_wasted(vectors: u64) -> u64 {
+    let padded = |width: &u64| vectors.div_ceil(*width) * width;
+    if vectors == 1 { 1 } else { (2..=4).min_by_key(padded).unwrap_or(2) }
 }
 
 /// The rows of a tile, at most `limit`: a divisor of the extent if one is nearly as large, so that no
