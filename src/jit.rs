@@ -202,10 +202,9 @@ pub(crate) fn define(
             let name = format!("{name}_{number}");
             let micro = module
                 .declare_function(&name, Linkage::Local, &signature)
-                .and_then(|id| {
-                    module.define_function_bytes(id, MICRO_KERNEL_ALIGN, &kernel.code, &[])?;
-                    Ok(id)
-                })
+                .map_err(codegen_error)?;
+            module
+                .define_function_bytes(micro, MICRO_KERNEL_ALIGN, &kernel.code, &[])
                 .map_err(codegen_error)?;
             resolve_micro_kernel(&mut context.func, number as u32, micro);
             *bytes += kernel.code.len();

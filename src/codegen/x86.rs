@@ -6,9 +6,9 @@
 //! [`MicroKernel::arguments`] lists. Every operation of the nest becomes the instruction of the same
 //! rounding, in the nest's order for each value, so the bits are the interpreter's.
 //!
-//! Three steps, one file each: [`translate`](mod@translate) writes the scope as loops around
-//! straight lines of vector operations and numbers equal values; [`allocate`] decides which register
-//! holds what; [`encode`] is the instruction set. A scope outside the domain is [`Unfit`], with its
+//! Three steps, one file each: `translate` writes the scope as loops around straight lines of vector
+//! operations and numbers equal values; `allocate` decides which register holds what; `encode` is
+//! the instruction set. A scope outside the domain is [`Unfit`], with its
 //! reason, and is left to Cranelift: slower, the same bits.
 
 mod allocate;
@@ -108,4 +108,85 @@ pub fn disassemble(code: &[u8]) -> String {
         text += &format!("  {line}\n");
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use iced_x86::{Code, Decoder, DecoderOptions, Register};
+
+    use super::*;
+    use crate::compiler::Compiler;
+    use crate::lower;
+    use crate::scheduler;
+    use crate::target::{Caches, Isa, Target};
+
+    fn micro_kernels(problem: &str, isa: Isa) -> Vec<MicroKernel> {
+        let triple = "x86_64-unknown-linux-gnu".parse().unwrap();
+        let target = Target::new(triple, isa, true, Caches::TYPICAL, 1).unwrap();
+        let problem = problem.parse().unwrap();
+        let (algorithm, schedule) = scheduler::default_schedule(&problem, &target);
+        let nest = Compiler::schedule(&problem, algorithm, &schedule).unwrap();
+        let nest = lower::lower(nest, &target.limits()).unwrap();
+        let entry = crate::codegen::Entry::Body;
+        let isa = crate::codegen::clif::isa(&target, false).unwrap();
+        let mut context = cranelift_frontend::FunctionBuilderContext::new();
+        let emitted = crate::codegen::clif::emit(&nest, entry, &target, &*isa, &mut context);
+        assert_eq!(emitted.unfit, vec![], "{problem}");
+        emitted.micro_kernels
+    }
+
+    /// What a function does to the stack and which instructions it has, by decoding it to the end.
+    fn decoded(code: &[u8]) -> Vec<iced_x86::Instruction> {
+        let instructions: Vec<_> = Decoder::new(64, code, DecoderOptions::NONE).iter().collect();
+        assert!(instructions.iter().all(|i| i.code() != Code::INVALID));
+        assert_eq!(instructions.iter().map(|i| i.len()).sum::<usize>(), code.len());
+        instructions
+    }
+
+    #[test]
+    fn every_function_decodes_and_keeps_the_convention() {
+        let problems = [
+            "conv2d ic64 oc64 ih14 iw14 kh3 kw3 ph1 pw1 bias | relu",
+            "conv2d ic20 oc24 ih9 iw9 kh1 kw1 | gelu | silu | tanh",
+            "conv2d g40 ic40 oc40 ih9 iw9 kh3 kw3 ph1 pw1",
+            "conv2d nchw ic3 oc5 ih20 iw20 kh3 kw3 | leaky_relu(0.5)",
+        ];
+        for isa in [Isa::Avx2, Isa::Avx512] {
+            for problem in problems {
+                for kernel in micro_kernels(problem, isa) {
+                    let code = decoded(&kernel.code);
+                    let saved = |code: Code| move |i: &&iced_x86::Instruction| i.code() == code;
+                    let pushed: Vec<Register> = code
+                        .iter()
+                        .filter(saved(Code::Push_r64))
+                        .map(|i| i.op0_register())
+                        .collect();
+                    let mut popped: Vec<Register> = code
+                        .iter()
+                        .filter(saved(Code::Pop_r64))
+                        .map(|i| i.op0_register())
+                        .collect();
+                    popped.reverse();
+                    assert_eq!(pushed, popped, "{problem}");
+                    let last: Vec<Code> = code.iter().rev().take(1).map(|i| i.code()).collect();
+                    assert_eq!(last, [Code::Retnq], "{problem}");
+                    assert_eq!(code.iter().filter(saved(Code::VEX_Vzeroupper)).count(), 1);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_loop_of_a_dense_kernel_is_multiply_adds() {
+        let kernels = micro_kernels("conv2d ic64 oc64 ih14 iw14 kh3 kw3 ph1 pw1", Isa::Avx512);
+        let code = decoded(&kernels[0].code);
+        let products = code
+            .iter()
+            .filter(|i| i.code() == Code::EVEX_Vfmadd231ps_zmm_k1z_zmm_zmmm512b32_er)
+            .count();
+        let operands =
+            code.iter().filter(|i| i.code() == Code::EVEX_Vbroadcastss_zmm_k1z_xmmm32).count();
+        assert_eq!(products, 28);
+        assert_eq!(operands, 14);
+    }
 }

@@ -1,0 +1,132 @@
+//! Walks over the statements of a block, so that rewrites say only what they change.
+
+use super::{Access, Affine, AxisId, Expr, Guard, Loop, Stmt};
+
+/// Calls `f` on every loop of a block, outer loops first.
+pub fn visit_loops<'a>(block: &'a [Stmt], f: &mut impl FnMut(&'a Loop)) {
+    for stmt in block {
+        match stmt {
+            Stmt::Loop(l) => {
+                f(l);
+                visit_loops(&l.body, f);
+            }
+            Stmt::If(_, body) => visit_loops(body, f),
+            Stmt::Declare(_) | Stmt::Let(..) | Stmt::Store(..) => {}
+        }
+    }
+}
+
+/// Calls `f` on every loop of a block, outer loops first.
+pub fn visit_loops_mut(block: &mut [Stmt], f: &mut impl FnMut(&mut Loop)) {
+    for stmt in block {
+        match stmt {
+            Stmt::Loop(l) => {
+                f(l);
+                visit_loops_mut(&mut l.body, f);
+            }
+            Stmt::If(_, body) => visit_loops_mut(body, f),
+            Stmt::Declare(_) | Stmt::Let(..) | Stmt::Store(..) => {}
+        }
+    }
+}
+
+/// Calls `f` on every value computed in a block.
+pub fn visit_exprs<'a>(block: &'a [Stmt], f: &mut impl FnMut(&'a Expr)) {
+    fn operands<'a>(expr: &'a Expr, f: &mut impl FnMut(&'a Expr)) {
+        for x in expr.operands() {
+            operands(x, f);
+        }
+        f(expr);
+    }
+    for stmt in block {
+        match stmt {
+            Stmt::Loop(l) => visit_exprs(&l.body, f),
+            Stmt::If(_, body) => visit_exprs(body, f),
+            Stmt::Declare(_) => {}
+            Stmt::Let(_, value) | Stmt::Store(_, value) => operands(value, f),
+        }
+    }
+}
+
+/// Calls `f` on every value computed in a block.
+pub fn visit_exprs_mut(block: &mut [Stmt], f: &mut impl FnMut(&mut Expr)) {
+    for stmt in block {
+        match stmt {
+            Stmt::Loop(l) => visit_exprs_mut(&mut l.body, f),
+            Stmt::If(_, body) => visit_exprs_mut(body, f),
+            Stmt::Declare(_) => {}
+            Stmt::Let(_, value) | Stmt::Store(_, value) => value.visit_mut(f),
+        }
+    }
+}
+
+/// Calls `f` on the destination of every store of a block.
+pub fn visit_stores<'a>(block: &'a [Stmt], f: &mut impl FnMut(&'a Access)) {
+    for stmt in block {
+        match stmt {
+            Stmt::Loop(l) => visit_stores(&l.body, f),
+            Stmt::If(_, body) => visit_stores(body, f),
+            Stmt::Declare(_) | Stmt::Let(..) => {}
+            Stmt::Store(dst, _) => f(dst),
+        }
+    }
+}
+
+/// Calls `f` on every access of a block; the flag says whether it is a store.
+pub fn visit_accesses<'a>(block: &'a [Stmt], f: &mut impl FnMut(&'a Access, bool)) {
+    visit_exprs(block, &mut |expr| match expr {
+        Expr::Load(access) | Expr::Pad(access) => f(access, false),
+        Expr::Const(_)
+        | Expr::Local(_)
+        | Expr::Unary(..)
+        | Expr::Binary(..)
+        | Expr::Fma(..)
+        | Expr::Select { .. } => {}
+    });
+    visit_stores(block, &mut |access| f(access, true));
+}
+
+/// Replaces every occurrence of a loop variable in indices and guards of a block.
+pub fn substitute(block: &mut [Stmt], axis: AxisId, with: &Affine) {
+    map_affines(block, &mut |sum| *sum = sum.substitute(axis, with));
+}
+
+/// Calls `f` on every index and guard of a block.
+pub fn map_affines(block: &mut [Stmt], f: &mut impl FnMut(&mut Affine)) {
+    fn guards(guards: &mut [Guard], f: &mut impl FnMut(&mut Affine)) {
+        for guard in guards {
+            match guard {
+                Guard::Below(sum, _) | Guard::AtLeast(sum, _) => f(sum),
+            }
+        }
+    }
+    fn expr(value: &mut Expr, f: &mut impl FnMut(&mut Affine)) {
+        value.visit_mut(&mut |x| match x {
+            Expr::Load(access) | Expr::Pad(access) => access.index.iter_mut().for_each(&mut *f),
+            Expr::Const(_)
+            | Expr::Local(_)
+            | Expr::Unary(..)
+            | Expr::Binary(..)
+            | Expr::Fma(..)
+            | Expr::Select { .. } => {}
+        });
+    }
+    for stmt in block {
+        match stmt {
+            Stmt::Loop(l) => {
+                guards(&mut l.guards, f);
+                map_affines(&mut l.body, f);
+            }
+            Stmt::If(conditions, body) => {
+                guards(conditions, f);
+                map_affines(body, f);
+            }
+            Stmt::Declare(_) => {}
+            Stmt::Let(_, value) => expr(value, f),
+            Stmt::Store(dst, value) => {
+                dst.index.iter_mut().for_each(&mut *f);
+                expr(value, f);
+            }
+        }
+    }
+}
