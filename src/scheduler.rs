@@ -122,12 +122,12 @@ impl<'p> Plan<'p> {
         let blocked = self.block(&tile, block, &mut directives);
         self.finish_tile(&tile, &blocked, &mut directives);
         directives.push(Directive::PackWeights);
-        if self.is_padded() && self.packed_input_bytes(block) <= self.scratch_limit() {
+        if self.is_padded() && self.packed_input_bytes(&tile, block) <= self.scratch_limit() {
             let layout = (self.lane_axis == LaneAxis::OutChannels
                 && self.problem.layout() == Layout::ChannelsFirst)
                 .then_some(Layout::ChannelsLast);
-            directives.push(Directive::PackInput { at: blocked.task, layout });
-            self.vectorize_copy(layout, &mut directives);
+            directives.push(Directive::PackInput { at: blocked.copy, layout });
+            self.vectorize_copy(&tile, layout, &mut directives);
         }
         Schedule { directives }
     }
@@ -178,7 +178,7 @@ impl<'p> Plan<'p> {
         let unit = self.task_unit(tile);
         let mut block = TASK_MACS.div_ceil(per_step).next_multiple_of(unit);
         let cached = self.target.caches().l2 as u64;
-        while block > unit && self.packed_input_bytes(block.min(extent)) > cached {
+        while block > unit && self.packed_input_bytes(tile, block.min(extent)) > cached {
             block = (block / 2).next_multiple_of(unit);
         }
         block.min(extent)
@@ -209,6 +209,8 @@ impl<'p> Plan<'p> {
         let (oc, g) = (problem.out_channels_per_group(), problem.groups());
         // Outer loops over channels, the tile's outer loop over columns, and the tile's loops.
         let mut order = Vec::new();
+        // Every channel reads the same input, except where each group has its own.
+        let mut copy = None;
         let (column_outer, row, lane) = match self.lane_axis {
             LaneAxis::Columns => {
                 let lane = split(&columns.0, tile.lane_extent, columns.1, Tail::Cut, directives);
@@ -227,8 +229,9 @@ impl<'p> Plan<'p> {
             LaneAxis::Groups => {
                 let lane = split("g", tile.lane_extent, g, Tail::Pad, directives);
                 let row = split(&columns.0, tile.rows, columns.1, Tail::Cut, directives);
-                order.push("oc".to_string());
+                copy = lane.0.clone();
                 order.extend(lane.0);
+                order.push("oc".to_string());
                 (row.0, row.1, Some(lane.1))
             }
             LaneAxis::None => {
@@ -246,7 +249,8 @@ impl<'p> Plan<'p> {
         directives.push(Directive::Reorder { axes: order });
         directives.extend(tasks.iter().map(|axis| Directive::Parallel { axis: axis.clone() }));
         directives.push(Directive::AccumulateOutput { at: innermost });
-        Blocked { task: tasks[tasks.len() - 1].clone(), row, lane }
+        let copy = copy.unwrap_or_else(|| tasks[tasks.len() - 1].clone());
+        Blocked { copy, row, lane }
     }
 
     /// Writes out the tile and a few steps of the reduction.
@@ -280,8 +284,8 @@ impl<'p> Plan<'p> {
 
     /// Copies channels by vectors where they are neighbours in the copy: whether a pixel is padding
     /// is then asked once a vector.
-    fn vectorize_copy(&self, layout: Option<Layout>, directives: &mut Vec<Directive>) {
-        let channels = self.problem.in_channels();
+    fn vectorize_copy(&self, tile: &Tile, layout: Option<Layout>, directives: &mut Vec<Directive>) {
+        let channels = self.copied_channels(tile);
         let last = layout.unwrap_or(self.problem.layout()) == Layout::ChannelsLast;
         let lanes = u64::from(self.target.lanes());
         let by = [4 * lanes, 2 * lanes, lanes].into_iter().find(|by| channels.is_multiple_of(*by));
@@ -300,16 +304,24 @@ impl<'p> Plan<'p> {
     }
 
     /// Bytes of the input that one task reads, if it is copied.
-    fn packed_input_bytes(&self, block: u64) -> u64 {
+    fn packed_input_bytes(&self, tile: &Tile, block: u64) -> u64 {
         let rows = |i: usize, s: &SpatialAxis| {
             let outputs = if i == 0 && !self.fused { block } else { s.output() };
             (outputs - 1) * s.stride + s.extent()
         };
         let pixels: u64 =
             self.problem.spatial().iter().enumerate().map(|(i, s)| rows(i, s)).product();
-        // Lanes over groups may run past the last channel.
-        let channels = self.problem.in_channels() + 2 * u64::from(self.target.lanes());
-        pixels * channels * self.problem.elem().bytes() as u64
+        pixels * self.copied_channels(tile) * self.problem.elem().bytes() as u64
+    }
+
+    /// Channels of one copy of the input.
+    fn copied_channels(&self, tile: &Tile) -> u64 {
+        match self.lane_axis {
+            LaneAxis::Groups => tile.lane_extent * self.problem.in_channels_per_group(),
+            LaneAxis::OutChannels | LaneAxis::Columns | LaneAxis::None => {
+                self.problem.in_channels()
+            }
+        }
     }
 
     fn scratch_limit(&self) -> u64 {
@@ -326,8 +338,8 @@ struct Tile {
 
 /// The names that blocking produced.
 struct Blocked {
-    /// The innermost task loop.
-    task: String,
+    /// The loop whose body copies its input, if the input is copied.
+    copy: String,
     /// The tile's rows.
     row: String,
     /// The tile's lanes.

@@ -29,11 +29,11 @@ use rayon::prelude::*;
 use schedules::{Applied, Step, steps};
 use values::{Kind, Values, compare_bits, compare_values};
 
-/// Pairs of a problem and a schedule.
-const PAIRS: u64 = 5200;
+/// Kernels of random pairs of a problem and a schedule, shared out among the host's instruction sets.
+const KERNELS: u64 = 7500;
 
 /// One pair in so many is also compiled without fused multiply-add instructions, which is slow.
-const WITHOUT_FMA: u64 = 12;
+const WITHOUT_FMA: u64 = 20;
 
 /// Failures that are printed.
 const SHOWN: usize = 3;
@@ -46,7 +46,8 @@ fn random_schedules_keep_the_meaning() {
     let host = Host::detect();
     let compilers = compilers(|isa| Compiler::new(&host, isa));
     let plain = compilers_without_fma(&host);
-    let total = all_cases(PAIRS, (problem(), steps()), |case, (problem, steps)| {
+    let cases = KERNELS.div_ceil(compilers.len() as u64);
+    let total = all_cases(cases, (problem(), steps()), |case, (problem, steps)| {
         let algorithm = Algorithm::ALL[case as usize % Algorithm::ALL.len()];
         let pair = Pair { problem, algorithm, steps, seed: case };
         let mut counts = Counts::default();

@@ -30,9 +30,11 @@ fn channels() -> impl Strategy<Value = Channels> {
         4 => (Just(1), 1..=9u64, 1..=17u64),
         // Whole vectors.
         2 => (Just(1), 1..=4u64, (1..=4u64).prop_map(|vectors| 4 * vectors)),
+        // Wider than any vector, and seldom a whole number of them.
+        2 => (Just(1), 1..=3u64, 14..=40u64),
         2 => (2..=4u64, 1..=3u64, 1..=5u64),
         // Depthwise, with and without a multiplier.
-        3 => (2..=13u64, Just(1), 1..=3u64),
+        3 => (2..=20u64, Just(1), 1..=3u64),
     ]
 }
 

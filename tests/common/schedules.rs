@@ -71,7 +71,8 @@ fn some(step: impl Strategy<Value = Step>, most: usize) -> impl Strategy<Value =
 }
 
 fn split() -> impl Strategy<Value = Step> {
-    let by = prop_oneof![3 => prop::sample::select(&[4, 8][..]), 2 => 2..=7u32, 1 => 1..=20u32];
+    let by =
+        prop_oneof![3 => prop::sample::select(&[4, 8, 16, 32][..]), 2 => 2..=7u32, 1 => 1..=20u32];
     (any::<Index>(), by, prop::sample::select(&Tail::ALL[..]))
         .prop_map(|(axis, by, tail)| Step::Split(axis, by, tail))
 }
@@ -157,8 +158,8 @@ struct Found {
     tile: Vec<(String, i64)>,
 }
 
-/// Elements of a register tile: more than any machine has, and quickly compiled.
-const TILE: i64 = 96;
+/// Elements of a register tile: what the smallest machine spills and the largest keeps.
+const TILE: i64 = 256;
 
 impl Found {
     fn is_small_tile(&self) -> bool {

@@ -103,6 +103,7 @@ pub(super) fn translate(
         variables: outside.variables.to_vec(),
         outer: outside.variables.len(),
         known: outside.known.clone(),
+        lows: HashMap::new(),
         tiles: HashMap::new(),
         cells: 0,
         streams: vec![],
@@ -165,6 +166,8 @@ struct Translator<'n> {
     /// How many of them are outside of the scope.
     outer: usize,
     known: Context,
+    /// The first values of the loops of the scope.
+    lows: HashMap<AxisId, i64>,
     /// The first cell of each tile and the groups of one row.
     tiles: HashMap<BufferId, (Cell, i64)>,
     cells: usize,
@@ -240,6 +243,7 @@ impl Translator<'_> {
         self.end_line();
         let before = std::mem::take(&mut self.finished);
         self.variables.push((l.axis, None));
+        self.lows.insert(l.axis, l.lo);
         self.block(&l.body, None)?;
         self.variables.pop();
         self.end_line();
@@ -334,9 +338,7 @@ impl Translator<'_> {
                 None if i < self.outer => outer.push((*axis, coefficient)),
                 None => {
                     inner.push((*axis, coefficient));
-                    if let Some(convgen_ir::bounds::Range::Known(lo, _)) = self.known.range(*axis) {
-                        constant += coefficient * lo;
-                    }
+                    constant += coefficient * self.lows.get(axis).copied().unwrap_or(0);
                 }
             }
         }

@@ -1,0 +1,267 @@
+//! A worker of a side-by-side comparison of convolution libraries: a process that prepares one
+//! layer and times it on request, so that a driver can let the workers of several libraries take
+//! turns on one core. A request is a line on stdin, its answer a line of JSON on stdout.
+//!
+//! - `P name kind nd n ic oc g inp k s pb pe d op out bias relu`, where `inp` to `out` are three
+//!   numbers each: compiles the layer for data that follow from formulas and calls the kernel once.
+//! - `T seconds`: times calls of the layer prepared last.
+//! - `Q`, or the end of the input: the end.
+//!
+//! ```sh
+//! echo 'P tiny conv 2 1 8 8 1  1 8 8  1 3 3  1 1 1  0 1 1  0 1 1  1 1 1  0 0 0  1 8 8  0 0
+//! T 0.1' | cargo run --release --example peer_worker 1 nhwc default
+//! ```
+
+use std::error::Error;
+use std::io::{BufRead, Write, stdin, stdout};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::str::FromStr;
+use std::time::Instant;
+
+use convgen::ir::{ConvProblem, ConvSpec, EpilogueOp, Layout, SpatialAxis};
+use convgen::tune::once;
+use convgen::{Arguments, Compiler, Host, Kernel, PackedWeights};
+use rayon::{ThreadPool, ThreadPoolBuilder};
+use serde_json::{Value, json};
+
+const USAGE: &str = "usage: peer_worker THREADS nhwc|nchw|bwd_d|bwd_w default|strict";
+
+/// Multiplier and modulus of a tensor's values.
+const INPUT: (usize, usize) = (7919, 251);
+const WEIGHTS: (usize, usize) = (104_729, 241);
+const BIAS: (usize, usize) = (31, 17);
+
+/// Elements of the output that an answer shows.
+const PROBES: usize = 16;
+
+/// Calls that a timing makes at least, at least if they are slow, and at most.
+const CALLS: usize = 5;
+const SLOW_CALLS: usize = 2;
+const MAX_CALLS: usize = 20_000;
+
+type Outcome<T> = Result<T, Box<dyn Error>>;
+
+fn main() -> Outcome<()> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let [threads, mode, budget] = &arguments[..] else {
+        println!("{USAGE}");
+        return Ok(());
+    };
+    let mut worker = Worker::new(threads, mode, budget)?;
+    for line in stdin().lock().lines() {
+        let line = line?;
+        if line.starts_with('Q') {
+            break;
+        }
+        let answer = catch_unwind(AssertUnwindSafe(|| worker.answer(&line)));
+        let answer = answer.unwrap_or_else(|_| Err("the library panicked, see stderr".into()));
+        let refusal = |why: Box<dyn Error>| json!({"ok": false, "err": why.to_string()});
+        println!("{}", answer.unwrap_or_else(refusal));
+        stdout().flush()?;
+    }
+    Ok(())
+}
+
+/// What a timed call computes.
+#[derive(Clone, Copy)]
+enum Mode {
+    Forward(Layout),
+    InputGradient,
+    WeightsGradient,
+}
+
+struct Worker {
+    mode: Mode,
+    compiler: Compiler,
+    pool: ThreadPool,
+    layer: Option<Layer>,
+}
+
+impl Worker {
+    fn new(threads: &str, mode: &str, budget: &str) -> Outcome<Worker> {
+        let mode = match mode {
+            "nhwc" => Mode::Forward(Layout::ChannelsLast),
+            "nchw" => Mode::Forward(Layout::ChannelsFirst),
+            "bwd_d" => Mode::InputGradient,
+            "bwd_w" => Mode::WeightsGradient,
+            _ => return Err(format!("unknown mode `{mode}`; {USAGE}").into()),
+        };
+        // Every algorithm of the library computes the plain sum of products, so the two are one.
+        if !["default", "strict"].contains(&budget) {
+            return Err(format!("unknown budget `{budget}`; {USAGE}").into());
+        }
+        let host = Host::detect();
+        let compiler = Compiler::new(&host, host.widest_isa())?;
+        let pool = ThreadPoolBuilder::new().num_threads(threads.parse()?).build()?;
+        Ok(Worker { mode, compiler, pool, layer: None })
+    }
+
+    fn answer(&mut self, line: &str) -> Outcome<Value> {
+        match line.split_at_checked(1) {
+            Some(("P", layer)) => self.prepare(layer),
+            Some(("T", seconds)) => self.time(seconds.trim().parse()?),
+            _ => Err(format!("unknown request `{line}`").into()),
+        }
+    }
+
+    fn prepare(&mut self, line: &str) -> Outcome<Value> {
+        self.layer = None;
+        let layout = match self.mode {
+            Mode::Forward(layout) => layout,
+            Mode::InputGradient => return Err("the input's gradient is not supported yet".into()),
+            Mode::WeightsGradient => {
+                return Err("the gradient of the weights is not supported yet".into());
+            }
+        };
+        let problem = parse(line)?.with_layout(layout);
+        let weights = fill(&problem.weights_shape(), WEIGHTS);
+        let (compiled, prepared) = once(|| {
+            let kernel = self.compiler.compile(&problem)?;
+            let packed = kernel.pack_weights(&weights)?;
+            Ok::<_, convgen::Error>((kernel, packed))
+        });
+        let (kernel, packed) = compiled?;
+        let mut layer = Layer::new(kernel, packed);
+        let (called, first) = once(|| layer.call(&self.pool));
+        called?;
+        let answer = json!({
+            "ok": true,
+            "notes": layer.kernel.name(),
+            "prep_s": prepared,
+            "first_s": first,
+            "probe": layer.probe(),
+        });
+        self.layer = Some(layer);
+        Ok(answer)
+    }
+
+    fn time(&mut self, seconds: f64) -> Outcome<Value> {
+        let layer = self.layer.as_mut().ok_or("no layer is prepared")?;
+        layer.call(&self.pool)?;
+        let mut times = Vec::with_capacity(MAX_CALLS);
+        let start = Instant::now();
+        loop {
+            let (called, time) = once(|| layer.call(&self.pool));
+            called?;
+            times.push(time);
+            let (passed, calls) = (start.elapsed().as_secs_f64(), times.len());
+            let enough = passed > seconds && calls >= CALLS;
+            let slow = passed > 7.0 * seconds + 2.0 && calls >= SLOW_CALLS;
+            if enough || slow || calls >= MAX_CALLS {
+                break;
+            }
+        }
+        times.sort_by(f64::total_cmp);
+        let (min, median) = (times[0], times[times.len() / 2]);
+        Ok(json!({"ok": true, "min": min, "median": median, "iters": times.len()}))
+    }
+}
+
+/// A layer that is ready to run.
+struct Layer {
+    kernel: Kernel,
+    weights: PackedWeights,
+    bias: Option<Vec<f32>>,
+    input: Vec<f32>,
+    output: Vec<f32>,
+}
+
+impl Layer {
+    fn new(kernel: Kernel, weights: PackedWeights) -> Layer {
+        let problem = kernel.problem();
+        let batch = problem.batch();
+        let mut input = fill(&problem.input_shape(batch), INPUT);
+        if problem.layout() == Layout::ChannelsLast {
+            let channels = problem.in_channels() as usize;
+            let pixels = input.len() / (batch * problem.in_channels()) as usize;
+            input = transpose(&input, channels, pixels);
+        }
+        let bias = problem.bias().then(|| fill(&[problem.out_channels()], BIAS));
+        let output = vec![0.0; count(&problem.output_shape(batch))];
+        Layer { kernel, weights, bias, input, output }
+    }
+
+    fn call(&mut self, pool: &ThreadPool) -> Result<(), convgen::Error> {
+        let (input, weights, bias) = (&self.input, &self.weights, self.bias.as_deref());
+        let threads = pool.current_num_threads();
+        if threads == 1 {
+            return self.kernel.run(input, weights, bias, &mut self.output);
+        }
+        let arguments = Arguments { input, weights, bias, extras: &[] };
+        pool.install(|| self.kernel.run_parallel(&arguments, &mut self.output, threads))
+    }
+
+    /// Samples of the output with its channels first, whatever the layout of the call.
+    fn probe(&self) -> Vec<f32> {
+        let problem = self.kernel.problem();
+        let plain = match problem.layout() {
+            Layout::ChannelsFirst => self.output.clone(),
+            Layout::ChannelsLast => {
+                let pixels =
+                    self.output.len() / (problem.batch() * problem.out_channels()) as usize;
+                transpose(&self.output, pixels, problem.out_channels() as usize)
+            }
+        };
+        (0..PROBES).map(|j| plain[(plain.len() - 1) * j / (PROBES - 1)]).collect()
+    }
+}
+
+/// A layer as the protocol writes it.
+fn parse(line: &str) -> Outcome<ConvProblem> {
+    let mut fields = line.split_whitespace().skip(1);
+    match fields.next().ok_or("the layer has no kind")? {
+        "conv" => {}
+        "convtr" => return Err("transposed convolutions are not supported yet".into()),
+        kind => return Err(format!("unknown kind of layer `{kind}`").into()),
+    }
+    let rank: usize = number(&mut fields, "nd")?;
+    let first = 3_usize.checked_sub(rank).ok_or("more than three spatial axes")?;
+    let mut next = |field| number::<u64>(&mut fields, field);
+    let (batch, ic, oc, groups) = (next("n")?, next("ic")?, next("oc")?, next("g")?);
+    let mut triple = |field| Ok::<_, Box<dyn Error>>([next(field)?, next(field)?, next(field)?]);
+    let (input, kernel, stride) = (triple("inp")?, triple("k")?, triple("s")?);
+    let (before, after, dilation) = (triple("pb")?, triple("pe")?, triple("d")?);
+    let (_output_padding, output) = (triple("op")?, triple("out")?);
+    let (bias, relu) = (next("bias")? != 0, next("relu")? != 0);
+    let axis = |i: usize| SpatialAxis {
+        input: input[i],
+        kernel: kernel[i],
+        stride: stride[i],
+        dilation: dilation[i],
+        pad_before: before[i] as i64,
+        pad_after: after[i] as i64,
+    };
+    let axes: Vec<SpatialAxis> = (first..3).map(axis).collect();
+    let given: Vec<u64> = axes.iter().map(SpatialAxis::output).collect();
+    if given != output[first..] {
+        return Err(format!("the output is {given:?}, not {:?}", &output[first..]).into());
+    }
+    let epilogue = relu.then_some(EpilogueOp::Relu).into_iter().collect::<Vec<_>>();
+    let spec = ConvSpec::new(ic, oc, axes).batch(batch).groups(groups).bias(bias);
+    Ok(ConvProblem::new(spec.epilogue(epilogue))?)
+}
+
+fn number<'a, T: FromStr>(
+    fields: &mut impl Iterator<Item = &'a str>,
+    field: &str,
+) -> Result<T, String> {
+    let text = fields.next().ok_or_else(|| format!("the layer ends before `{field}`"))?;
+    text.parse().map_err(|_| format!("`{field}` is `{text}`, which is no number"))
+}
+
+/// Row-major values that any library of the comparison can make.
+fn fill(shape: &[u64], (factor, modulus): (usize, usize)) -> Vec<f32> {
+    let value = |i: usize| (i * factor % modulus) as f32 / modulus as f32 - 0.5;
+    (0..count(shape)).map(value).collect()
+}
+
+fn count(shape: &[u64]) -> usize {
+    shape.iter().product::<u64>() as usize
+}
+
+/// Each matrix of that many rows and columns, one after the other, transposed.
+fn transpose(values: &[f32], rows: usize, columns: usize) -> Vec<f32> {
+    let matrices = values.chunks_exact(rows * columns);
+    let element = |matrix: &[f32], i: usize| matrix[i % rows * columns + i / rows];
+    matrices.flat_map(|m| (0..m.len()).map(move |i| element(m, i))).collect()
+}
