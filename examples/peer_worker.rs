@@ -15,7 +15,6 @@
 use std::error::Error;
 use std::io::{BufRead, Write, stdin, stdout};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::str::FromStr;
 use std::time::Instant;
 
 use convgen::ir::{ConvProblem, ConvSpec, EpilogueOp, Layout, SpatialAxis};
@@ -30,6 +29,9 @@ const USAGE: &str = "usage: peer_worker THREADS nhwc|nchw|bwd_d|bwd_w default|st
 const INPUT: (usize, usize) = (7919, 251);
 const WEIGHTS: (usize, usize) = (104_729, 241);
 const BIAS: (usize, usize) = (31, 17);
+
+/// Numbers that describe a layer: five, eight triples, and two.
+const NUMBERS: usize = 5 + 8 * 3 + 2;
 
 /// Elements of the output that an answer shows.
 const PROBES: usize = 16;
@@ -54,7 +56,7 @@ fn main() -> Outcome<()> {
             break;
         }
         let answer = catch_unwind(AssertUnwindSafe(|| worker.answer(&line)));
-        let answer = answer.unwrap_or_else(|_| Err("the library panicked, see stderr".into()));
+        let answer = answer.unwrap_or_else(|_| Err("panicked, see stderr".into()));
         let refusal = |why: Box<dyn Error>| json!({"ok": false, "err": why.to_string()});
         println!("{}", answer.unwrap_or_else(refusal));
         stdout().flush()?;
@@ -214,15 +216,16 @@ fn parse(line: &str) -> Outcome<ConvProblem> {
         "convtr" => return Err("transposed convolutions are not supported yet".into()),
         kind => return Err(format!("unknown kind of layer `{kind}`").into()),
     }
-    let rank: usize = number(&mut fields, "nd")?;
-    let first = 3_usize.checked_sub(rank).ok_or("more than three spatial axes")?;
-    let mut next = |field| number::<u64>(&mut fields, field);
-    let (batch, ic, oc, groups) = (next("n")?, next("ic")?, next("oc")?, next("g")?);
-    let mut triple = |field| Ok::<_, Box<dyn Error>>([next(field)?, next(field)?, next(field)?]);
-    let (input, kernel, stride) = (triple("inp")?, triple("k")?, triple("s")?);
-    let (before, after, dilation) = (triple("pb")?, triple("pe")?, triple("d")?);
-    let (_output_padding, output) = (triple("op")?, triple("out")?);
-    let (bias, relu) = (next("bias")? != 0, next("relu")? != 0);
+    let numbers = fields.map(str::parse).collect::<Result<Vec<u64>, _>>()?;
+    let misfit = || format!("the layer has {} numbers, {NUMBERS} are needed", numbers.len());
+    let [rank, batch, ic, oc, groups, ref triples @ .., bias, relu] = numbers[..] else {
+        return Err(misfit().into());
+    };
+    let ([input, kernel, stride, before, after, dilation, _, output], []) =
+        triples.as_chunks::<3>()
+    else {
+        return Err(misfit().into());
+    };
     let axis = |i: usize| SpatialAxis {
         input: input[i],
         kernel: kernel[i],
@@ -231,22 +234,18 @@ fn parse(line: &str) -> Outcome<ConvProblem> {
         pad_before: before[i] as i64,
         pad_after: after[i] as i64,
     };
-    let axes: Vec<SpatialAxis> = (first..3).map(axis).collect();
-    let given: Vec<u64> = axes.iter().map(SpatialAxis::output).collect();
-    if given != output[first..] {
-        return Err(format!("the output is {given:?}, not {:?}", &output[first..]).into());
+    let first = 3_usize.checked_sub(rank as usize).ok_or("more than three spatial axes")?;
+    let spec = ConvSpec::new(ic, oc, (first..3).map(axis).collect())
+        .batch(batch)
+        .groups(groups)
+        .bias(bias != 0)
+        .epilogue(if relu != 0 { vec![EpilogueOp::Relu] } else { vec![] });
+    let problem = ConvProblem::new(spec)?;
+    let computed: Vec<u64> = problem.spatial().iter().map(SpatialAxis::output).collect();
+    if computed != output[first..] {
+        return Err(format!("the output is {computed:?}, not {:?}", &output[first..]).into());
     }
-    let epilogue = relu.then_some(EpilogueOp::Relu).into_iter().collect::<Vec<_>>();
-    let spec = ConvSpec::new(ic, oc, axes).batch(batch).groups(groups).bias(bias);
-    Ok(ConvProblem::new(spec.epilogue(epilogue))?)
-}
-
-fn number<'a, T: FromStr>(
-    fields: &mut impl Iterator<Item = &'a str>,
-    field: &str,
-) -> Result<T, String> {
-    let text = fields.next().ok_or_else(|| format!("the layer ends before `{field}`"))?;
-    text.parse().map_err(|_| format!("`{field}` is `{text}`, which is no number"))
+    Ok(problem)
 }
 
 /// Row-major values that any library of the comparison can make.

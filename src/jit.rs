@@ -47,6 +47,8 @@ pub struct Code {
     body: EntryPoint,
     pack: Option<EntryPoint>,
     bytes: usize,
+    /// The buffers of a call, in order: listed once, so that a call allocates nothing.
+    arguments: Vec<BufferId>,
 }
 
 // SAFETY: the module is not touched after `new` until `drop` has the only reference; what is shared
@@ -90,7 +92,10 @@ impl Code {
         };
         let (body, pack) = (entry(Entry::Body), entry(Entry::Pack));
         match body {
-            Some(body) => Ok(Code { nest, module: Some(module), body, pack, bytes }),
+            Some(body) => {
+                let arguments = Entry::Body.arguments(nest.nest());
+                Ok(Code { nest, module: Some(module), body, pack, bytes, arguments })
+            }
             None => Err(Error::Codegen { message: "the nest has no body".to_string() }),
         }
     }
@@ -138,7 +143,7 @@ impl Code {
         inputs: impl IntoIterator<Item = (&'static str, &'a [f32])>,
         output: &'a mut [f32],
     ) -> Result<Call<'a>, RunError> {
-        let ids = Entry::Body.arguments(self.nest.nest());
+        let ids = &self.arguments;
         if ids.len() > MAX_ARGUMENTS {
             return Err(RunError::Extras { given: ids.len(), expected: MAX_ARGUMENTS });
         }

@@ -23,6 +23,8 @@ pub struct Kernel {
     name: String,
     /// Tells apart kernels whose packed weights differ in order.
     fingerprint: u64,
+    /// Elements of one image of the input.
+    image: usize,
     code: Code,
 }
 
@@ -76,7 +78,8 @@ impl Kernel {
         let tile = tile_name(code.nest());
         let name = format!("{algorithm}-{}-{}{tile}", problem.elem(), target.isa());
         let fingerprint = fingerprint(&problem, algorithm, &schedule);
-        Kernel { problem, algorithm, schedule, name, fingerprint, code }
+        let image = problem.input_shape(1).iter().product::<u64>() as usize;
+        Kernel { problem, algorithm, schedule, name, fingerprint, image, code }
     }
 
     /// The problem it computes, for any batch.
@@ -189,7 +192,7 @@ impl Kernel {
         arguments: &Arguments<'a>,
         output: &'a mut [f32],
     ) -> Result<Call<'a>, Error> {
-        let image = self.problem.input_shape(1).iter().product::<u64>() as usize;
+        let image = self.image;
         let given = arguments.input.len();
         if !given.is_multiple_of(image) {
             return Err(RunError::Batch { given, image }.into());

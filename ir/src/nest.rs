@@ -507,22 +507,21 @@ impl Nest {
     }
 
     /// The chain of outermost parallel loops: the axes that span the tasks.
-    pub fn task_loops(&self) -> Vec<&Loop> {
-        let mut chain = Vec::new();
-        let mut block = &self.body;
-        while let [Stmt::Loop(l)] = block.as_slice() {
-            if l.mode != Mode::Parallel {
-                break;
-            }
-            chain.push(l);
-            block = &l.body;
-        }
-        chain
+    pub fn task_loops(&self) -> impl Iterator<Item = &Loop> {
+        std::iter::successors(lone_parallel(&self.body), |l| lone_parallel(&l.body))
     }
 
     /// The number of tasks of a call with the given batch size.
     pub fn tasks(&self, batch: i64) -> i64 {
-        self.task_loops().iter().map(|l| l.hi.at(batch) - l.lo).product()
+        self.task_loops().map(|l| l.hi.at(batch) - l.lo).product()
+    }
+}
+
+/// The parallel loop that is all of a block.
+fn lone_parallel(block: &[Stmt]) -> Option<&Loop> {
+    match block {
+        [Stmt::Loop(l)] if l.mode == Mode::Parallel => Some(l),
+        [..] => None,
     }
 }
 

@@ -616,7 +616,7 @@ impl Checker<'_> {
 
     /// V6: two tasks never write one element of the output.
     fn tasks_are_disjoint(&self) -> Check {
-        let chain = self.nest.task_loops();
+        let chain: Vec<&Loop> = self.nest.task_loops().collect();
         let outer: Vec<AxisId> = chain.iter().map(|l| l.axis).collect();
         let mut stores = Vec::new();
         let mut context = Context::default();

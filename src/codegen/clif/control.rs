@@ -10,7 +10,7 @@ impl<'n> Emitter<'n, '_> {
     /// A loop over the given tasks; the task loops' variables are the digits of a task's number.
     pub(super) fn tasks(&mut self, first: Value, end: Value) {
         self.counted(first, end, false, |emitter, task| {
-            let loops = emitter.nest.task_loops();
+            let loops: Vec<&Loop> = emitter.nest.task_loops().collect();
             let mut rest = task;
             let mut digits = Vec::new();
             for (i, l) in loops.iter().enumerate().rev() {
