@@ -305,8 +305,15 @@ impl<'p> Plan<'p> {
 
     /// Bytes of the input that one task reads, if it is copied.
     fn packed_input_bytes(&self, tile: &Tile, block: u64) -> u64 {
+        // The copy's box holds what the last, incomplete tile of columns would read if it were whole.
+        let columns = match self.lane_axis {
+            LaneAxis::Columns => tile.lane_extent,
+            LaneAxis::OutChannels | LaneAxis::Groups | LaneAxis::None => tile.rows,
+        };
+        let last = self.problem.rank() - 1;
         let rows = |i: usize, s: &SpatialAxis| {
             let outputs = if i == 0 && !self.fused { block } else { s.output() };
+            let outputs = if i == last { outputs.next_multiple_of(columns) } else { outputs };
             (outputs - 1) * s.stride + s.extent()
         };
         let pixels: u64 =

@@ -31,7 +31,7 @@ use schedules::{Applied, Step, steps};
 use values::{Kind, Values, compare_bits, compare_values};
 
 /// Kernels of random pairs of a problem and a schedule, shared out among the host's instruction sets.
-const KERNELS: u64 = 7500;
+const KERNELS: u64 = 15_300;
 
 /// One pair in so many is also compiled without fused multiply-add instructions, which is slow.
 const WITHOUT_FMA: u64 = 20;

@@ -231,12 +231,9 @@ impl<'n, 'f> Emitter<'n, 'f> {
     }
 
     /// Binds a variable, emits with it, and forgets it.
-    fn with_variable(&mut self, l: &'n Loop, bound: Bound, f: impl FnOnce(&mut Self)) {
-        self.variables.push((l.axis, bound));
+    fn with_variable(&mut self, axis: AxisId, bound: Bound, f: impl FnOnce(&mut Self)) {
+        self.variables.push((axis, bound));
         let depth = self.addresses.depth();
-        if matches!(bound, Bound::Runtime(_)) {
-            self.hoist(l);
-        }
         f(self);
         self.addresses.truncate(depth);
         self.variables.pop();

@@ -1,6 +1,6 @@
 //! Loops, tasks and conditions.
 
-use convgen_ir::nest::{Affine, Dim, Guard, Loop, Stmt};
+use convgen_ir::nest::{Affine, AxisId, Dim, Guard, Loop, Stmt};
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::{Block, BlockArg, InstBuilder, Value, types};
 
@@ -36,9 +36,12 @@ impl<'n> Emitter<'n, '_> {
         };
         let outside = self.known.clone();
         self.known.enter(l);
-        self.with_variable(l, Bound::Runtime(*digit), |emitter| match inner {
-            [] => emitter.block(&l.body, Lanes::SCALAR),
-            _ => emitter.task(inner, digits),
+        self.with_variable(l.axis, Bound::Runtime(*digit), |emitter| {
+            emitter.hoist(l);
+            match inner {
+                [] => emitter.block(&l.body, Lanes::SCALAR),
+                [_, ..] => emitter.task(inner, digits),
+            }
         });
         self.known = outside;
     }
@@ -55,7 +58,7 @@ impl<'n> Emitter<'n, '_> {
     pub(super) fn serial(&mut self, l: &'n Loop, lanes: Lanes) {
         if l.trip_count() == Some(1) && l.guards.is_empty() {
             self.known.enter(l);
-            return self.with_variable(l, Bound::Const(l.lo), |e| e.block(&l.body, lanes));
+            return self.with_variable(l.axis, Bound::Const(l.lo), |e| e.block(&l.body, lanes));
         }
         let mut lo = self.builder.ins().iconst(types::I64, l.lo);
         let mut hi = self.extent(l.hi, 0);
@@ -77,7 +80,8 @@ impl<'n> Emitter<'n, '_> {
         let runs = l.guards.is_empty() && l.trip_count().is_some();
         self.known.enter(l);
         self.counted(lo, hi, runs, |emitter, value| {
-            emitter.with_variable(l, Bound::Runtime(value), |emitter| {
+            emitter.with_variable(l.axis, Bound::Runtime(value), |emitter| {
+                emitter.hoist(l);
                 if tested.is_empty() {
                     emitter.block(&l.body, lanes);
                 } else {
@@ -131,8 +135,8 @@ impl<'n> Emitter<'n, '_> {
     pub(super) fn unrolled(&mut self, l: &'n Loop, lanes: Lanes) {
         let outside = self.known.clone();
         for value in l.lo..l.hi.fixed().unwrap_or(l.lo) {
-            self.known.enter(&single(l, value));
-            self.with_variable(l, Bound::Const(value), |emitter| {
+            self.known.enter(&iterations(l.axis, value, 1));
+            self.with_variable(l.axis, Bound::Const(value), |emitter| {
                 emitter.tested(&l.guards, lanes, |emitter| emitter.block(&l.body, lanes));
             });
             self.known = outside.clone();
@@ -144,55 +148,42 @@ impl<'n> Emitter<'n, '_> {
         let hi = l.hi.fixed().unwrap_or(l.lo);
         let groups = (hi - l.lo) / LANES;
         let rest = l.lo + groups * LANES;
+        let mut body = |emitter: &mut Self, lanes| emitter.block(&l.body, lanes);
         for start in (l.lo..rest).step_by(LANES as usize) {
-            self.lane_group(l, start, &l.guards, |emitter, lanes| emitter.block(&l.body, lanes));
+            let outside = self.known.clone();
+            self.known.enter(&iterations(l.axis, start, LANES));
+            self.all_or_each(l.axis, Lanes::group(l.axis, start), &l.guards, &mut body);
+            self.known = outside;
         }
         for lane in rest..hi {
-            self.single_lane(l, lane, &l.guards, &mut |emitter, lanes| {
-                emitter.block(&l.body, lanes);
-            });
+            self.single_lane(l.axis, lane, &l.guards, &mut body);
         }
     }
 
     /// Four lanes at once if the guards hold for all of them, else one by one.
-    fn lane_group(
-        &mut self,
-        l: &'n Loop,
-        start: i64,
-        guards: &[Guard],
-        mut body: impl FnMut(&mut Self, Lanes),
-    ) {
-        let lanes = Lanes::group(l.axis, start);
-        let outside = self.known.clone();
-        self.known.enter(&Loop { lo: start, hi: Dim::Fixed(start + LANES), ..bare(l) });
-        let open: Vec<Guard> = guards.iter().filter(|g| !self.known.always(g)).cloned().collect();
-        if open.is_empty() {
-            body(self, lanes);
-        } else {
-            self.all_or_each(l, lanes, &open, &mut body);
-        }
-        self.known = outside;
-    }
-
     fn all_or_each(
         &mut self,
-        l: &'n Loop,
+        axis: AxisId,
         lanes: Lanes,
-        open: &[Guard],
+        guards: &[Guard],
         body: &mut impl FnMut(&mut Self, Lanes),
     ) {
+        let open: Vec<Guard> = guards.iter().filter(|g| !self.known.always(g)).cloned().collect();
+        if open.is_empty() {
+            return body(self, lanes);
+        }
         let [all, each, after] = [(); 3].map(|()| self.builder.create_block());
-        let condition = self.all_lanes(open, lanes);
+        let condition = self.all_lanes(&open, lanes);
         self.builder.ins().brif(condition, all, &[], each, &[]);
         self.enter(all);
         let outside = self.known.clone();
-        self.known.assume(open);
+        self.known.assume(&open);
         body(self, lanes);
         self.known = outside;
         self.builder.ins().jump(after, &[]);
         self.enter(each);
         for lane in lanes.start..lanes.start + LANES {
-            self.single_lane(l, lane, open, body);
+            self.single_lane(axis, lane, &open, body);
         }
         self.builder.ins().jump(after, &[]);
         self.enter(after);
@@ -200,14 +191,14 @@ impl<'n> Emitter<'n, '_> {
 
     fn single_lane(
         &mut self,
-        l: &'n Loop,
+        axis: AxisId,
         lane: i64,
         guards: &[Guard],
         body: &mut impl FnMut(&mut Self, Lanes),
     ) {
         let outside = self.known.clone();
-        self.known.enter(&single(l, lane));
-        self.with_variable(l, Bound::Const(lane), |emitter| {
+        self.known.enter(&iterations(axis, lane, 1));
+        self.with_variable(axis, Bound::Const(lane), |emitter| {
             emitter.tested(guards, Lanes::SCALAR, |emitter| body(emitter, Lanes::SCALAR));
         });
         self.known = outside;
@@ -215,33 +206,13 @@ impl<'n> Emitter<'n, '_> {
 
     /// An `if`, outside of vectors or inside them.
     pub(super) fn guarded(&mut self, guards: &'n [Guard], body: &'n [Stmt], lanes: Lanes) {
-        let Some(axis) = lanes.axis else {
-            return self.tested(guards, lanes, |emitter| emitter.block(body, lanes));
-        };
-        let open: Vec<Guard> = guards.iter().filter(|g| !self.known.always(g)).cloned().collect();
-        if open.iter().all(|guard| !guard.sum().mentions(axis)) {
-            return self.tested(&open, lanes, |emitter| emitter.block(body, lanes));
+        let in_lanes = |axis: &AxisId| guards.iter().any(|guard| guard.sum().mentions(*axis));
+        match lanes.axis.filter(in_lanes) {
+            Some(axis) => {
+                self.all_or_each(axis, lanes, guards, &mut |e, lanes| e.block(body, lanes));
+            }
+            None => self.tested(guards, lanes, |emitter| emitter.block(body, lanes)),
         }
-        let l = Loop::new(axis, Dim::Fixed(lanes.start + LANES), vec![]);
-        let [all, each, after] = [(); 3].map(|()| self.builder.create_block());
-        let condition = self.all_lanes(&open, lanes);
-        self.builder.ins().brif(condition, all, &[], each, &[]);
-        self.enter(all);
-        let outside = self.known.clone();
-        self.known.assume(&open);
-        self.block(body, lanes);
-        self.known = outside.clone();
-        self.builder.ins().jump(after, &[]);
-        self.enter(each);
-        for lane in lanes.start..lanes.start + LANES {
-            self.known.enter(&single(&l, lane));
-            self.variables.push((axis, Bound::Const(lane)));
-            self.tested(&open, Lanes::SCALAR, |e| e.block(body, Lanes::SCALAR));
-            self.variables.pop();
-            self.known = outside.clone();
-        }
-        self.builder.ins().jump(after, &[]);
-        self.enter(after);
     }
 
     /// Emits a body that runs only if all guards hold.
@@ -331,12 +302,7 @@ pub(super) struct Window {
     open: Vec<Guard>,
 }
 
-/// The loop's header without guards and body.
-fn bare(l: &Loop) -> Loop {
-    Loop { guards: vec![], ..l.with_body(vec![]) }
-}
-
-/// One iteration of a loop.
-fn single(l: &Loop, value: i64) -> Loop {
-    Loop { lo: value, hi: Dim::Fixed(value + 1), ..bare(l) }
+/// Some iterations of an axis, as a loop without a body.
+pub(super) fn iterations(axis: AxisId, first: i64, count: i64) -> Loop {
+    Loop { lo: first, ..Loop::new(axis, Dim::Fixed(first + count), vec![]) }
 }

@@ -6,7 +6,7 @@ use convgen_ir::nest::{Access, AxisId, BinaryOp, BufferId, Expr, LocalId, Role, 
 use cranelift_codegen::ir::condcodes::FloatCC;
 use cranelift_codegen::ir::{BlockArg, InstBuilder, MemFlagsData, Value, types};
 
-use super::control::Window;
+use super::control::{Window, iterations};
 use super::{Bound, Emitter, LANES, Lanes, flags};
 
 /// A load: the buffer, the runtime terms, the constant, and the elements between lanes (none for a
@@ -236,14 +236,7 @@ impl Emitter<'_, '_> {
             .map(|lane| {
                 self.variables.push((axis, Bound::Const(lane)));
                 let outside = self.known.clone();
-                self.known.enter(&convgen_ir::nest::Loop {
-                    lo: lane,
-                    ..convgen_ir::nest::Loop::new(
-                        axis,
-                        convgen_ir::nest::Dim::Fixed(lane + 1),
-                        vec![],
-                    )
-                });
+                self.known.enter(&iterations(axis, lane, 1));
                 let value = self.pad(access, Lanes::SCALAR);
                 self.known = outside;
                 self.variables.pop();
