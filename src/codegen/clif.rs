@@ -342,7 +342,7 @@ pub fn isa(target: &Target, host: bool) -> Result<Arc<dyn TargetIsa>, Error> {
         ("enable_verifier", verifier),
         ("is_pic", if host { "false" } else { "true" }),
         ("use_colocated_libcalls", "false"),
-        // Nobody unwinds through a kernel: it calls nothing and never panics.
+        // Nobody unwinds through a kernel: all it calls are micro-kernels, and none panics.
         ("unwind_info", "false"),
     ];
     for (name, value) in flags {

@@ -12,8 +12,8 @@
 
 use convgen_ir::bounds::Context;
 use convgen_ir::nest::{
-    Access, AxisId, BufferId, Dim, Expr, Guard, Loop, Mode, Nest, Role, Stmt, visit_accesses,
-    visit_exprs_mut, visit_loops_mut,
+    AxisId, BufferId, Dim, Guard, Loop, Mode, Nest, Role, Stmt, visit_accesses, visit_accesses_mut,
+    visit_loops_mut,
 };
 
 pub(super) fn run(nest: &mut Nest) {
@@ -275,27 +275,21 @@ fn cover_indices(block: &[Stmt], id: BufferId, context: &Context, used: &mut [i6
 }
 
 fn rename(block: &mut [Stmt], from: BufferId, to: BufferId) {
-    let change = |access: &mut Access| {
+    visit_accesses_mut(block, &mut |access| {
         if access.buffer == from {
             access.buffer = to;
         }
-    };
-    visit_exprs_mut(block, &mut |expr| {
-        if let Expr::Load(access) | Expr::Pad(access) = expr {
-            change(access);
-        }
     });
-    rename_stmts(block, from, to, &change);
+    redeclare(block, from, to);
 }
 
-fn rename_stmts(block: &mut [Stmt], from: BufferId, to: BufferId, change: &impl Fn(&mut Access)) {
+fn redeclare(block: &mut [Stmt], from: BufferId, to: BufferId) {
     for stmt in block {
         match stmt {
-            Stmt::Loop(l) => rename_stmts(&mut l.body, from, to, change),
-            Stmt::If(_, body) => rename_stmts(body, from, to, change),
+            Stmt::Loop(l) => redeclare(&mut l.body, from, to),
+            Stmt::If(_, body) => redeclare(body, from, to),
             Stmt::Declare(id) if *id == from => *id = to,
-            Stmt::Declare(_) | Stmt::Let(..) => {}
-            Stmt::Store(dst, _) => change(dst),
+            Stmt::Declare(_) | Stmt::Let(..) | Stmt::Store(..) => {}
         }
     }
 }

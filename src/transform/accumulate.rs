@@ -14,7 +14,7 @@
 //! Precondition: between `l` and the sum stand spatial loops of known length only, starting at zero.
 
 use convgen_ir::nest::{
-    Access, Affine, AxisKind, BufferId, Dim, Expr, Loop, Nest, Role, Stmt, visit_exprs_mut,
+    Affine, AxisKind, BufferId, Dim, Loop, Nest, Role, Stmt, visit_accesses_mut,
 };
 
 use super::split::pad_loads;
@@ -129,28 +129,11 @@ fn around(loops: &[Loop], body: Vec<Stmt>) -> Vec<Stmt> {
 
 /// `acc[i]` becomes `acc[t,i]`.
 fn prefix_indices(block: &mut [Stmt], acc: BufferId, tile: &[Loop]) {
-    let prefix = |access: &mut Access| {
+    visit_accesses_mut(block, &mut |access| {
         if access.buffer == acc {
             let mut index: Vec<Affine> = tile.iter().map(|t| Affine::axis(t.axis)).collect();
             index.append(&mut access.index);
             access.index = index;
         }
-    };
-    visit_exprs_mut(block, &mut |expr| {
-        if let Expr::Load(access) | Expr::Pad(access) = expr {
-            prefix(access);
-        }
     });
-    prefix_stores(block, &prefix);
-}
-
-fn prefix_stores(block: &mut [Stmt], prefix: &impl Fn(&mut Access)) {
-    for stmt in block {
-        match stmt {
-            Stmt::Loop(l) => prefix_stores(&mut l.body, prefix),
-            Stmt::If(_, body) => prefix_stores(body, prefix),
-            Stmt::Declare(_) | Stmt::Let(..) => {}
-            Stmt::Store(dst, _) => prefix(dst),
-        }
-    }
 }

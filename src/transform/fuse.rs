@@ -11,8 +11,8 @@
 //! neither; both axes are spatial, or both are reductions.
 
 use convgen_ir::nest::{
-    Access, Affine, AxisId, AxisKind, BufferId, Dim, Expr, Loop, Mode, Nest, Stmt, visit_accesses,
-    visit_exprs_mut,
+    Access, Affine, AxisId, AxisKind, BufferId, Dim, Loop, Mode, Nest, Stmt, visit_accesses,
+    visit_accesses_mut,
 };
 
 use super::{Refusal, axis_with_loop, mode_name, replace_loops};
@@ -43,19 +43,13 @@ pub(super) fn apply(nest: &mut Nest, outer: &str, inner: &str) -> Result<(), Ref
         let shape = &mut nest.buffers[buffer.0 as usize].shape;
         shape.splice(*dim..dim + 2, [length]);
     }
-    let rewrite = |access: &mut Access| {
+    visit_accesses_mut(&mut nest.body, &mut |access| {
         if let Some((_, dim)) = collapsed.iter().find(|(buffer, _)| *buffer == access.buffer) {
             let uses = access.index[*dim].mentions(a) || access.index[dim + 1].mentions(b);
             let index = if uses { Affine::axis(fused) } else { Affine::default() };
             access.index.splice(*dim..dim + 2, [index]);
         }
-    };
-    visit_exprs_mut(&mut nest.body, &mut |expr| {
-        if let Expr::Load(access) | Expr::Pad(access) = expr {
-            rewrite(access);
-        }
     });
-    rewrite_stores(&mut nest.body, &rewrite);
     Ok(())
 }
 
@@ -167,15 +161,4 @@ fn dimension(nest: &Nest, access: &Access, a: (AxisId, i64), b: (AxisId, i64)) -
         rest.all(|(_, index)| !index.mentions(a.0) && !index.mentions(b.0))
     };
     (0..shape.len().saturating_sub(1)).find(|d| is(*d, a) && is(d + 1, b) && others(*d))
-}
-
-fn rewrite_stores(block: &mut [Stmt], rewrite: &impl Fn(&mut Access)) {
-    for stmt in block {
-        match stmt {
-            Stmt::Loop(l) => rewrite_stores(&mut l.body, rewrite),
-            Stmt::If(_, body) => rewrite_stores(body, rewrite),
-            Stmt::Declare(_) | Stmt::Let(..) => {}
-            Stmt::Store(dst, _) => rewrite(dst),
-        }
-    }
 }

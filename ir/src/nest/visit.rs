@@ -86,6 +86,29 @@ pub fn visit_accesses<'a>(block: &'a [Stmt], f: &mut impl FnMut(&'a Access, bool
     visit_stores(block, &mut |access| f(access, true));
 }
 
+/// Calls `f` on every access of a block, loads and destinations alike.
+pub fn visit_accesses_mut(block: &mut [Stmt], f: &mut impl FnMut(&mut Access)) {
+    fn loads(value: &mut Expr, f: &mut impl FnMut(&mut Access)) {
+        value.visit_mut(&mut |expr| {
+            if let Expr::Load(access) | Expr::Pad(access) = expr {
+                f(access);
+            }
+        });
+    }
+    for stmt in block {
+        match stmt {
+            Stmt::Loop(l) => visit_accesses_mut(&mut l.body, f),
+            Stmt::If(_, body) => visit_accesses_mut(body, f),
+            Stmt::Declare(_) => {}
+            Stmt::Let(_, value) => loads(value, f),
+            Stmt::Store(dst, value) => {
+                f(dst);
+                loads(value, f);
+            }
+        }
+    }
+}
+
 /// Replaces every occurrence of a loop variable in indices and guards of a block.
 pub fn substitute(block: &mut [Stmt], axis: AxisId, with: &Affine) {
     map_affines(block, &mut |sum| *sum = sum.substitute(axis, with));
