@@ -1,0 +1,503 @@
+//! A plan: the decisions behind a schedule as plain numbers, and the directives that carry them out.
+//!
+//! Promises: a plan that [`Plan::check`] accepts becomes a schedule whose directives all apply to the
+//! plain nest of the problem; equal plans become equal schedules. No decision changes the order of a
+//! sum, so every plan of a problem gives the same bits. Does not: choose (that is the scheduler), or
+//! ask whether the nest fits the target's limits (that is the verifier).
+
+use convgen_ir::elem::Layout;
+use convgen_ir::problem::{ConvProblem, SpatialAxis};
+use convgen_ir::schedule::{Directive, Schedule, Tail};
+
+use crate::target::{Isa, Target};
+
+/// Which axis becomes the lanes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum LaneAxis {
+    /// Output channels of a group: weights are vectors, activations are broadcast.
+    OutChannels,
+    /// Groups: both are vectors (depthwise).
+    Groups,
+    /// Output columns: activations are vectors, weights are broadcast.
+    Columns,
+    /// None is long enough.
+    None,
+}
+
+impl LaneAxis {
+    /// Every choice.
+    pub const ALL: [LaneAxis; 4] =
+        [LaneAxis::OutChannels, LaneAxis::Groups, LaneAxis::Columns, LaneAxis::None];
+}
+
+/// The loops around a register tile, by what they walk over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Walk {
+    /// Over channels: of groups, of output channels, of tiles of either.
+    Channels,
+    /// Over the output rows of a task, and over planes.
+    Rows,
+    /// Over tiles of output columns.
+    Columns,
+}
+
+/// The order of the loops around a register tile inside a task, outermost first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Order(pub [Walk; 3]);
+
+impl Order {
+    /// Every order. The first keeps a panel of weights while it walks over the pixels of a task.
+    pub const ALL: [Order; 6] = [
+        Order([Walk::Channels, Walk::Rows, Walk::Columns]),
+        Order([Walk::Channels, Walk::Columns, Walk::Rows]),
+        Order([Walk::Rows, Walk::Channels, Walk::Columns]),
+        Order([Walk::Rows, Walk::Columns, Walk::Channels]),
+        Order([Walk::Columns, Walk::Rows, Walk::Channels]),
+        Order([Walk::Columns, Walk::Channels, Walk::Rows]),
+    ];
+}
+
+/// Where the input is copied into scratch, border and all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct CopyInput {
+    /// Once an iteration of this walk: of its outermost loop over channels, of its innermost loop over
+    /// anything else; once a task if none is named.
+    pub at: Option<Walk>,
+    /// The order of the copy's dimensions, if it is not the input's.
+    pub layout: Option<Layout>,
+}
+
+/// The knobs of a schedule.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Plan {
+    /// Whether the spatial axes are one; only where every output pixel reads one input pixel.
+    pub fused: bool,
+    /// The axis of the lanes.
+    pub lanes: LaneAxis,
+    /// Vectors a register tile has along the lanes.
+    pub vectors: u64,
+    /// Rows of a register tile: columns, or output channels where columns are the lanes.
+    pub rows: u64,
+    /// Iterations of the first spatial axis in one task.
+    pub block: u64,
+    /// Whether the outermost loop over channels is shared among tasks too.
+    pub channel_tasks: bool,
+    /// The order of the loops of a task.
+    pub order: Order,
+    /// Where the input is copied, if it is.
+    pub copy: Option<CopyInput>,
+    /// Whether the weights are copied into the order in which they are read.
+    pub pack_weights: bool,
+    /// Input channels written out in the innermost loop.
+    pub steps: u64,
+    /// Whether the taps of the last axis are written out too; only if all input channels are.
+    pub taps: bool,
+}
+
+/// Why a plan is no schedule of a problem.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[allow(missing_docs, reason = "the message names every field")]
+pub enum Excluded {
+    #[error("outputs depend on more than the pixel at their place, so axes are not fused")]
+    NotPointwise,
+    #[error("{axis:?} is {extent} long: no lanes")]
+    NoLanes { axis: LaneAxis, extent: u64 },
+    #[error("{vectors} vectors are more than the {needed} that the lanes need")]
+    Vectors { vectors: u64, needed: u64 },
+    #[error("{rows} rows do not fit the {extent} there are")]
+    Rows { rows: u64, extent: u64 },
+    #[error("a tile of {tile} registers and {operands} operands do not fit {registers}")]
+    Registers { tile: u64, operands: u64, registers: u64 },
+    #[error("a task of {block} does not fit the {extent} there are, or is no multiple of {unit}")]
+    Block { block: u64, extent: u64, unit: u64 },
+    #[error("there is no loop over {walk:?} to order or to copy in")]
+    NoLoop { walk: Walk },
+    #[error("{steps} steps do not divide {channels} input channels")]
+    Steps { steps: u64, channels: u64 },
+    #[error("a loop body of {body} multiply-adds is larger than {limit}")]
+    Body { body: u64, limit: u64 },
+    #[error("the input has that layout already, or its columns are the lanes")]
+    CopyLayout,
+}
+
+/// Vector registers that must be left for operands, at least: a weight, and a value or a broadcast.
+pub const FEWEST_OPERANDS: u64 = 2;
+
+/// Vector multiply-adds in the body of the innermost loop, at most: beyond, the time to compile grows
+/// and the first level of the instruction cache overflows.
+pub const LARGEST_BODY: u64 = 512;
+
+/// A problem as a plan sees it: the loops that are tiled, named as they are after fusing.
+pub(super) struct Shape<'p> {
+    problem: &'p ConvProblem,
+    /// Spatial output axes, outermost first.
+    pub(super) axes: Vec<(String, u64)>,
+}
+
+impl<'p> Shape<'p> {
+    pub(super) fn new(problem: &'p ConvProblem, fused: bool) -> Shape<'p> {
+        let names = problem.axis_names().iter().zip(problem.spatial());
+        let mut axes: Vec<_> = names.map(|(name, s)| (format!("o{name}"), s.output())).collect();
+        if fused {
+            let names: Vec<&str> = axes.iter().map(|(name, _)| name.as_str()).collect();
+            let pixels = axes.iter().map(|(_, extent)| extent).product();
+            axes = vec![(names.join("_"), pixels)];
+        }
+        Shape { problem, axes }
+    }
+
+    /// Output columns: the last spatial axis.
+    pub(super) fn columns(&self) -> u64 {
+        self.axes.last().map_or(1, |(_, extent)| *extent)
+    }
+
+    /// The length of the axis of the lanes, and of that of the rows.
+    pub(super) fn tiled(&self, lanes: LaneAxis) -> (u64, u64) {
+        let channels = self.problem.out_channels_per_group();
+        match lanes {
+            LaneAxis::OutChannels => (channels, self.columns()),
+            LaneAxis::Groups => (self.problem.groups(), self.columns()),
+            LaneAxis::Columns => (self.columns(), channels),
+            LaneAxis::None => (1, self.columns()),
+        }
+    }
+}
+
+impl Plan {
+    /// Lanes of a register tile.
+    pub fn lane_extent(&self, problem: &ConvProblem, target: &Target) -> u64 {
+        let (lane, _) = Shape::new(problem, self.fused).tiled(self.lanes);
+        (self.vectors * u64::from(target.lanes())).min(lane)
+    }
+
+    /// Where the only axis is tiled too, a task is a whole number of tiles.
+    pub(super) fn task_unit(&self, shape: &Shape, lane_extent: u64) -> u64 {
+        match (shape.axes.len(), self.lanes) {
+            (1, LaneAxis::Columns) => lane_extent,
+            (1, LaneAxis::OutChannels | LaneAxis::Groups | LaneAxis::None) => self.rows,
+            (_, _) => 1,
+        }
+    }
+
+    /// Bytes of the input that one task reads, if it is copied once a task.
+    pub(super) fn packed_input_bytes(&self, problem: &ConvProblem, target: &Target) -> u64 {
+        let lane_extent = self.lane_extent(problem, target);
+        // The copy's box holds what the last, incomplete tile of columns would read if it were whole.
+        let columns = match self.lanes {
+            LaneAxis::Columns => lane_extent,
+            LaneAxis::OutChannels | LaneAxis::Groups | LaneAxis::None => self.rows,
+        };
+        let last = problem.rank() - 1;
+        let rows = |i: usize, s: &SpatialAxis| {
+            let outputs = if i == 0 && !self.fused { self.block } else { s.output() };
+            let outputs = if i == last { outputs.next_multiple_of(columns) } else { outputs };
+            (outputs - 1) * s.stride + s.extent()
+        };
+        let pixels: u64 = problem.spatial().iter().enumerate().map(|(i, s)| rows(i, s)).product();
+        pixels * self.copied_channels(problem, lane_extent) * problem.elem().bytes() as u64
+    }
+
+    /// Channels of one copy of the input.
+    fn copied_channels(&self, problem: &ConvProblem, lane_extent: u64) -> u64 {
+        let place = |walk| self.order.0.iter().position(|w| *w == walk);
+        let at = self.copy.and_then(|copy| copy.at);
+        let inside = self.channel_tasks || at.is_some_and(|at| place(at) >= place(Walk::Channels));
+        match (self.lanes, inside) {
+            (LaneAxis::Groups, _) => lane_extent * problem.in_channels_per_group(),
+            (_, true) => problem.in_channels_per_group(),
+            (_, false) => problem.in_channels(),
+        }
+    }
+
+    /// The directives, in the order in which they are carried out.
+    pub fn schedule(&self, problem: &ConvProblem, target: &Target) -> Schedule {
+        let shape = Shape::new(problem, self.fused);
+        let lane_extent = self.lane_extent(problem, target);
+        let writer = Writer { plan: self, problem, target, shape, lane_extent, directives: vec![] };
+        writer.write()
+    }
+
+    /// Whether the plan is a schedule of the problem whose tile stays in the target's registers.
+    ///
+    /// # Errors
+    /// What rules it out.
+    pub fn check(&self, problem: &ConvProblem, target: &Target) -> Result<(), Excluded> {
+        if self.fused && !is_pointwise(problem) {
+            return Err(Excluded::NotPointwise);
+        }
+        let shape = Shape::new(problem, self.fused);
+        self.check_tile(problem, target, &shape)?;
+        self.check_loops(problem, target, &shape)?;
+        self.check_body(problem)
+    }
+
+    fn check_tile(
+        &self,
+        problem: &ConvProblem,
+        target: &Target,
+        shape: &Shape,
+    ) -> Result<(), Excluded> {
+        let (lane, row) = shape.tiled(self.lanes);
+        let lanes = u64::from(target.lanes());
+        // Cranelift has no masks: what is no whole vector is done lane by lane.
+        let needed = match target.isa() {
+            Isa::Clif => (lane / lanes).max(1),
+            Isa::Avx2 | Isa::Avx512 => lane.div_ceil(lanes),
+        };
+        if lane < 2 && self.lanes != LaneAxis::None {
+            return Err(Excluded::NoLanes { axis: self.lanes, extent: lane });
+        }
+        if self.vectors == 0 || self.vectors > needed {
+            return Err(Excluded::Vectors { vectors: self.vectors, needed });
+        }
+        if self.rows == 0 || self.rows > row {
+            return Err(Excluded::Rows { rows: self.rows, extent: row });
+        }
+        let (tile, registers) = (self.vectors * self.rows, u64::from(target.registers()));
+        if tile + FEWEST_OPERANDS > registers {
+            return Err(Excluded::Registers { tile, operands: FEWEST_OPERANDS, registers });
+        }
+        let in_place = problem.layout() == Layout::ChannelsFirst && self.lanes != LaneAxis::Columns;
+        match self.copy {
+            Some(CopyInput { layout: Some(layout), .. })
+                if !in_place || layout == problem.layout() =>
+            {
+                Err(Excluded::CopyLayout)
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    fn check_loops(
+        &self,
+        problem: &ConvProblem,
+        target: &Target,
+        shape: &Shape,
+    ) -> Result<(), Excluded> {
+        let extent = shape.axes[0].1;
+        let unit = self.task_unit(shape, self.lane_extent(problem, target));
+        let whole = self.block.is_multiple_of(unit) || self.block == extent;
+        if self.block == 0 || self.block > extent || !whole {
+            return Err(Excluded::Block { block: self.block, extent, unit });
+        }
+        let mut writer = Writer {
+            plan: self,
+            problem,
+            target,
+            shape: Shape::new(problem, self.fused),
+            lane_extent: self.lane_extent(problem, target),
+            directives: vec![],
+        };
+        let loops = writer.loops();
+        let missing = |walk: Walk| loops.of(walk).is_empty();
+        // An order of loops that do not exist is another order of those that do.
+        if let Some(walk) = self.order.0.into_iter().find(|walk| missing(*walk))
+            && self.order.0[2] != walk
+        {
+            return Err(Excluded::NoLoop { walk });
+        }
+        if let Some(CopyInput { at: Some(walk), .. }) = self.copy
+            && missing(walk)
+        {
+            return Err(Excluded::NoLoop { walk });
+        }
+        if self.channel_tasks && (self.order.0[0] != Walk::Channels || loops.channels.len() < 2) {
+            return Err(Excluded::NoLoop { walk: Walk::Channels });
+        }
+        Ok(())
+    }
+
+    fn check_body(&self, problem: &ConvProblem) -> Result<(), Excluded> {
+        let channels = problem.in_channels_per_group();
+        if self.steps == 0 || !channels.is_multiple_of(self.steps) || self.taps_early(channels) {
+            return Err(Excluded::Steps { steps: self.steps, channels });
+        }
+        let kernel = problem.spatial().last().map_or(1, |s| s.kernel);
+        let taps = if self.taps { kernel } else { 1 };
+        let body = self.vectors * self.rows * self.steps * taps;
+        match body > LARGEST_BODY {
+            true => Err(Excluded::Body { body, limit: LARGEST_BODY }),
+            false => Ok(()),
+        }
+    }
+
+    fn taps_early(&self, channels: u64) -> bool {
+        self.taps && self.steps < channels
+    }
+}
+
+/// Loops around the tile, each list outermost first, and the loops of the tile.
+struct Loops {
+    tasks: Vec<String>,
+    channels: Vec<String>,
+    rows: Vec<String>,
+    columns: Vec<String>,
+    row: String,
+    lane: Option<String>,
+}
+
+impl Loops {
+    fn of(&self, walk: Walk) -> &[String] {
+        match walk {
+            Walk::Channels => &self.channels,
+            Walk::Rows => &self.rows,
+            Walk::Columns => &self.columns,
+        }
+    }
+}
+
+/// A plan being written down.
+struct Writer<'p> {
+    plan: &'p Plan,
+    problem: &'p ConvProblem,
+    target: &'p Target,
+    shape: Shape<'p>,
+    lane_extent: u64,
+    directives: Vec<Directive>,
+}
+
+impl Writer<'_> {
+    fn write(mut self) -> Schedule {
+        if self.plan.fused {
+            self.fuse();
+        }
+        let loops = self.loops();
+        self.order(&loops);
+        self.unroll(&loops);
+        if self.plan.pack_weights {
+            self.directives.push(Directive::PackWeights);
+        }
+        if let Some(copy) = self.plan.copy {
+            self.copy(&loops, copy);
+        }
+        Schedule { directives: self.directives }
+    }
+
+    fn fuse(&mut self) {
+        let names = self.problem.axis_names();
+        let mut outer = format!("o{}", names[0]);
+        for name in &names[1..] {
+            let inner = format!("o{name}");
+            let fused = format!("{outer}_{inner}");
+            self.directives.push(Directive::Fuse { outer, inner });
+            outer = fused;
+        }
+    }
+
+    /// Splits the spatial loops: tasks, blocks, and the tile.
+    fn loops(&mut self) -> Loops {
+        let plan = self.plan;
+        let (first, extent) = self.shape.axes[0].clone();
+        // A task that is one tile has no second split to cut the last one short.
+        let unit = plan.task_unit(&self.shape, self.lane_extent);
+        let one_tile = self.shape.axes.len() == 1 && plan.block == unit;
+        let tail = if one_tile { Tail::Cut } else { Tail::Guard };
+        let (task, within) = self.split(&first, plan.block, extent, tail);
+        let mut axes = self.shape.axes.clone();
+        axes[0] = (within, plan.block);
+        let columns = axes.pop().unwrap_or_default();
+        let (oc, g) = (self.problem.out_channels_per_group(), self.problem.groups());
+        let named = |name: &str| name.to_string();
+        let (channels, columns, row, lane) = match plan.lanes {
+            LaneAxis::Columns => {
+                let lane = self.split(&columns.0, self.lane_extent, columns.1, Tail::Cut);
+                let row = self.split("oc", plan.rows, oc, Tail::Cut);
+                (with(named("g"), row.0), lane.0, row.1, Some(lane.1))
+            }
+            LaneAxis::OutChannels => {
+                let lane = self.split("oc", self.lane_extent, oc, Tail::Pad);
+                let row = self.split(&columns.0, plan.rows, columns.1, Tail::Cut);
+                (with(named("g"), lane.0), row.0, row.1, Some(lane.1))
+            }
+            LaneAxis::Groups => {
+                let lane = self.split("g", self.lane_extent, g, Tail::Pad);
+                let row = self.split(&columns.0, plan.rows, columns.1, Tail::Cut);
+                let outer: Vec<String> = lane.0.into_iter().chain([named("oc")]).collect();
+                (outer, row.0, row.1, Some(lane.1))
+            }
+            LaneAxis::None => {
+                let row = self.split(&columns.0, plan.rows, columns.1, Tail::Cut);
+                (vec![named("g"), named("oc")], row.0, row.1, None)
+            }
+        };
+        let tasks = with(named("n"), task);
+        let rows = axes.into_iter().map(|(name, _)| name).collect();
+        Loops { tasks, channels, rows, columns: columns.into_iter().collect(), row, lane }
+    }
+
+    /// Orders the loops, hands out the tasks, and puts the sums into registers.
+    fn order(&mut self, loops: &Loops) {
+        let around = self.plan.order.0.into_iter().flat_map(|walk| loops.of(walk));
+        let mut axes: Vec<String> = loops.tasks.iter().chain(around).cloned().collect();
+        let innermost = axes[axes.len() - 1].clone();
+        axes.push(loops.row.clone());
+        axes.extend(loops.lane.clone());
+        self.directives.push(Directive::Reorder { axes });
+        for axis in self.task_loops(loops) {
+            self.directives.push(Directive::Parallel { axis: axis.clone() });
+        }
+        self.directives.push(Directive::AccumulateOutput { at: innermost });
+    }
+
+    fn task_loops<'l>(&self, loops: &'l Loops) -> impl Iterator<Item = &'l String> + use<'l> {
+        let shared = if self.plan.channel_tasks { loops.channels.as_slice() } else { &[] };
+        loops.tasks.iter().chain(shared)
+    }
+
+    /// Writes out the tile and a few steps of the reduction.
+    fn unroll(&mut self, loops: &Loops) {
+        let unroll = |axis: &str| Directive::Unroll { axis: axis.to_string() };
+        self.directives.push(unroll(&loops.row));
+        if let Some(lane) = &loops.lane {
+            self.directives.push(Directive::Vectorize { axis: lane.clone() });
+        }
+        let channels = self.problem.in_channels_per_group();
+        let (_, inner) = self.split("ic", self.plan.steps, channels, Tail::Guard);
+        self.directives.push(unroll(&inner));
+        if let (true, Some(name)) = (self.plan.taps, self.problem.axis_names().last()) {
+            self.directives.push(unroll(&format!("k{name}")));
+        }
+    }
+
+    /// Copies the input; channels by vectors where they are neighbours in the copy: whether a pixel is
+    /// padding is then asked once a vector.
+    fn copy(&mut self, loops: &Loops, copy: CopyInput) {
+        let inside = copy.at.and_then(|walk| match walk {
+            Walk::Channels => loops.channels.first(),
+            Walk::Rows | Walk::Columns => loops.of(walk).last(),
+        });
+        let Some(at) = inside.or(self.task_loops(loops).last()).cloned() else { return };
+        self.directives.push(Directive::PackInput { at, layout: copy.layout });
+        let channels = self.plan.copied_channels(self.problem, self.lane_extent);
+        let last = copy.layout.unwrap_or(self.problem.layout()) == Layout::ChannelsLast;
+        let lanes = u64::from(self.target.lanes());
+        let by = [4 * lanes, 2 * lanes, lanes].into_iter().find(|by| channels.is_multiple_of(*by));
+        if let (true, Some(by)) = (last, by) {
+            let (_, inner) = self.split("copy.c", by, channels, Tail::Guard);
+            self.directives.push(Directive::Vectorize { axis: inner });
+        }
+    }
+
+    /// Splits an axis if there is more than one tile of it: the outer axis, if any, and the inner.
+    fn split(&mut self, axis: &str, by: u64, extent: u64, tail: Tail) -> (Option<String>, String) {
+        if by >= extent {
+            return (None, axis.to_string());
+        }
+        let (name, by) = (axis.to_string(), by as u32);
+        self.directives.push(Directive::Split { axis: name, by, tail });
+        (Some(format!("{axis}.o")), format!("{axis}.i"))
+    }
+}
+
+fn with(first: String, second: Option<String>) -> Vec<String> {
+    [first].into_iter().chain(second).collect()
+}
+
+/// Whether every output pixel depends on the input pixel at the same place alone.
+pub(super) fn is_pointwise(problem: &ConvProblem) -> bool {
+    problem.rank() > 1
+        && problem
+            .spatial()
+            .iter()
+            .all(|s| s.kernel == 1 && s.stride == 1 && s.pad_before == 0 && s.output() == s.input)
+}
