@@ -5,6 +5,7 @@
 //! register tile is, and how the work around the tile is blocked.
 
 pub mod plan;
+pub mod space;
 
 use convgen_ir::elem::Layout;
 use convgen_ir::problem::ConvProblem;

@@ -13,6 +13,7 @@ use std::path::PathBuf;
 use anyhow::{Context, anyhow, bail};
 use clap::Args;
 use convgen::check::{self, Data};
+use convgen::scheduler::space::one_line;
 use convgen::{Compiler, Error, Host, Kernel, machine, suites, tune};
 use convgen_ir::problem::{ConvProblem, Descriptor};
 use convgen_ir::schedule::Schedule;
@@ -248,10 +249,4 @@ fn seconds(text: &str) -> Result<f64, String> {
         Ok(seconds) if (0.0..=MAX_SECONDS).contains(&seconds) => Ok(seconds),
         Ok(_) | Err(_) => Err(format!("expected seconds from 0 to {MAX_SECONDS}")),
     }
-}
-
-/// The schedule as `--schedule` reads it.
-fn one_line(schedule: &Schedule) -> String {
-    let directives: Vec<String> = schedule.directives.iter().map(ToString::to_string).collect();
-    directives.join("; ")
 }

@@ -291,13 +291,17 @@ impl Plan {
         let loops = writer.loops();
         let missing = |walk: Walk| loops.of(walk).is_empty();
         // An order of loops that do not exist is another order of those that do.
-        if let Some(walk) = self.order.0.into_iter().find(|walk| missing(*walk))
-            && self.order.0[2] != walk
+        let present = |order: &Order| order.0.map(|walk| (!missing(walk)).then_some(walk));
+        let written = |order: &Order| present(order).into_iter().flatten().collect::<Vec<_>>();
+        let first = Order::ALL.iter().find(|order| written(order) == written(&self.order));
+        if let (Some(walk), true) =
+            (self.order.0.into_iter().find(|walk| missing(*walk)), first != Some(&self.order))
         {
             return Err(Excluded::NoLoop { walk });
         }
+        // Loops that are tasks have nothing but one another in their bodies.
         if let Some(CopyInput { at: Some(walk), .. }) = self.copy
-            && missing(walk)
+            && (missing(walk) || (walk == Walk::Channels && self.channel_tasks))
         {
             return Err(Excluded::NoLoop { walk });
         }

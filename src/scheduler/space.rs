@@ -1,0 +1,262 @@
+//! The schedule space of a problem on a target: every plan that could be worth measuring.
+//!
+//! A point is a [`Candidate`]: an algorithm, a plan, and the schedule that the plan becomes. The space
+//! is the product of the knobs' choices, walked lazily; [`Space::all`] gives each point or the reason
+//! why it is none. Search moves by [`Space::neighbours`] and [`Space::sample`]. An algorithm finds its
+//! place here by an arm in [`Space::new`]: its candidates are plans over its own nest.
+//!
+//! Does not: rank (that is the cost model), measure (that is `tune`), or ask whether a nest fits the
+//! target's limits (that is the verifier, when a candidate is lowered).
+
+use std::fmt;
+
+use convgen_ir::elem::Layout;
+use convgen_ir::problem::ConvProblem;
+use convgen_ir::schedule::Schedule;
+
+use super::default_plan;
+use super::plan::{CopyInput, Excluded, LaneAxis, Order, Plan, Shape, Walk, is_pointwise};
+use crate::algorithm::{Algorithm, Unsupported};
+use crate::target::Target;
+
+/// Vectors of a register tile along the lanes, at most: more make the rows too few to pay for them.
+const MOST_VECTORS: u64 = 4;
+
+/// Input channels written out in the innermost loop, at most.
+const MOST_STEPS: u64 = 64;
+
+/// Parts into which a space cuts the first axis for the tasks to be alike.
+const MOST_PARTS: u64 = 8;
+
+/// A point of the space.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Candidate {
+    /// The algorithm.
+    pub algorithm: Algorithm,
+    /// The decisions.
+    pub plan: Plan,
+    /// What they become.
+    pub schedule: Schedule,
+}
+
+impl fmt::Display for Candidate {
+    /// The algorithm, then the schedule on one line, as `--schedule` reads it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.algorithm, one_line(&self.schedule))
+    }
+}
+
+/// A schedule on one line, as the parser reads it.
+pub fn one_line(schedule: &Schedule) -> String {
+    let directives: Vec<String> = schedule.directives.iter().map(ToString::to_string).collect();
+    directives.join("; ")
+}
+
+/// All candidates of one algorithm for a problem on a target.
+#[derive(Clone, Debug)]
+pub struct Space<'p> {
+    algorithm: Algorithm,
+    problem: &'p ConvProblem,
+    target: &'p Target,
+}
+
+impl<'p> Space<'p> {
+    /// The space of an algorithm.
+    ///
+    /// # Errors
+    /// [`Unsupported`] if the algorithm does not compute the problem.
+    pub fn new(
+        problem: &'p ConvProblem,
+        algorithm: Algorithm,
+        target: &'p Target,
+    ) -> Result<Space<'p>, Unsupported> {
+        match algorithm {
+            Algorithm::Direct => Ok(Space { algorithm, problem, target }),
+        }
+    }
+
+    /// The spaces of all algorithms that compute a problem.
+    pub fn of(problem: &'p ConvProblem, target: &'p Target) -> Vec<Space<'p>> {
+        let spaces = Algorithm::ALL.into_iter();
+        spaces.filter_map(|algorithm| Space::new(problem, algorithm, target).ok()).collect()
+    }
+
+    /// The algorithm.
+    pub fn algorithm(&self) -> Algorithm {
+        self.algorithm
+    }
+
+    /// The default pick's point. It may exceed the space: the default takes every problem.
+    pub fn default_candidate(&self) -> Candidate {
+        self.written(default_plan(self.problem, self.target))
+    }
+
+    /// The candidate of a plan.
+    ///
+    /// # Errors
+    /// Why it is no candidate.
+    pub fn candidate(&self, plan: Plan) -> Result<Candidate, Excluded> {
+        plan.check(self.problem, self.target)?;
+        Ok(self.written(plan))
+    }
+
+    fn written(&self, plan: Plan) -> Candidate {
+        let schedule = plan.schedule(self.problem, self.target);
+        Candidate { algorithm: self.algorithm, plan, schedule }
+    }
+
+    /// Every combination of choices: a candidate, or the reason why it is none.
+    pub fn all(&self) -> impl Iterator<Item = Result<Candidate, Excluded>> + '_ {
+        let start = std::iter::once(default_plan(self.problem, self.target));
+        let mut plans: Box<dyn Iterator<Item = Plan> + '_> = Box::new(start);
+        for knob in Knob::ALL {
+            plans = Box::new(plans.flat_map(move |plan| self.turned(&plan, knob)));
+        }
+        plans.map(|plan| self.candidate(plan))
+    }
+
+    /// The candidates that differ in one decision, and in what must follow from it.
+    pub fn neighbours(&self, plan: &Plan) -> Vec<Candidate> {
+        let turned = Knob::ALL.into_iter().flat_map(|knob| self.turned(plan, knob));
+        let others = turned.map(|plan| self.repaired(plan)).filter(|other| other != plan);
+        let mut plans: Vec<Plan> = others.collect();
+        let mut seen = std::collections::HashSet::new();
+        plans.retain(|plan| seen.insert(plan.clone()));
+        plans.into_iter().filter_map(|plan| self.candidate(plan).ok()).collect()
+    }
+
+    /// A candidate with every decision drawn anew; `draw(n)` gives a number below `n`. It begins at the
+    /// default pick and turns each knob to one of the choices that fit the others.
+    pub fn sample(&self, mut draw: impl FnMut(usize) -> usize) -> Candidate {
+        // Choices that fit only others not yet drawn are met in the second round.
+        const ROUNDS: usize = 2;
+        let mut plan = default_plan(self.problem, self.target);
+        for knob in Knob::ALL.into_iter().cycle().take(ROUNDS * Knob::ALL.len()) {
+            let turned = self.turned(&plan, knob).into_iter().map(|plan| self.repaired(plan));
+            let legal = |plan: &Plan| plan.check(self.problem, self.target).is_ok();
+            let mut choices: Vec<Plan> = turned.filter(legal).collect();
+            if !choices.is_empty() {
+                plan = choices.swap_remove(draw(choices.len()));
+            }
+        }
+        self.written(plan)
+    }
+
+    /// A plan with one knob at each of its choices.
+    fn turned(&self, plan: &Plan, knob: Knob) -> Vec<Plan> {
+        let with = |set: &dyn Fn(&mut Plan)| {
+            let mut plan = plan.clone();
+            set(&mut plan);
+            plan
+        };
+        let numbers = |choices: Vec<u64>, field: fn(&mut Plan) -> &mut u64| {
+            choices.into_iter().map(|choice| with(&|plan| *field(plan) = choice)).collect()
+        };
+        let flags = |choices: &[bool], field: fn(&mut Plan) -> &mut bool| {
+            choices.iter().map(|choice| with(&|plan| *field(plan) = *choice)).collect()
+        };
+        let registers = u64::from(self.target.registers());
+        match knob {
+            Knob::Fused => match is_pointwise(self.problem) {
+                true => flags(&[true, false], |plan| &mut plan.fused),
+                false => flags(&[false], |plan| &mut plan.fused),
+            },
+            Knob::Lanes => {
+                LaneAxis::ALL.into_iter().map(|lanes| with(&|plan| plan.lanes = lanes)).collect()
+            }
+            Knob::Vectors => numbers((1..=MOST_VECTORS).collect(), |plan| &mut plan.vectors),
+            Knob::Rows => {
+                let shape = Shape::new(self.problem, plan.fused);
+                let (_, extent) = shape.tiled(plan.lanes);
+                numbers((1..=registers.min(extent)).collect(), |plan| &mut plan.rows)
+            }
+            Knob::Block => numbers(self.blocks(plan), |plan| &mut plan.block),
+            Knob::ChannelTasks => flags(&[false, true], |plan| &mut plan.channel_tasks),
+            Knob::Order => {
+                Order::ALL.into_iter().map(|order| with(&|plan| plan.order = order)).collect()
+            }
+            Knob::Copy => {
+                self.copies().into_iter().map(|copy| with(&|plan| plan.copy = copy)).collect()
+            }
+            Knob::PackWeights => flags(&[true, false], |plan| &mut plan.pack_weights),
+            Knob::Steps => {
+                let channels = self.problem.in_channels_per_group();
+                let divisors =
+                    (1..=MOST_STEPS.min(channels)).filter(|by| channels.is_multiple_of(*by));
+                numbers(divisors.collect(), |plan| &mut plan.steps)
+            }
+            Knob::Taps => flags(&[false, true], |plan| &mut plan.taps),
+        }
+    }
+
+    /// Sizes of a task: doublings of the smallest, and parts of the whole that are alike.
+    fn blocks(&self, plan: &Plan) -> Vec<u64> {
+        let shape = Shape::new(self.problem, plan.fused);
+        let extent = shape.axes[0].1;
+        let unit = plan.task_unit(&shape, plan.lane_extent(self.problem, self.target)).max(1);
+        let doublings = (0..).map(|k| unit << k).take_while(|block| *block < extent);
+        let parts = (1..=MOST_PARTS).map(|n| extent.div_ceil(n).next_multiple_of(unit).min(extent));
+        let mut blocks: Vec<u64> = doublings.chain(parts).collect();
+        blocks.sort_unstable();
+        blocks.dedup();
+        blocks
+    }
+
+    fn copies(&self) -> Vec<Option<CopyInput>> {
+        let layouts = match self.problem.layout() {
+            Layout::ChannelsLast => vec![None],
+            Layout::ChannelsFirst => vec![None, Some(Layout::ChannelsLast)],
+        };
+        let places = [None, Some(Walk::Channels), Some(Walk::Rows), Some(Walk::Columns)];
+        let copies = places.into_iter().flat_map(|at| {
+            layouts.iter().map(move |layout| Some(CopyInput { at, layout: *layout }))
+        });
+        std::iter::once(None).chain(copies).collect()
+    }
+
+    /// The plan with the decisions that no longer fit the others moved to the nearest that do.
+    fn repaired(&self, mut plan: Plan) -> Plan {
+        let shape = Shape::new(self.problem, plan.fused);
+        let (lane, row) = shape.tiled(plan.lanes);
+        let lanes = u64::from(self.target.lanes());
+        plan.vectors = plan.vectors.clamp(1, lane.div_ceil(lanes).max(1));
+        plan.rows = plan.rows.min(row);
+        let unit = plan.task_unit(&shape, plan.lane_extent(self.problem, self.target));
+        plan.block = plan.block.next_multiple_of(unit).min(shape.axes[0].1);
+        plan.taps &= plan.steps == self.problem.in_channels_per_group();
+        plan
+    }
+}
+
+/// A decision of a plan.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Knob {
+    Fused,
+    Lanes,
+    Vectors,
+    Rows,
+    Block,
+    ChannelTasks,
+    Order,
+    Copy,
+    PackWeights,
+    Steps,
+    Taps,
+}
+
+impl Knob {
+    /// Every knob, those on which the choices of others depend first.
+    const ALL: [Knob; 11] = [
+        Knob::Fused,
+        Knob::Lanes,
+        Knob::Vectors,
+        Knob::Rows,
+        Knob::Block,
+        Knob::ChannelTasks,
+        Knob::Order,
+        Knob::Copy,
+        Knob::PackWeights,
+        Knob::Steps,
+        Knob::Taps,
+    ];
+}

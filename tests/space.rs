@@ -1,0 +1,187 @@
+//! The schedule space: its text, and that every point of it is a schedule of its problem.
+//!
+//! Targets are written down, not detected: the same candidates on every machine.
+
+use convgen::scheduler::space::{Candidate, Space, one_line};
+use convgen::target::Caches;
+use convgen::{Compiler, Isa, Target, lower};
+use convgen_ir::interpret;
+use convgen_ir::nest::Role;
+use convgen_ir::parse::parse_schedule;
+use convgen_ir::problem::ConvProblem;
+use convgen_ir::verify::{VerifiedNest, VerifyError};
+
+const PROBLEMS: [&str; 8] = [
+    "conv2d ic8 oc12 ih6 iw7 kh3 kw3 ph1 pw1",
+    "conv2d ic6 oc20 ih5 iw5 kh1 kw1 bias | relu",
+    "conv2d g20 ic20 oc20 ih7 iw6 kh3 kw3 ph1 pw1",
+    "conv2d nchw ic4 oc5 ih6 iw19 kh3 kw3 ph1 pw1",
+    "conv2d nchw g2 ic8 oc18 ih7 iw7 kh3 kw3 sh2 sw2 ph1 pw1",
+    "conv1d ic3 oc16 iw33 kw5 sw2 pw2",
+    "conv3d ic2 oc9 id3 ih4 iw5 kd2 kh3 kw3 ph1 pw1",
+    "conv2d ic1 oc1 ih9 iw9 kh5 kw5 ph2 pw2",
+];
+
+fn target(isa: Isa) -> Target {
+    let triple = "x86_64-unknown-linux-gnu".parse().unwrap();
+    Target::new(triple, isa, true, Caches::TYPICAL, 2).unwrap()
+}
+
+/// Numbers that look random and are the same in every run.
+fn draws(mut state: u64) -> impl FnMut(usize) -> usize {
+    move |below| {
+        state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        ((state >> 33) % below as u64) as usize
+    }
+}
+
+fn lowered(
+    problem: &ConvProblem,
+    candidate: &Candidate,
+    target: &Target,
+) -> Result<VerifiedNest, VerifyError> {
+    let nest = Compiler::schedule(problem, candidate.algorithm, &candidate.schedule)
+        .unwrap_or_else(|error| panic!("{problem}\n{candidate}\n{error}"));
+    lower::lower(nest, &target.limits())
+}
+
+/// The output of one image, for inputs that are no round numbers.
+fn output(problem: &ConvProblem, nest: &VerifiedNest) -> Vec<u32> {
+    let data = |len: i64| (0..len).map(|i| (i * 37 % 101) as f32 / 7.0 - 6.5).collect::<Vec<f32>>();
+    let len = |shape: Vec<u64>| shape.iter().product::<u64>() as i64;
+    let weights = interpret::pack(nest, &data(len(problem.weights_shape()))).unwrap();
+    let input = data(len(problem.input_shape(1)));
+    let bias = data(problem.out_channels() as i64);
+    let mut given: Vec<&[f32]> = vec![&input, &weights];
+    given.extend(problem.bias().then_some(bias.as_slice()));
+    let mut output = vec![f32::NAN; len(problem.output_shape(1)) as usize];
+    let tasks = 0..nest.nest().tasks(1);
+    interpret::run(nest, 1, tasks, &given, &mut output).unwrap();
+    output.into_iter().map(f32::to_bits).collect()
+}
+
+#[test]
+fn every_candidate_applies_and_has_the_bits_of_the_default() {
+    const SAMPLES: usize = 60;
+    for text in PROBLEMS {
+        let problem: ConvProblem = text.parse().unwrap();
+        for isa in Isa::ALL {
+            let target = target(isa);
+            for space in Space::of(&problem, &target) {
+                let default = lowered(&problem, &space.default_candidate(), &target).unwrap();
+                let expected = output(&problem, &default);
+                let mut draw = draws(7);
+                for _ in 0..SAMPLES {
+                    let candidate = space.sample(&mut draw);
+                    match lowered(&problem, &candidate, &target) {
+                        Ok(nest) => assert_eq!(output(&problem, &nest), expected, "{candidate}"),
+                        Err(error) => panic!("{problem} {isa}\n{candidate}\n{error}"),
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn neighbours_apply_and_differ() {
+    for text in PROBLEMS {
+        let problem: ConvProblem = text.parse().unwrap();
+        let target = target(Isa::Avx512);
+        for space in Space::of(&problem, &target) {
+            let default = space.default_candidate();
+            let neighbours = space.neighbours(&default.plan);
+            assert!(neighbours.len() >= 3, "{problem}: {}", neighbours.len());
+            for candidate in neighbours {
+                assert_ne!(candidate.plan, default.plan);
+                lowered(&problem, &candidate, &target).unwrap();
+            }
+        }
+    }
+}
+
+#[test]
+fn the_default_is_a_point_of_the_space() {
+    for text in PROBLEMS {
+        let problem: ConvProblem = text.parse().unwrap();
+        for isa in Isa::ALL {
+            let target = target(isa);
+            for space in Space::of(&problem, &target) {
+                let default = space.default_candidate();
+                assert_eq!(space.candidate(default.plan.clone()), Ok(default));
+            }
+        }
+    }
+}
+
+#[test]
+fn the_text_of_a_candidate_reads_back() {
+    let problem: ConvProblem = PROBLEMS[0].parse().unwrap();
+    let target = target(Isa::Avx2);
+    for space in Space::of(&problem, &target) {
+        for candidate in space.neighbours(&space.default_candidate().plan) {
+            let text = one_line(&candidate.schedule);
+            assert_eq!(parse_schedule(&text).unwrap(), candidate.schedule);
+        }
+    }
+}
+
+/// The default and every so-many-th point, and how many there are of each kind.
+fn listing(text: &str, isa: Isa) -> String {
+    const SHOWN: usize = 8;
+    let problem: ConvProblem = text.parse().unwrap();
+    let target = target(isa);
+    let mut lines = vec![format!("{problem}"), format!("{target}")];
+    for space in Space::of(&problem, &target) {
+        lines.push(format!("default  {}", space.default_candidate()));
+        let (mut legal, mut excluded) = (Vec::new(), 0);
+        for point in space.all() {
+            match point {
+                Ok(candidate) => legal.push(candidate),
+                Err(_) => excluded += 1,
+            }
+        }
+        lines.push(format!("{} candidates, {excluded} excluded", legal.len()));
+        let step = (legal.len() / SHOWN).max(1);
+        lines.extend(legal.iter().step_by(step).take(SHOWN).map(ToString::to_string));
+        // One reason of each kind.
+        let mut reasons: Vec<String> =
+            space.all().take(200_000).filter_map(Result::err).map(|e| e.to_string()).collect();
+        reasons.sort();
+        reasons.dedup_by(|a, b| a.split(' ').next_back() == b.split(' ').next_back());
+        reasons.truncate(6);
+        lines.extend(reasons.into_iter().map(|reason| format!("excluded: {reason}")));
+    }
+    lines.join("\n")
+}
+
+#[test]
+fn spaces_as_text() {
+    let cases = [
+        ("dense_avx2", "conv2d ic4 oc16 ih6 iw6 kh3 kw3 ph1 pw1", Isa::Avx2),
+        ("pointwise_avx512", "conv2d ic4 oc32 ih4 iw4 kh1 kw1", Isa::Avx512),
+        ("depthwise_avx512", "conv2d g32 ic32 oc32 ih6 iw6 kh3 kw3 ph1 pw1", Isa::Avx512),
+        ("channels_first_clif", "conv2d nchw ic2 oc4 ih4 iw16 kh3 kw3", Isa::Clif),
+    ];
+    for (name, text, isa) in cases {
+        insta::assert_snapshot!(name, listing(text, isa));
+    }
+}
+
+#[test]
+fn every_tile_of_the_space_fits_the_registers() {
+    let problem: ConvProblem = PROBLEMS[0].parse().unwrap();
+    for isa in Isa::ALL {
+        let target = target(isa);
+        for space in Space::of(&problem, &target) {
+            let mut draw = draws(11);
+            for _ in 0..20 {
+                let candidate = space.sample(&mut draw);
+                let nest = lowered(&problem, &candidate, &target).unwrap();
+                let file = i64::from(target.registers() * target.lanes());
+                let tiles = nest.nest().buffers.iter().filter(|b| b.role == Role::Reg);
+                tiles.for_each(|tile| assert!(tile.len(0) <= file, "{candidate}"));
+            }
+        }
+    }
+}
