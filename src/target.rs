@@ -171,6 +171,15 @@ impl Target {
         self.cores
     }
 
+    /// What decides which schedule is the fastest, as one line: the architecture, the instruction set
+    /// (which implies its features), fused multiply-add, and the bytes of each level of cache. Cores
+    /// are left out: what counts is how many threads a call has.
+    pub fn key(&self) -> String {
+        let fma = if self.fma { "fma" } else { "no-fma" };
+        let Caches { l1d, l2, l3 } = self.caches;
+        format!("{} {} {fma} l1d{l1d} l2{l2} l3{l3}", self.triple.architecture, self.isa)
+    }
+
     /// Single floats in a vector.
     pub fn lanes(&self) -> u32 {
         self.isa.vector_bits() / 32

@@ -94,6 +94,14 @@ pub struct Schedule {
     pub directives: Vec<Directive>,
 }
 
+impl Schedule {
+    /// The directives on one line, `; ` between them; parses to the same schedule.
+    pub fn one_line(&self) -> String {
+        let directives: Vec<String> = self.directives.iter().map(ToString::to_string).collect();
+        directives.join("; ")
+    }
+}
+
 impl FromIterator<Directive> for Schedule {
     fn from_iter<T: IntoIterator<Item = Directive>>(directives: T) -> Schedule {
         Schedule { directives: directives.into_iter().collect() }
