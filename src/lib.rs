@@ -58,6 +58,7 @@ pub mod jit;
 pub mod lower;
 pub mod machine;
 pub mod object;
+pub mod onnx;
 pub mod record;
 pub mod runtime;
 pub mod scheduler;
