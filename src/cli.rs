@@ -7,6 +7,7 @@
 
 mod args;
 mod bench;
+mod db;
 mod explain;
 mod failure;
 mod machine;
@@ -76,6 +77,8 @@ enum Command {
     Run(run::RunArgs),
     /// Say which algorithm and schedule were chosen for a problem, and what they cost
     Explain(explain::ExplainArgs),
+    /// Look at tuning records, join them, pass them on, throw them away
+    Db(db::DbArgs),
     /// Show what the compiler knows of this machine, with its measured peaks
     Machine(machine::MachineArgs),
     /// List the networks built in, for `bench --suite`
@@ -108,6 +111,7 @@ fn dispatch(command: &Command, out: &mut impl Write) -> anyhow::Result<Verdict> 
         Command::Print(args) => print::print(args, out),
         Command::Run(args) => run::run(args, out),
         Command::Explain(args) => explain::explain(args, out),
+        Command::Db(args) => db::db(args, out),
         Command::Machine(args) => machine::machine(args, out),
         Command::Suites(args) => suites::suites(args, out),
     }

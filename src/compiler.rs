@@ -1,5 +1,7 @@
 //! The pipeline, stage by stage: problem, schedule, nest, verified nest, code.
 
+mod pick;
+
 use std::sync::Arc;
 
 use convgen_ir::nest::Nest;
@@ -14,15 +16,22 @@ use crate::codegen::Entry;
 use crate::codegen::clif::{self, Emitted};
 use crate::error::Error;
 use crate::jit::Code;
+use crate::record::Database;
 use crate::runtime::Kernel;
 use crate::target::{Host, Isa, Target};
 use crate::{lower, scheduler, transform};
+
+pub use self::pick::{Origin, Pick};
 
 /// Compiles problems for one target. Building one sets up Cranelift once; it is cheap to share.
 #[derive(Clone)]
 pub struct Compiler {
     target: Target,
     isa: Arc<dyn TargetIsa>,
+    /// The tuning records; those of this user if not given.
+    records: Option<Arc<Database>>,
+    /// The threads its kernels are meant for.
+    threads: usize,
 }
 
 impl Compiler {
@@ -45,7 +54,22 @@ impl Compiler {
 
     fn for_target(target: Target, host: bool) -> Result<Compiler, Error> {
         let isa = clif::isa(&target, host)?;
-        Ok(Compiler { target, isa })
+        Ok(Compiler { target, isa, records: None, threads: 1 })
+    }
+
+    /// The same, but with the tuning records of this database instead of those of this user, which
+    /// are [`record::default_database`](crate::record::default_database). With an empty one,
+    /// every problem gets the default pick.
+    pub fn with_database(mut self, records: Arc<Database>) -> Compiler {
+        self.records = Some(records);
+        self
+    }
+
+    /// The same for kernels whose calls are shared by that many threads; for one if not said. It
+    /// decides which tuning record fits, and nothing else: a kernel runs on any number.
+    pub fn with_threads(mut self, threads: usize) -> Compiler {
+        self.threads = threads;
+        self
     }
 
     /// The target.
@@ -53,11 +77,15 @@ impl Compiler {
         &self.target
     }
 
-    /// Compiles with the default algorithm and schedule.
+    /// Compiles with the algorithm and the schedule of [`Compiler::pick`].
     ///
     /// # Errors
     /// [`Error::Codegen`] if memory or code is refused; other stages accept every problem.
     pub fn compile(&self, problem: &ConvProblem) -> Result<Kernel, Error> {
+        let (Pick { algorithm, schedule, .. }, nest) = self.pick_and_lower(problem);
+        if let Some(Ok(code)) = nest.map(|nest| self.code(nest)) {
+            return Ok(Kernel::new(problem.clone(), algorithm, schedule, &self.target, code));
+        }
         let (algorithm, schedule) = scheduler::default_schedule(problem, &self.target);
         self.compile_with(problem, algorithm, &schedule)
     }

@@ -3,7 +3,7 @@
 //!
 //! Promises: every legal problem compiles on every supported host; a kernel has the bits of the
 //! interpreter of its nest, for any batch and any number of threads; no text and no slice makes a
-//! kernel touch memory that is not its own. Does not: load models, manage tensors, or keep threads.
+//! kernel touch memory that is not its own. Does not: run models, manage tensors, or keep threads.
 //!
 //! # The pipeline
 //!
@@ -44,7 +44,8 @@
 //!
 //! A kernel may be shared and called by any number of threads: [`Kernel::run`] uses the calling one,
 //! [`Kernel::run_parallel`] rayon's, and [`Kernel::prepare`] leaves the tasks of a call to the caller.
-//! [`KernelCache`](runtime::cache::KernelCache) bounds the memory of many kernels. The grammar of
+//! The schedule of a problem is the default one, or the one of a tuning [`record`] made on this
+//! machine: [`Compiler::pick`] says which. [`KernelCache`](runtime::cache::KernelCache) bounds the memory of many kernels. [`mod@onnx`] lists the problems of a model. The grammar of
 //! problems, nests and schedules and the meaning of each operation are on the first page of [`ir`].
 
 #![deny(unsafe_code)]
@@ -67,7 +68,7 @@ pub mod target;
 pub mod transform;
 pub mod tune;
 
-pub use compiler::Compiler;
+pub use compiler::{Compiler, Origin, Pick};
 pub use convgen_ir as ir;
 pub use error::{Error, RunError};
 pub use runtime::{Arguments, Kernel, PackedWeights};

@@ -70,7 +70,7 @@ pub enum OnnxError {
         /// The constant.
         name: String,
         /// What is wrong with it.
-        fault: Fault,
+        fault: Box<Fault>,
     },
     /// An input of the graph is malformed.
     #[error("input {name}: {fault}")]
@@ -78,7 +78,7 @@ pub enum OnnxError {
         /// The input.
         name: String,
         /// What is wrong with it.
-        fault: Fault,
+        fault: Box<Fault>,
     },
     /// A node is malformed.
     #[error("node `{name}`, {op}: {fault}")]
@@ -88,7 +88,7 @@ pub enum OnnxError {
         /// Its operation.
         op: String,
         /// What is wrong with it.
-        fault: Fault,
+        fault: Box<Fault>,
     },
     /// A convolution has a size that the model leaves open.
     #[error("node `{node}` depends on the size `{name}`, which the model leaves open")]

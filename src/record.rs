@@ -37,7 +37,7 @@ use crate::algorithm::Algorithm;
 use crate::target::Target;
 
 pub use self::database::{Database, Inserted, Skipped};
-pub use self::store::{Store, StoreError, default_path};
+pub use self::store::{Store, StoreError, default_database, default_path};
 
 /// The number of the line's format and of the meaning of schedules: changed when a line of before
 /// would be read wrongly or would mean another kernel.

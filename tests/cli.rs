@@ -12,10 +12,18 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 const TINY: &str = "conv1d ic2 oc4 iw5 kw3";
-const COMMANDS: [&str; 7] = ["bench", "verify", "print", "run", "explain", "machine", "suites"];
+const COMMANDS: [&str; 8] =
+    ["bench", "verify", "print", "run", "explain", "db", "machine", "suites"];
 
 fn convgen(arguments: &[&str]) -> Assert {
-    Command::cargo_bin("convgen").unwrap().args(arguments).assert()
+    program().args(arguments).assert()
+}
+
+/// The program of a user without tuning records, whoever runs the tests.
+fn program() -> Command {
+    let mut command = Command::cargo_bin("convgen").unwrap();
+    command.env("XDG_DATA_HOME", "/no/such/folder");
+    command
 }
 
 fn stdout(assert: Assert) -> String {
@@ -228,7 +236,7 @@ mod bench {
 
     #[test]
     fn lists_come_from_standard_input() {
-        let mut command = Command::cargo_bin("convgen").unwrap();
+        let mut command = program();
         command.args(["bench", "--file", "-", "--json", "--seconds", "0", "--no-verify"]);
         command
             .write_stdin(TINY)
@@ -331,6 +339,57 @@ mod verify {
         let list = folder.write("l.txt", TINY);
         refused(&["verify", &list, "--only", "zz"], &["`zz`"]);
         refused(&["verify", &list, "--layout", "hwcn"], &["hwcn", "both"]);
+    }
+}
+
+mod models {
+    use super::*;
+
+    fn model(name: &str) -> String {
+        format!("{}/tests/onnx/{name}.onnx", env!("CARGO_MANIFEST_DIR"))
+    }
+
+    #[test]
+    fn the_convolutions_of_a_model_are_verified() {
+        let text = stdout(convgen(&["verify", &model("ops")]).success());
+        assert!(text.ends_with("verified 6, failed 0, unsupported 3\n"), "{text}");
+        let up = "ops.onnx:4 (up): unsupported: a transposed convolution, which no algorithm";
+        assert!(text.contains(up), "{text}");
+        let sizes = ["--dim", "height=31", "--dim", "width=20"];
+        let dynamic = model("dynamic");
+        let arguments = [&["verify", &dynamic, "--batch", "2"], &sizes[..]].concat();
+        convgen(&arguments).success().stdout("verified 3, failed 0, unsupported 0\n");
+    }
+
+    #[test]
+    fn a_model_is_benchmarked_by_the_names_of_its_nodes() {
+        let file = model("ops");
+        let arguments = ["bench", "--file", &file, "--json", "--seconds", "0", "--no-verify"];
+        let assert = convgen(&[&arguments[..], &["--batch", "2"]].concat())
+            .success()
+            .stderr(contains("ops.onnx:4 (up): unsupported: "));
+        let text = stdout(assert);
+        let rows: Vec<Value> =
+            text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        assert_eq!((rows.len(), &rows[1]["name"]), (6, &"depthwise".into()));
+        let problem = "conv2d f32 nchw n2 g8 ic8 oc8 ih36 iw13 kh3 kw3 ph0:1 pw1 bias";
+        assert_eq!(rows[1]["problem"], problem);
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_refused() {
+        refused(
+            &["verify", &model("dynamic")],
+            &["dynamic.onnx", "node `first`", "size `height`", "--dim NAME=SIZE"],
+        );
+        let folder = Folder::new();
+        let whole = fs::read(model("ops")).unwrap();
+        let cut = folder.write("cut.onnx", &whole[..whole.len() / 2]);
+        refused(&["verify", &cut], &["cut.onnx", "no ONNX model", "hint: "]);
+        let text = folder.write("text.onnx", TINY);
+        refused(&["bench", "--file", &text], &["text.onnx", "no ONNX model"]);
+        refused(&["verify", &model("dynamic"), "--dim", "height"], &["NAME=SIZE"]);
+        refused(&["verify", &model("dynamic"), "--dim", "height=0"], &["`0` is no size"]);
     }
 }
 

@@ -1,9 +1,15 @@
 //! Arguments that several subcommands share.
 
+use std::io::Write;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use anyhow::anyhow;
 use clap::Args;
 use clap::builder::RangedU64ValueParser;
 use convgen::algorithm::Algorithm;
-use convgen::{Compiler, Error, Host, Isa, Target, scheduler};
+use convgen::record::{Database, Store, default_path};
+use convgen::{Compiler, Error, Host, Isa, Pick, scheduler};
 use convgen_ir::elem::Layout;
 use convgen_ir::parse::parse_schedule;
 use convgen_ir::problem::{ConvProblem, Descriptor};
@@ -22,12 +28,81 @@ pub struct IsaArg {
     /// these features; the widest that this machine has if not given
     #[arg(long, value_name = "ISA")]
     isa: Option<Isa>,
+    #[command(flatten)]
+    records: RecordsArg,
 }
 
 impl IsaArg {
-    /// A compiler for this machine.
-    pub fn compiler(&self, host: &Host) -> anyhow::Result<Compiler> {
-        Ok(Compiler::new(host, self.isa.unwrap_or(host.widest_isa()))?)
+    /// A compiler for this machine, of kernels for that many threads.
+    pub fn compiler(&self, host: &Host, threads: usize) -> anyhow::Result<Compiler> {
+        let compiler = Compiler::new(host, self.isa.unwrap_or(host.widest_isa()))?;
+        let records = self.records.load()?;
+        Ok(compiler.with_database(Arc::new(records)).with_threads(threads))
+    }
+}
+
+/// Which tuning records decide what a problem is compiled with.
+#[derive(Args)]
+struct RecordsArg {
+    #[command(flatten)]
+    file: DbArg,
+    /// Use no tuning records: every problem gets the default pick
+    #[arg(long, conflicts_with = "db")]
+    no_db: bool,
+}
+
+impl RecordsArg {
+    /// The records; lines that are none are counted on standard error.
+    fn load(&self) -> anyhow::Result<Database> {
+        if self.no_db || (self.file.db.is_none() && default_path().is_none()) {
+            return Ok(Database::new());
+        }
+        let store = self.file.store()?;
+        if self.file.db.is_some() && !store.path().exists() {
+            return Err(anyhow!("there is no database `{}`", store.path().display())).hint(|| {
+                "give --db the file that `convgen db merge` or a tuning run wrote".to_owned()
+            });
+        }
+        let database = self.file.load(&store)?;
+        if !database.skipped().is_empty() {
+            let (count, path) = (database.skipped().len(), store.path().display());
+            // Nobody is left to tell if standard error is closed.
+            let _ = writeln!(
+                std::io::stderr(),
+                "warning: {count} lines of `{path}` are not used; `convgen db list` says why"
+            );
+        }
+        Ok(database)
+    }
+}
+
+/// The file of tuning records.
+#[derive(Args)]
+pub struct DbArg {
+    /// The file of tuning records; `convgen db path` shows where it is if not given
+    #[arg(long, value_name = "FILE")]
+    db: Option<PathBuf>,
+}
+
+impl DbArg {
+    /// The place asked for, or the usual one.
+    pub fn store(&self) -> anyhow::Result<Store> {
+        let path = self.db.clone().or_else(default_path);
+        let path = path.ok_or_else(|| anyhow!("this platform has no directory for data of users"));
+        path.map(Store::at).hint(|| "name the file with --db FILE".to_owned())
+    }
+
+    /// Reads the file.
+    pub fn load(&self, store: &Store) -> anyhow::Result<Database> {
+        store.load().hint(|| self.other_file())
+    }
+
+    /// What to do about a file that cannot be read or written.
+    pub fn other_file(&self) -> String {
+        match self.db {
+            Some(_) => "--db takes a file that `convgen db` or a tuning run wrote".to_owned(),
+            None => "move the file away, or name another with --db FILE".to_owned(),
+        }
     }
 }
 
@@ -80,14 +155,22 @@ impl ScheduleArg {
     }
 }
 
-/// The algorithm and the schedule to compile with: the scheduler's pick, or the schedule given.
+/// The algorithm and the schedule to compile with: the compiler's pick, or the schedule given.
 pub fn plan(
     problem: &ConvProblem,
-    target: &Target,
+    compiler: &Compiler,
     given: Option<&Schedule>,
 ) -> (Algorithm, Schedule) {
-    let (algorithm, default) = scheduler::default_schedule(problem, target);
-    (algorithm, given.cloned().unwrap_or(default))
+    match given {
+        Some(schedule) => {
+            let (algorithm, _) = scheduler::default_schedule(problem, compiler.target());
+            (algorithm, schedule.clone())
+        }
+        None => {
+            let Pick { algorithm, schedule, .. } = compiler.pick(problem);
+            (algorithm, schedule)
+        }
+    }
 }
 
 /// Adds what helps with a schedule that does not apply, if the user gave it.

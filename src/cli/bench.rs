@@ -24,7 +24,7 @@ use super::args::{IsaArg, LayoutArg, ScheduleArg, plan, scheduled, thread_count}
 use super::failure::{Hint, Verdict};
 use super::memory;
 use super::output::{json_line, progress, title};
-use super::source::{self, STDIN};
+use super::source::{self, Blame, ModelArgs, STDIN};
 
 /// The fewest calls that are timed.
 const MIN_CALLS: usize = 3;
@@ -38,6 +38,7 @@ Examples:
   convgen bench --suite resnet50
   convgen bench conv2d ic64 oc64 ih56 iw56 kh3 kw3 ph1 pw1 --threads 2
   convgen bench --file shapes.txt --layout nchw --json > results.jsonl
+  convgen bench --file model.onnx --batch 8
   convgen bench 'conv1d ic8 oc8 iw64 kw3' --schedule 'split oc by 4; vectorize oc.i'
 
 ms is the shortest call, GFLOP/s counts two operations a tap of the definition, and % of peak is
@@ -58,9 +59,14 @@ pub struct BenchArgs {
     /// The problems of a network built in; `convgen suites` lists them
     #[arg(long, value_name = "NAME")]
     suite: Option<String>,
-    /// The problems of a file, one a line; - for standard input
+    /// The problems of a file, one a line, or of an ONNX model; - for standard input
     #[arg(long, value_name = "FILE")]
     file: Option<PathBuf>,
+    /// Use this batch instead of the problem's own
+    #[arg(long, value_name = "N")]
+    batch: Option<u64>,
+    #[command(flatten)]
+    model: ModelArgs,
     #[command(flatten)]
     layout: LayoutArg,
     /// Threads that share the tasks of a call
@@ -107,7 +113,7 @@ struct Bench<'a> {
 impl<'a> Bench<'a> {
     fn new(args: &'a BenchArgs, schedule: Option<Schedule>) -> anyhow::Result<Self> {
         let host = Host::detect();
-        let compiler = args.isa.compiler(&host)?;
+        let compiler = args.isa.compiler(&host, args.threads)?;
         let bits = compiler.target().isa().vector_bits();
         // The first compilation of a process also meets cold pages of the program itself.
         compiler.compile(&"conv1d ic4 oc4 iw4 kw1".parse()?)?;
@@ -173,7 +179,7 @@ impl<'a> Bench<'a> {
         let (kernel, seconds) = tune::once(|| match &self.schedule {
             None => self.compiler.compile(problem),
             Some(given) => {
-                let (algorithm, schedule) = plan(problem, self.compiler.target(), Some(given));
+                let (algorithm, schedule) = plan(problem, &self.compiler, Some(given));
                 self.compiler.compile_with(problem, algorithm, &schedule)
             }
         });
@@ -232,16 +238,30 @@ fn problems(args: &BenchArgs) -> anyhow::Result<Vec<Descriptor>> {
         if path.as_os_str() == STDIN && args.schedule.is_stdin() {
             bail!("--file and --schedule cannot both read standard input");
         }
-        let text = source::read_text(path)?;
-        for line in source::lines(&path.display().to_string(), &text)? {
-            problems.push(line.into_descriptor()?);
+        for line in source::read_lines(path, &args.model, args.batch)? {
+            match &line.descriptor {
+                // What a model has besides is still measured.
+                Err(Blame::Unsupported(unsupported)) => {
+                    // Nobody is left to tell if standard error is closed.
+                    let _ = writeln!(std::io::stderr(), "{line}: unsupported: {unsupported}");
+                }
+                Ok(_) | Err(Blame::Text(_)) => problems.push(line.into_descriptor()?),
+            }
         }
     }
     if problems.is_empty() {
         return Err(anyhow!("no problem to measure"))
             .hint(|| "give a descriptor, --suite NAME or --file FILE".to_owned());
     }
-    Ok(problems)
+    match args.batch {
+        Some(batch) => problems.into_iter().map(|problem| with_batch(problem, batch)).collect(),
+        None => Ok(problems),
+    }
+}
+
+fn with_batch(descriptor: Descriptor, batch: u64) -> anyhow::Result<Descriptor> {
+    let problem = descriptor.problem.with_batch(batch).with_context(|| title(&descriptor))?;
+    Ok(Descriptor { problem, ..descriptor })
 }
 
 fn seconds(text: &str) -> Result<f64, String> {

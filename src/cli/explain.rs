@@ -4,11 +4,11 @@ use std::io::Write;
 
 use clap::Args;
 use convgen::algorithm::Algorithm;
-use convgen::{Host, Kernel};
+use convgen::{Host, Kernel, Origin};
 use convgen_ir::nest::Role;
 use convgen_ir::problem::ConvProblem;
 
-use super::args::{DescriptorArg, IsaArg, LayoutArg, ScheduleArg, plan, scheduled};
+use super::args::{DescriptorArg, IsaArg, LayoutArg, ScheduleArg, plan, scheduled, thread_count};
 use super::failure::Verdict;
 use super::output::bytes;
 
@@ -25,6 +25,9 @@ pub struct ExplainArgs {
     layout: LayoutArg,
     #[command(flatten)]
     isa: IsaArg,
+    /// Threads that the kernel is meant for: a tuning record is for a number of threads
+    #[arg(long, value_name = "N", default_value = "1", value_parser = thread_count())]
+    threads: usize,
     #[command(flatten)]
     schedule: ScheduleArg,
     #[command(flatten)]
@@ -36,8 +39,8 @@ pub fn explain(args: &ExplainArgs, out: &mut impl Write) -> anyhow::Result<Verdi
     let descriptor = args.descriptor.read()?;
     let problem = args.layout.apply(&descriptor.problem);
     let given = args.schedule.read()?;
-    let compiler = args.isa.compiler(&Host::detect())?;
-    let (algorithm, schedule) = plan(&problem, compiler.target(), given.as_ref());
+    let compiler = args.isa.compiler(&Host::detect(), args.threads)?;
+    let (algorithm, schedule) = plan(&problem, &compiler, given.as_ref());
     let compiled = compiler.compile_with(&problem, algorithm, &schedule);
     let kernel = scheduled(compiled, given.as_ref())?;
     writeln!(out, "problem          {problem}")?;
@@ -49,7 +52,8 @@ pub fn explain(args: &ExplainArgs, out: &mut impl Write) -> anyhow::Result<Verdi
         writeln!(out, "register tile    {tile}")?;
     }
     costs(&kernel, out)?;
-    writeln!(out, "schedule         {}", chosen_by(given.is_some()))?;
+    let origin = given.is_none().then(|| compiler.pick(&problem).origin);
+    writeln!(out, "schedule         {}", chosen_by(origin.as_ref()))?;
     for directive in &schedule.directives {
         writeln!(out, "  {directive}")?;
     }
@@ -84,8 +88,24 @@ fn register_tiles(kernel: &Kernel) -> Vec<String> {
         .collect()
 }
 
-fn chosen_by(user: bool) -> &'static str {
-    if user { "(given)" } else { "(default)" }
+/// Who chose the schedule, and for a tuning record what was measured.
+fn chosen_by(origin: Option<&Origin>) -> String {
+    match origin {
+        None => "(given)".to_owned(),
+        Some(Origin::Default) => "(default; there is no tuning record)".to_owned(),
+        Some(Origin::Refused { reason }) => {
+            format!("(default; the tuning record is refused: {reason})")
+        }
+        Some(Origin::Record(record)) => format!(
+            "(tuning record of {}: {:.4} ms for a batch of {}, the default pick {:.4} ms; {} \
+             candidates)",
+            record.date,
+            record.seconds * 1e3,
+            record.batch,
+            record.default_seconds * 1e3,
+            record.candidates
+        ),
+    }
 }
 
 /// What was not chosen, and why.

@@ -71,8 +71,8 @@ pub fn print(args: &PrintArgs, out: &mut impl Write) -> anyhow::Result<Verdict> 
     let descriptor = args.descriptor.read()?;
     let problem = args.layout.apply(&descriptor.problem);
     let given = args.schedule.read()?;
-    let compiler = args.isa.compiler(&Host::detect())?;
-    let (algorithm, schedule) = plan(&problem, compiler.target(), given.as_ref());
+    let compiler = args.isa.compiler(&Host::detect(), 1)?;
+    let (algorithm, schedule) = plan(&problem, &compiler, given.as_ref());
     let choice = Choice { compiler: &compiler, problem: &problem, algorithm, schedule: &schedule };
     let text = choice.text(args);
     write!(out, "{}", scheduled(text, given.as_ref())?)?;

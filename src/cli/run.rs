@@ -61,8 +61,9 @@ pub fn run(args: &RunArgs, out: &mut impl Write) -> anyhow::Result<Verdict> {
     let problem = source::descriptor(&args.problem)?.problem;
     let tensors = Tensors::read(args, &problem)?;
     let host = Host::detect();
-    let kernel = args.isa.compiler(&host)?.compile(&problem)?;
-    let values = tensors.convolve(&kernel, args.threads.unwrap_or(host.cores()))?;
+    let threads = args.threads.unwrap_or(host.cores());
+    let kernel = args.isa.compiler(&host, threads)?.compile(&problem)?;
+    let values = tensors.convolve(&kernel, threads)?;
     npy::write(&args.output, &tensors.output_shape, &values)?;
     writeln!(out, "{}: f32 {:?}", args.output.display(), tensors.output_shape)?;
     Ok(Verdict::Good)

@@ -24,15 +24,17 @@ use self::job::{Job, Outcome};
 use super::args::{IsaArg, thread_count};
 use super::failure::{Hint, Verdict};
 use super::output::{json_line, progress};
-use super::source::{self, Line};
+use super::source::{self, Line, ModelArgs};
 
 const EXAMPLES: &str = "\
 Examples:
   convgen verify shapes.txt
   convgen verify shapes.txt more.txt --layout both --batch 2
   convgen verify shapes_resnet_50 --only res4 --json
+  convgen verify model.onnx --dim height=224 --dim width=224
 
-A file is a list of problems, one a line, in the grammar of `convgen --help` or in benchdnn's.
+A file is a list of problems, one a line, in the grammar of `convgen --help` or in benchdnn's, or
+an ONNX model, whose convolutions are verified; those that are alike are one line.
 The last line of the output counts the results; with --json it goes to standard error, and every
 line of standard output is an object with file, line, name, problem, layout, outcome (verified,
 failed or unsupported), ok, error, elements (compared with the reference), bitwise (compared bit for
@@ -43,7 +45,7 @@ list.";
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 pub struct VerifyArgs {
-    /// Lists of problems; - for standard input
+    /// Lists of problems or ONNX models; - for standard input
     #[arg(value_name = "FILE", required = true)]
     files: Vec<PathBuf>,
     /// Use this batch instead of the problem's own
@@ -52,6 +54,8 @@ pub struct VerifyArgs {
     /// Use this layout instead of the problem's own
     #[arg(long, value_name = "LAYOUT")]
     layout: Option<Layouts>,
+    #[command(flatten)]
+    model: ModelArgs,
     #[command(flatten)]
     isa: IsaArg,
     /// Problems verified at a time; all cores if not given
@@ -86,7 +90,7 @@ impl Layouts {
 /// Verifies every line, and says how many were right.
 pub fn verify(args: &VerifyArgs, out: &mut impl Write) -> anyhow::Result<Verdict> {
     let jobs = jobs(args)?;
-    let compiler = args.isa.compiler(&Host::detect())?;
+    let compiler = args.isa.compiler(&Host::detect(), 1)?;
     let threads = args.jobs.unwrap_or(0);
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build()?;
     let bar = progress(jobs.len());
@@ -142,8 +146,7 @@ fn show(
 fn jobs(args: &VerifyArgs) -> anyhow::Result<Vec<Job>> {
     let mut jobs = Vec::new();
     for path in &args.files {
-        let file = path.display().to_string();
-        let lines = source::lines(&file, &source::read_text(path)?)?;
+        let lines = source::read_lines(path, &args.model, args.batch)?;
         for line in lines.into_iter().filter(|line| wanted(args, line)) {
             match args.layout {
                 Some(layouts) if line.descriptor.is_ok() => {

@@ -39,8 +39,10 @@ impl<'o> Walk<'o> {
     pub(super) fn run(mut self, graph: &Graph) -> Result<Vec<Site>, OnnxError> {
         for bytes in &graph.initializer {
             let tensor: proto::Tensor = proto::decode(bytes)?;
-            let value = Value::constant(&tensor)
-                .map_err(|fault| OnnxError::Initializer { name: quoted(&tensor.name), fault })?;
+            let value = Value::constant(&tensor).map_err(|fault| OnnxError::Initializer {
+                name: quoted(&tensor.name),
+                fault: fault.into(),
+            })?;
             self.values.insert(tensor.name, value);
         }
         for bytes in &graph.input {
@@ -81,7 +83,7 @@ impl<'o> Walk<'o> {
         if dims.len() > MAX_RANK {
             let given = dims.len();
             let fault = Fault::Rank { what: "the input", given, expected: "at most 16" };
-            return Err(OnnxError::Input { name: quoted(input), fault });
+            return Err(OnnxError::Input { name: quoted(input), fault: fault.into() });
         }
         let mut shape = Vec::new();
         for (i, dim) in dims.iter().enumerate() {
@@ -98,7 +100,7 @@ impl<'o> Walk<'o> {
         let checked = Value::of(shape);
         checked
             .map(|value| value.shape)
-            .map_err(|fault| OnnxError::Input { name: quoted(input), fault })
+            .map_err(|fault| OnnxError::Input { name: quoted(input), fault: fault.into() })
     }
 
     fn node(&mut self, index: usize, proto: &proto::Node) -> Result<(), OnnxError> {
@@ -106,7 +108,11 @@ impl<'o> Walk<'o> {
         let (site, outputs) = match self.look(proto) {
             Ok((found, outputs)) => (found, outputs),
             Err(Stop::Fault(fault)) => {
-                return Err(OnnxError::Node { name: title, op: quoted(&proto.op_type), fault });
+                return Err(OnnxError::Node {
+                    name: title,
+                    op: quoted(&proto.op_type),
+                    fault: fault.into(),
+                });
             }
             Err(Stop::Unknown(unknown)) => {
                 let found = self.unknown_site(proto, &unknown, &title)?;

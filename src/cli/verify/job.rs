@@ -7,7 +7,7 @@ use convgen_ir::problem::ConvProblem;
 
 use crate::cli::args::plan;
 use crate::cli::memory;
-use crate::cli::source::{Line, explained};
+use crate::cli::source::{Blame, Line};
 
 /// A line to verify.
 pub struct Job {
@@ -42,7 +42,7 @@ impl Job {
     /// The line's problem, over another batch or layout if they are given.
     pub fn new(line: Line, batch: Option<u64>, layout: Option<Layout>) -> Job {
         let problem = match &line.descriptor {
-            Err(error) => Err(explained(&line.text, error).to_string()),
+            Err(blame) => Err(blame.explained(&line.text).to_string()),
             Ok(descriptor) => {
                 let problem = &descriptor.problem;
                 let problem = layout.map_or(problem.clone(), |layout| problem.with_layout(layout));
@@ -59,7 +59,12 @@ impl Job {
     pub fn check(&self, compiler: &Compiler) -> Outcome {
         let problem = match &self.problem {
             Ok(problem) => problem,
-            Err(error) => return Outcome::Failed(error.clone()),
+            Err(error) => {
+                return match &self.line.descriptor {
+                    Err(Blame::Unsupported(_)) => Outcome::Unsupported(error.clone()),
+                    Ok(_) | Err(Blame::Text(_)) => Outcome::Failed(error.clone()),
+                };
+            }
         };
         if let Err(too_large) = memory::check(problem) {
             return Outcome::Unsupported(too_large.to_string());
@@ -67,7 +72,7 @@ impl Job {
         match compiler.compile(problem) {
             Err(Error::Unsupported(unsupported)) => Outcome::Unsupported(unsupported.to_string()),
             Err(error) => {
-                let (_, schedule) = plan(problem, compiler.target(), None);
+                let (_, schedule) = plan(problem, compiler, None);
                 let test_case = format!("problem:\n{problem}\nschedule:\n{schedule}");
                 Outcome::Failed(format!("{error}\n{}", test_case.trim_end()))
             }

@@ -1,0 +1,76 @@
+//! Which algorithm and schedule a problem gets: those of its tuning record, or the default pick.
+//!
+//! Promises: a record is used if it is there for exactly this problem (over any batch), target and
+//! number of threads, and if its schedule goes through the transforms and the verifier; otherwise
+//! the default pick is, and the reason can be asked for. A record decides how a problem is computed,
+//! never what.
+
+use convgen_ir::problem::ConvProblem;
+use convgen_ir::schedule::Schedule;
+use convgen_ir::verify::VerifiedNest;
+
+use super::Compiler;
+use crate::algorithm::Algorithm;
+use crate::record::{self, Record};
+use crate::scheduler;
+
+/// What a problem is compiled with.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Pick {
+    /// The algorithm.
+    pub algorithm: Algorithm,
+    /// The schedule.
+    pub schedule: Schedule,
+    /// Who picked them.
+    pub origin: Origin,
+}
+
+/// Where a pick comes from.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Origin {
+    /// The scheduler: there is no record.
+    Default,
+    /// A tuning record.
+    Record(Box<Record>),
+    /// The scheduler: there is a record, but it is not used.
+    Refused {
+        /// Why not.
+        reason: String,
+    },
+}
+
+impl Compiler {
+    /// What [`Compiler::compile`] compiles a problem with, and why. (Should the code of a record's
+    /// schedule be refused, which no stage before can know, it takes the default pick as well.)
+    pub fn pick(&self, problem: &ConvProblem) -> Pick {
+        self.pick_and_lower(problem).0
+    }
+
+    /// The pick, with the verified nest if it is that of a record.
+    pub(super) fn pick_and_lower(&self, problem: &ConvProblem) -> (Pick, Option<VerifiedNest>) {
+        let default = |origin| {
+            let (algorithm, schedule) = scheduler::default_schedule(problem, &self.target);
+            (Pick { algorithm, schedule, origin }, None)
+        };
+        let record = match &self.records {
+            Some(records) => records.find(problem, &self.target, self.threads),
+            None => match record::default_database() {
+                Ok(records) => records.find(problem, &self.target, self.threads),
+                Err(_) => Ok(None),
+            },
+        };
+        let record = match record {
+            Ok(Some(record)) => record,
+            Ok(None) => return default(Origin::Default),
+            Err(error) => return default(Origin::Refused { reason: error.to_string() }),
+        };
+        match self.lower(problem, record.algorithm, &record.schedule) {
+            Ok(nest) => {
+                let (algorithm, schedule) = (record.algorithm, record.schedule.clone());
+                let origin = Origin::Record(Box::new(record));
+                (Pick { algorithm, schedule, origin }, Some(nest))
+            }
+            Err(error) => default(Origin::Refused { reason: error.to_string() }),
+        }
+    }
+}
