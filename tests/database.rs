@@ -52,7 +52,9 @@ fn numbered(i: usize) -> String {
 
 fn with_records(records: &[Record]) -> Compiler {
     let mut database = Database::new();
-    records.iter().for_each(|record| drop(database.insert(record).unwrap()));
+    for record in records {
+        database.insert(record).unwrap();
+    }
     compiler().with_database(Arc::new(database))
 }
 

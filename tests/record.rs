@@ -83,7 +83,10 @@ fn unsound_lines_are_refused_with_the_reason() {
         (edited("2e-6", "null"), "invalid type: null"),
         (edited("2027-01-15", "2027-13-15"), "date: "),
         (edited("2027-01-15", "tomorrow "), "date: "),
-        (edited("unroll", &format!("{deep}unroll")), "unexpected character '['"),
+        (
+            edited("unroll", &format!("{deep}unroll")),
+            "schedule: line 1, column 1: expected a directive",
+        ),
         (deep, "no record: "),
         ("x".repeat(1 << 17), "the line has 131072 bytes, expected at most 65536"),
         (String::new(), "no record: "),
