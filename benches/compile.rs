@@ -38,7 +38,7 @@ struct Stage {
 
 /// The stages in order; the last is all of them.
 const STAGES: [Stage; 7] = [
-    Stage { name: "nest", run: |_, layer| drop(layer.algorithm.nest(&layer.problem)) },
+    Stage { name: "nest", run: |_, layer| drop(layer.algorithm.parts(&layer.problem)) },
     Stage {
         name: "pick a schedule",
         run: |compiler, layer| {
@@ -59,7 +59,7 @@ const STAGES: [Stage; 7] = [
     Stage { name: "emit clif", run: |compiler, layer| drop(compiler.emit(&layer.verified)) },
     Stage {
         name: "emit, compile, link",
-        run: |compiler, layer| drop(compiler.code(layer.verified.clone())),
+        run: |compiler, layer| drop(compiler.code(vec![layer.verified.clone()])),
     },
     Stage {
         name: "problem to kernel",
@@ -91,7 +91,8 @@ fn layers(compiler: &Compiler) -> Vec<Layer> {
 impl Layer {
     fn new(problem: ConvProblem, compiler: &Compiler) -> Layer {
         let (algorithm, schedule) = scheduler::default_schedule(&problem, compiler.target());
-        let nest = algorithm.nest(&problem).expect("a domain of the algorithm picked");
+        let mut parts = algorithm.parts(&problem).expect("a domain of the algorithm picked");
+        let nest = parts.remove(0).nest;
         let scheduled = transform::apply(nest.clone(), &schedule).expect("a legal schedule");
         let verified = lower::lower(scheduled.clone(), &compiler.target().limits());
         let verified = verified.expect("a legal nest");

@@ -17,7 +17,7 @@ use std::io::{BufRead, Write, stdin, stdout};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;
 
-use convgen::ir::{ConvProblem, ConvSpec, EpilogueOp, Layout, SpatialAxis};
+use convgen::ir::{ConvProblem, ConvSpec, Direction, EpilogueOp, Layout, SpatialAxis};
 use convgen::tune::once;
 use convgen::{Arguments, Compiler, Host, Kernel, PackedWeights};
 use rayon::{ThreadPool, ThreadPoolBuilder};
@@ -108,14 +108,12 @@ impl Worker {
 
     fn prepare(&mut self, line: &str) -> Outcome<Value> {
         self.layer = None;
-        let layout = match self.mode {
-            Mode::Forward(layout) => layout,
-            Mode::InputGradient => return Err("the input's gradient is not supported yet".into()),
-            Mode::WeightsGradient => {
-                return Err("the gradient of the weights is not supported yet".into());
-            }
+        let forward = parse(line)?;
+        let problem = match self.mode {
+            Mode::Forward(layout) => forward.with_layout(layout),
+            Mode::InputGradient => gradient(&forward, Direction::BackwardData)?,
+            Mode::WeightsGradient => gradient(&forward, Direction::BackwardWeights)?,
         };
-        let problem = parse(line)?.with_layout(layout);
         let weights = fill(&problem.weights_shape(), WEIGHTS);
         let (compiled, prepared) = once(|| {
             let kernel = self.compiler.compile(&problem)?;
@@ -165,6 +163,8 @@ struct Layer {
     weights: PackedWeights,
     bias: Option<Vec<f32>>,
     input: Vec<f32>,
+    /// The output's gradient, if that of the weights is computed.
+    gradient: Option<Vec<f32>>,
     output: Vec<f32>,
 }
 
@@ -172,56 +172,74 @@ impl Layer {
     fn new(kernel: Kernel, weights: PackedWeights) -> Layer {
         let problem = kernel.problem();
         let batch = problem.batch();
-        let mut input = fill(&problem.input_shape(batch), INPUT);
-        if problem.layout() == Layout::ChannelsLast {
-            let channels = problem.in_channels() as usize;
-            let pixels = input.len() / (batch * problem.in_channels()) as usize;
-            input = transpose(&input, channels, pixels);
-        }
-        let bias = problem.bias().then(|| fill(&[problem.out_channels()], BIAS));
+        let input = activations(problem, &problem.input_shape(batch));
+        let gradient = problem.gradient_shape(batch).map(|shape| activations(problem, &shape));
+        let bias = problem.bias().then(|| fill(&[problem.result_channels()], BIAS));
         let output = vec![0.0; count(&problem.output_shape(batch))];
-        Layer { kernel, weights, bias, input, output }
+        Layer { kernel, weights, bias, input, gradient, output }
     }
 
     fn call(&mut self, pool: &ThreadPool) -> Result<(), convgen::Error> {
         let (input, weights, bias) = (&self.input, &self.weights, self.bias.as_deref());
+        let gradient = self.gradient.as_deref();
+        let extras = gradient.as_slice();
+        let arguments = Arguments { input, weights, bias, extras };
         let threads = pool.current_num_threads();
         if threads == 1 {
-            return self.kernel.run(input, weights, bias, &mut self.output);
+            return self.kernel.run_with(&arguments, &mut self.output);
         }
-        let arguments = Arguments { input, weights, bias, extras: &[] };
         pool.install(|| self.kernel.run_parallel(&arguments, &mut self.output, threads))
     }
 
     /// Samples of the output with its channels first, whatever the layout of the call.
     fn probe(&self) -> Vec<f32> {
         let problem = self.kernel.problem();
-        let plain = match problem.layout() {
-            Layout::ChannelsFirst => self.output.clone(),
-            Layout::ChannelsLast => {
-                let pixels =
-                    self.output.len() / (problem.batch() * problem.out_channels()) as usize;
-                transpose(&self.output, pixels, problem.out_channels() as usize)
+        let plain = match (problem.layout(), problem.direction()) {
+            // Weights are plain as they are.
+            (Layout::ChannelsFirst, _) | (_, Direction::BackwardWeights) => self.output.clone(),
+            (Layout::ChannelsLast, _) => {
+                let channels = problem.result_channels();
+                let pixels = self.output.len() / (problem.batch() * channels) as usize;
+                transpose(&self.output, pixels, channels as usize)
             }
         };
         (0..PROBES).map(|j| plain[(plain.len() - 1) * j / (PROBES - 1)]).collect()
     }
 }
 
+/// Values of a tensor of activations: those of its plain form, in the problem's layout.
+fn activations(problem: &ConvProblem, shape: &[u64]) -> Vec<f32> {
+    let plain = fill(shape, INPUT);
+    match (problem.layout(), shape) {
+        (Layout::ChannelsLast, [batch, pixels @ .., channels]) if *batch > 0 => {
+            transpose(&plain, *channels as usize, count(pixels))
+        }
+        (Layout::ChannelsLast | Layout::ChannelsFirst, _) => plain,
+    }
+}
+
+/// A gradient of the plain sum, channels last.
+fn gradient(forward: &ConvProblem, direction: Direction) -> Outcome<ConvProblem> {
+    match forward.direction() {
+        Direction::Forward => Ok(forward.with_direction(direction)?),
+        _ => Err("the gradients of transposed layers are other layers".into()),
+    }
+}
+
 /// A layer as the protocol writes it.
 fn parse(line: &str) -> Outcome<ConvProblem> {
     let mut fields = line.split_whitespace().skip(1);
-    match fields.next().ok_or("the layer has no kind")? {
-        "conv" => {}
-        "convtr" => return Err("transposed convolutions are not supported yet".into()),
+    let transposed = match fields.next().ok_or("the layer has no kind")? {
+        "conv" => false,
+        "convtr" => true,
         kind => return Err(format!("unknown kind of layer `{kind}`").into()),
-    }
+    };
     let numbers = fields.map(str::parse).collect::<Result<Vec<u64>, _>>()?;
     let misfit = || format!("the layer has {} numbers, {NUMBERS} are needed", numbers.len());
     let [rank, batch, ic, oc, groups, ref triples @ .., bias, relu] = numbers[..] else {
         return Err(misfit().into());
     };
-    let ([input, kernel, stride, before, after, dilation, _, output], []) =
+    let ([input, kernel, stride, before, after, dilation, beyond, output], []) =
         triples.as_chunks::<3>()
     else {
         return Err(misfit().into());
@@ -235,13 +253,19 @@ fn parse(line: &str) -> Outcome<ConvProblem> {
         pad_after: after[i] as i64,
     };
     let first = 3_usize.checked_sub(rank as usize).ok_or("more than three spatial axes")?;
-    let spec = ConvSpec::new(ic, oc, (first..3).map(axis).collect())
-        .batch(batch)
-        .groups(groups)
-        .bias(bias != 0)
-        .epilogue(if relu != 0 { vec![EpilogueOp::Relu] } else { vec![] });
+    let axes = (first..3).map(axis).collect();
+    let spec = match transposed {
+        true => ConvSpec::transposed(ic, oc, axes, &beyond[first..]),
+        false => ConvSpec::new(ic, oc, axes),
+    };
+    let spec = spec.batch(batch).groups(groups).bias(bias != 0).epilogue(if relu != 0 {
+        vec![EpilogueOp::Relu]
+    } else {
+        vec![]
+    });
     let problem = ConvProblem::new(spec)?;
-    let computed: Vec<u64> = problem.spatial().iter().map(SpatialAxis::output).collect();
+    let size = |axis: &SpatialAxis| if transposed { axis.input } else { axis.output() };
+    let computed: Vec<u64> = problem.spatial().iter().map(size).collect();
     if computed != output[first..] {
         return Err(format!("the output is {computed:?}, not {:?}", &output[first..]).into());
     }

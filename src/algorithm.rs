@@ -1,17 +1,33 @@
 //! From a problem to unscheduled nests: one module an algorithm, one list of all of them.
 
+mod build;
 mod direct;
+mod gradient;
 
 use std::fmt;
 
+use convgen_ir::elem::Layout;
 use convgen_ir::nest::Nest;
-use convgen_ir::problem::ConvProblem;
+use convgen_ir::problem::{ConvProblem, Direction};
+use convgen_ir::schedule::{Directive, Schedule};
+
+use self::direct::DenseSum;
 
 /// A way to compute a convolution.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Algorithm {
     /// The defining sum, one multiply-add a tap. Accepts every problem.
     Direct,
+}
+
+/// A nest that writes a part of the output: all of it, or one phase of a transposed convolution.
+/// The parts of a problem write every element once.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Part {
+    /// The unscheduled nest. Loops of all parts have the same names.
+    pub nest: Nest,
+    /// The schedule of a part that has no sum, and so is not the kernel's schedule's business.
+    pub schedule: Option<Schedule>,
 }
 
 /// Why an algorithm does not compute a problem.
@@ -24,6 +40,12 @@ pub struct Unsupported {
     pub reason: String,
 }
 
+/// Parts of one problem at most: each is compiled on its own, in somewhat under a millisecond.
+const MAX_PARTS: u64 = 4096;
+
+/// Elements that a part without a sum fills at a time.
+const FILL: u64 = 64;
+
 impl Algorithm {
     /// Every algorithm, the most general first.
     pub const ALL: [Algorithm; 1] = [Algorithm::Direct];
@@ -35,13 +57,28 @@ impl Algorithm {
         }
     }
 
-    /// The unscheduled nest of a problem: every loop serial, one sum in one register.
+    /// The unscheduled nests of a problem: every loop serial, one sum in one register. Most problems
+    /// are one nest; a transposed one of stride `s` is `s` an axis.
     ///
     /// # Errors
     /// [`Unsupported`] if the problem is outside the algorithm's domain.
-    pub fn nest(self, problem: &ConvProblem) -> Result<Nest, Unsupported> {
+    pub fn parts(self, problem: &ConvProblem) -> Result<Vec<Part>, Unsupported> {
         match self {
-            Algorithm::Direct => Ok(direct::nest(problem)),
+            Algorithm::Direct => {
+                direct_parts(problem).map_err(|reason| Unsupported { algorithm: self, reason })
+            }
+        }
+    }
+
+    /// A forward problem whose schedules are legal for every part of a problem; none if the parts
+    /// are no convolutions.
+    pub fn as_forward(self, problem: &ConvProblem) -> Option<ConvProblem> {
+        match (self, problem.direction()) {
+            (Algorithm::Direct, Direction::Forward) => Some(problem.clone()),
+            (Algorithm::Direct, Direction::Transposed | Direction::BackwardData) => {
+                smallest_forward(problem)
+            }
+            (Algorithm::Direct, Direction::BackwardWeights | Direction::BackwardBias) => None,
         }
     }
 }
@@ -50,4 +87,76 @@ impl fmt::Display for Algorithm {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
     }
+}
+
+fn direct_parts(problem: &ConvProblem) -> Result<Vec<Part>, String> {
+    let one = |nest| Ok(vec![Part { nest, schedule: None }]);
+    match problem.direction() {
+        Direction::Forward => one(DenseSum::forward(problem).nest(problem)),
+        Direction::BackwardWeights => one(gradient::weights(problem)),
+        Direction::BackwardBias => one(gradient::bias(problem)),
+        Direction::Transposed | Direction::BackwardData => {
+            check_phases(problem)?;
+            let sums = DenseSum::transposed(problem).into_iter();
+            Ok(sums
+                .map(|sum| Part {
+                    nest: sum.nest(problem),
+                    schedule: sum.is_empty().then(|| fill(problem)),
+                })
+                .collect())
+        }
+    }
+}
+
+fn check_phases(problem: &ConvProblem) -> Result<(), String> {
+    let phases = problem.spatial().iter().map(|axis| axis.stride.min(axis.input));
+    let phases = phases.fold(1_u64, u64::saturating_mul);
+    match phases > MAX_PARTS {
+        true => Err(format!(
+            "its strides need {phases} nests, one a phase, and at most {MAX_PARTS} are compiled"
+        )),
+        false => Ok(()),
+    }
+}
+
+/// The phases differ by one tap and one output an axis: what suits the fewest outputs and the most
+/// taps suits all.
+fn smallest_forward(problem: &ConvProblem) -> Option<ConvProblem> {
+    check_phases(problem).ok()?;
+    let mut sums = DenseSum::transposed(problem).into_iter().filter(|sum| !sum.is_empty());
+    let mut spec = sums.next()?.as_forward(problem);
+    for sum in sums {
+        let other = sum.as_forward(problem);
+        for (axis, other) in spec.spatial.iter_mut().zip(other.spatial) {
+            let outputs = axis.output().min(other.output());
+            axis.kernel = axis.kernel.max(other.kernel);
+            axis.pad_before = axis.pad_before.max(other.pad_before);
+            let reach = (outputs - 1) * axis.stride + axis.extent();
+            axis.pad_after = reach as i64 - axis.input as i64 - axis.pad_before;
+        }
+    }
+    ConvProblem::new(spec).ok()
+}
+
+/// The schedule of a part that only writes: rows are tasks, what is contiguous is written at once.
+fn fill(problem: &ConvProblem) -> Schedule {
+    let name = |text: &str| text.to_string();
+    let positions = problem.axis_names().iter().map(|name| format!("o{name}"));
+    let channels = [name("g"), name("oc")];
+    let mut axes = vec![name("n")];
+    match problem.layout() {
+        Layout::ChannelsFirst => axes.extend(channels.into_iter().chain(positions)),
+        Layout::ChannelsLast => axes.extend(positions.chain(channels)),
+    }
+    let tasks = axes[..2].to_vec();
+    let mut directives = vec![Directive::Reorder { axes }];
+    directives.extend(tasks.into_iter().map(|axis| Directive::Parallel { axis }));
+    let channels = problem.result_channels() / problem.groups();
+    let by = (1..=FILL.min(channels)).rev().find(|by| channels.is_multiple_of(*by)).unwrap_or(1);
+    if problem.layout() == Layout::ChannelsLast && by > 1 {
+        let (axis, by, tail) = (name("oc"), by as u32, convgen_ir::schedule::Tail::Guard);
+        directives.push(Directive::Split { axis, by, tail });
+        directives.push(Directive::Vectorize { axis: name("oc.i") });
+    }
+    Schedule { directives }
 }

@@ -7,10 +7,12 @@
 
 use std::fmt;
 
-use convgen_ir::epilogue::{EpilogueOp, ExtraArg};
+use convgen_ir::epilogue::EpilogueOp;
 use convgen_ir::interpret;
+use convgen_ir::nest::Role;
 use convgen_ir::problem::ConvProblem;
-use convgen_ir::reference::{ConvData, Reference, output_position};
+use convgen_ir::reference::{ConvData, Reference};
+use convgen_ir::verify::VerifiedNest;
 
 use crate::error::Error;
 use crate::runtime::{Arguments, Kernel, PackedWeights};
@@ -137,22 +139,12 @@ impl Data {
             (0..shape.iter().product::<u64>()).map(|_| next()).collect()
         };
         let batch = problem.batch();
-        let output = problem.output_shape(batch);
-        let channels = [problem.out_channels()];
         Data {
             input: fill(&problem.input_shape(batch)),
             weights: fill(&problem.weights_shape()),
-            bias: problem.bias().then(|| fill(&channels)),
-            extras: problem
-                .epilogue()
-                .iter()
-                .filter_map(EpilogueOp::takes_extra)
-                .map(|extra| match extra {
-                    ExtraArg::Residual => fill(&output),
-                    ExtraArg::ChannelScale => fill(&channels),
-                })
-                .collect(),
-            outputs: output.iter().product::<u64>() as usize,
+            bias: problem.bias().then(|| fill(&[problem.result_channels()])),
+            extras: problem.extra_shapes(batch).iter().map(|(_, shape)| fill(shape)).collect(),
+            outputs: problem.output_shape(batch).iter().product::<u64>() as usize,
         }
     }
 
@@ -166,6 +158,32 @@ impl Data {
         let mut output = vec![f32::NAN; self.outputs];
         kernel.run_with(&self.arguments(&weights, &extras), &mut output)?;
         Ok(output)
+    }
+
+    /// What some tasks of a nest write.
+    fn interpret(
+        &self,
+        nest: &VerifiedNest,
+        batch: u64,
+        tasks: impl Iterator<Item = i64>,
+        output: &mut [f32],
+    ) -> Result<(), Error> {
+        let fail = |_| Error::Codegen { message: "the nest refuses its data".into() };
+        let packed = interpret::pack(nest, &self.weights).map_err(fail)?;
+        let mut extras = self.extras.iter();
+        let given: Vec<&[f32]> = interpret::arguments(nest.nest())
+            .into_iter()
+            .map(|id| match nest.nest().buffer(id).role {
+                Role::Input => self.input.as_slice(),
+                Role::Weights | Role::Packed => packed.as_slice(),
+                Role::Bias => self.bias.as_deref().unwrap_or_default(),
+                Role::Gradient | Role::Scale | Role::Residual => {
+                    extras.next().map(Vec::as_slice).unwrap_or_default()
+                }
+                Role::Output | Role::Scratch | Role::Reg => &[],
+            })
+            .collect();
+        interpret::run(nest, batch as i64, tasks, &given, output).map_err(fail)
     }
 
     /// The weights, before packing.
@@ -219,11 +237,10 @@ fn against_formula(
     let indices = sampled_outputs(problem, output.len() as u64);
     let mut max_error = 0f64;
     for index in &indices {
-        let expected = reference.output_at_flat(*index);
+        let expected = reference.output_at(*index);
         let value = output[*index as usize];
         let error = (f64::from(value) - expected).abs();
-        let position = output_position(problem, *index);
-        let allowed = tolerance * (reference.magnitude_at(&position) + 1.0) * scales;
+        let allowed = tolerance * (reference.magnitude_at(*index) + 1.0) * scales;
         // Not a plain `>`: a NaN must not pass.
         if error.is_nan() || error > allowed {
             return Err(mismatch(kernel, "formula", *index as usize, value, expected));
@@ -280,17 +297,17 @@ fn against_interpreter(kernel: &Kernel, data: &Data, output: &[f32]) -> Result<u
         n if n == tasks => (0..tasks).collect(),
         n => (0..n).map(|i| i * (tasks - 1) / (n - 1).max(1)).collect(),
     };
-    let nest = kernel.nest();
-    let fail = |_| CheckError::Run(Error::Codegen { message: "the nest refuses its data".into() });
-    let packed = interpret::pack(nest, &data.weights).map_err(fail)?;
-    let mut given: Vec<&[f32]> = vec![&data.input, &packed];
-    given.extend(data.bias.as_deref());
-    given.extend(data.extras.iter().map(Vec::as_slice));
     // What no chosen task writes keeps this NaN.
     let unwritten = f32::from_bits(0x7fc5_a5a5);
     let mut expected = vec![unwritten; output.len()];
-    let chosen = chosen.into_iter().map(|task| task as i64);
-    interpret::run(nest, batch as i64, chosen, &given, &mut expected).map_err(fail)?;
+    let mut first = 0;
+    for nest in kernel.nests() {
+        let tasks = nest.nest().tasks(batch as i64);
+        let own = |task: u64| Some(task as i64 - first).filter(|task| (0..tasks).contains(task));
+        let chosen = chosen.iter().copied().filter_map(own);
+        data.interpret(nest, batch, chosen, &mut expected)?;
+        first += tasks;
+    }
     let mut compared = 0;
     for (index, (value, expected)) in output.iter().zip(&expected).enumerate() {
         if expected.to_bits() == unwritten.to_bits() {

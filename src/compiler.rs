@@ -7,11 +7,11 @@ use std::sync::Arc;
 use convgen_ir::nest::Nest;
 use convgen_ir::problem::ConvProblem;
 use convgen_ir::schedule::Schedule;
-use convgen_ir::verify::VerifiedNest;
+use convgen_ir::verify::{VerifiedNest, verify_parts};
 use cranelift_codegen::isa::TargetIsa;
 use cranelift_frontend::FunctionBuilderContext;
 
-use crate::algorithm::Algorithm;
+use crate::algorithm::{Algorithm, Part};
 use crate::codegen::Entry;
 use crate::codegen::clif::{self, Emitted};
 use crate::error::Error;
@@ -82,8 +82,8 @@ impl Compiler {
     /// # Errors
     /// [`Error::Codegen`] if memory or code is refused; other stages accept every problem.
     pub fn compile(&self, problem: &ConvProblem) -> Result<Kernel, Error> {
-        let (Pick { algorithm, schedule, .. }, nest) = self.pick_and_lower(problem);
-        if let Some(Ok(code)) = nest.map(|nest| self.code(nest)) {
+        let (Pick { algorithm, schedule, .. }, nests) = self.pick_and_lower(problem);
+        if let Some(Ok(code)) = nests.map(|nests| self.code(nests)) {
             return Ok(Kernel::new(problem.clone(), algorithm, schedule, &self.target, code));
         }
         let (algorithm, schedule) = scheduler::default_schedule(problem, &self.target);
@@ -100,12 +100,12 @@ impl Compiler {
         algorithm: Algorithm,
         schedule: &Schedule,
     ) -> Result<Kernel, Error> {
-        let nest = self.lower(problem, algorithm, schedule)?;
-        let code = self.code(nest)?;
+        let nests = self.lower(problem, algorithm, schedule)?;
+        let code = self.code(nests)?;
         Ok(Kernel::new(problem.clone(), algorithm, schedule.clone(), &self.target, code))
     }
 
-    /// The scheduled nest of a problem, before lowering.
+    /// The scheduled nests of a problem, one a part, before lowering.
     ///
     /// # Errors
     /// [`Error::Unsupported`] or [`Error::Transform`].
@@ -113,11 +113,15 @@ impl Compiler {
         problem: &ConvProblem,
         algorithm: Algorithm,
         schedule: &Schedule,
-    ) -> Result<Nest, Error> {
-        Ok(transform::apply(algorithm.nest(problem)?, schedule)?)
+    ) -> Result<Vec<Nest>, Error> {
+        let apply = |part: Part| {
+            let schedule = part.schedule.as_ref().unwrap_or(schedule);
+            Ok(transform::apply(part.nest, schedule)?)
+        };
+        algorithm.parts(problem)?.into_iter().map(apply).collect()
     }
 
-    /// The verified nest of a problem.
+    /// The verified nests of a problem: together they write every element of the output once.
     ///
     /// # Errors
     /// [`Error::Unsupported`], [`Error::Transform`] or [`Error::Verify`].
@@ -126,17 +130,20 @@ impl Compiler {
         problem: &ConvProblem,
         algorithm: Algorithm,
         schedule: &Schedule,
-    ) -> Result<VerifiedNest, Error> {
-        let nest = Compiler::schedule(problem, algorithm, schedule)?;
-        Ok(lower::lower(nest, &self.target.limits())?)
+    ) -> Result<Vec<VerifiedNest>, Error> {
+        let scheduled = Compiler::schedule(problem, algorithm, schedule)?.into_iter();
+        let lower = |nest| lower::lower(nest, &self.target.limits());
+        let nests: Vec<VerifiedNest> = scheduled.map(lower).collect::<Result<_, _>>()?;
+        verify_parts(&nests)?;
+        Ok(nests)
     }
 
-    /// The machine code of a nest, ready to run.
+    /// The machine code of a kernel's nests, ready to run.
     ///
     /// # Errors
     /// [`Error::Codegen`].
-    pub fn code(&self, nest: VerifiedNest) -> Result<Code, Error> {
-        Code::new(nest, &self.target, &self.isa)
+    pub fn code(&self, nests: Vec<VerifiedNest>) -> Result<Code, Error> {
+        Code::new(nests, &self.target, &self.isa)
     }
 
     /// The Cranelift functions of a nest: what [`Compiler::code`] compiles.

@@ -8,8 +8,9 @@
 //! - **J2** A [`Call`] is built only after the length of every slice was compared with the buffer's
 //!   shape at that batch; the borrows it holds keep the slices alive and the output unaliased.
 //! - **J3** Two [`Tasks`] of one call never overlap: they come from splitting one range, and are
-//!   consumed by running. Different tasks write different elements (V6), so they may run on
-//!   different threads.
+//!   consumed by running. Different tasks write different elements (V6 within a nest; the nests of a
+//!   kernel write different stripes, by V12 and `Compiler::lower`), so they may run on different
+//!   threads.
 //! - **J4** Scratch is as long and as aligned as the nest asks for, and owned by the running thread.
 //! - **J5** The code lives as long as the [`Code`] that owns it; function pointers never leave it, and
 //!   a call borrows it. After `Code` is dropped none is left.
@@ -22,7 +23,7 @@ use std::marker::PhantomData;
 use std::ops::Range;
 use std::sync::Arc;
 
-use convgen_ir::nest::BufferId;
+use convgen_ir::nest::{BufferId, Role};
 use convgen_ir::verify::{SCRATCH_ALIGN, VerifiedNest};
 use cranelift_codegen::Context;
 use cranelift_codegen::ir::{Function, UserExternalName};
@@ -39,16 +40,26 @@ use crate::target::Target;
 /// The C signature of the kernel ABI; see [`codegen`].
 type EntryPoint = unsafe extern "C" fn(*const *mut u8, i64, i64, i64, *mut u8);
 
-/// The machine code of one nest, in memory of its own.
+/// The machine code of the nests of one kernel, in memory of its own.
 pub struct Code {
-    nest: VerifiedNest,
+    parts: Vec<Part>,
     /// Taken only by `drop`.
     module: Option<JITModule>,
+    bytes: usize,
+    /// Bytes of scratch that the hungriest part needs.
+    scratch_bytes: i64,
+}
+
+/// One nest, which writes a part of the output, and its code.
+struct Part {
+    nest: VerifiedNest,
     body: EntryPoint,
     pack: Option<EntryPoint>,
-    bytes: usize,
-    /// The buffers of a call, in order: listed once, so that a call allocates nothing.
-    arguments: Vec<BufferId>,
+    /// The buffers of a call, in order, with their roles: listed once, so that a call allocates
+    /// nothing.
+    arguments: Vec<(BufferId, Role)>,
+    /// Which of the kernel's packed weights are this part's.
+    packed: Range<usize>,
 }
 
 // SAFETY: the module is not touched after `new` until `drop` has the only reference; what is shared
@@ -58,51 +69,54 @@ unsafe impl Send for Code {}
 unsafe impl Sync for Code {}
 
 impl Code {
-    /// Compiles the entry points of a nest for this host.
+    /// Compiles the entry points of a kernel's nests for this host.
     ///
     /// # Errors
     /// [`Error::Codegen`] if Cranelift refuses the code or the memory.
     pub(crate) fn new(
-        nest: VerifiedNest,
+        nests: Vec<VerifiedNest>,
         target: &Target,
         isa: &Arc<dyn TargetIsa>,
     ) -> Result<Code, Error> {
         let builder = JITBuilder::with_isa(Arc::clone(isa), default_libcall_names());
-        let mut module = JITModule::new(builder);
-        let mut bytes = 0;
-        let defined = define(&mut module, &nest, target, "", &mut bytes);
-        let finished = defined.and_then(|ids| {
-            module.finalize_definitions().map_err(codegen_error)?;
-            Ok(ids)
-        });
-        let ids = match finished {
-            Ok(ids) => ids,
-            Err(error) => {
-                // SAFETY: J5: no pointer into the module was taken yet.
-                unsafe { module.free_memory() };
-                return Err(error);
-            }
-        };
-        let entry = |wanted: Entry| {
-            let id = ids.iter().find(|(entry, _)| *entry == wanted).map(|(_, id)| *id)?;
-            let address = module.get_finalized_function(id);
-            // SAFETY: J1, J6: the function was emitted with the signature of the kernel ABI for a
-            // host with these features, and is finalized.
-            Some(unsafe { std::mem::transmute::<*const u8, EntryPoint>(address) })
-        };
-        let (body, pack) = (entry(Entry::Body), entry(Entry::Pack));
-        match body {
-            Some(body) => {
-                let arguments = Entry::Body.arguments(nest.nest());
-                Ok(Code { nest, module: Some(module), body, pack, bytes, arguments })
-            }
-            None => Err(Error::Codegen { message: "the nest has no body".to_string() }),
+        let module = JITModule::new(builder);
+        // Dropping this frees the module, also when a later step fails.
+        let mut code = Code { parts: vec![], module: Some(module), bytes: 0, scratch_bytes: 0 };
+        let Some(module) = &mut code.module else { return Ok(code) };
+        let mut functions = Vec::new();
+        for (number, nest) in nests.iter().enumerate() {
+            let prefix = part_prefix(number);
+            functions.push(define(module, nest, target, &prefix, &mut code.bytes)?);
         }
+        module.finalize_definitions().map_err(codegen_error)?;
+        let mut packed = 0;
+        for (nest, functions) in nests.into_iter().zip(functions) {
+            let part = Part::new(nest, &functions, module, packed)?;
+            packed = part.packed.end;
+            code.scratch_bytes = code.scratch_bytes.max(part.nest.scratch_bytes());
+            code.parts.push(part);
+        }
+        Ok(code)
     }
 
-    /// The nest the code was made from.
-    pub fn nest(&self) -> &VerifiedNest {
-        &self.nest
+    /// The nests the code was made from: together they write every element of the output once.
+    pub fn nests(&self) -> impl ExactSizeIterator<Item = &VerifiedNest> {
+        self.parts.iter().map(|part| &part.nest)
+    }
+
+    /// Bytes of scratch that a thread of a call needs.
+    pub fn scratch_bytes(&self) -> i64 {
+        self.scratch_bytes
+    }
+
+    /// The number of packed weights, of all parts.
+    pub fn packed_len(&self) -> usize {
+        self.parts.last().map_or(0, |part| part.packed.end)
+    }
+
+    /// The number of tasks of a call with that many images, of all parts.
+    pub fn tasks(&self, batch: usize) -> usize {
+        self.parts.iter().map(|part| part.tasks(batch as i64) as usize).sum()
     }
 
     /// Bytes of machine code.
@@ -110,14 +124,83 @@ impl Code {
         self.bytes
     }
 
-    /// Runs the pack block; without one, copies the weights.
+    /// Runs the pack blocks; a part without one gets a copy of the weights.
     ///
     /// # Errors
-    /// If `weights` or `packed` is not as long as the nest's buffer.
+    /// If `weights` or `packed` is not as long as the nests' buffers.
     pub(crate) fn pack(&self, weights: &[f32], packed: &mut [f32]) -> Result<(), RunError> {
+        check("packed weights", packed.len(), self.packed_len())?;
+        self.parts.iter().try_for_each(|part| part.pack(weights, &mut packed[part.packed.clone()]))
+    }
+
+    /// Binds the buffers of a call.
+    ///
+    /// # Errors
+    /// The first slice that is missing or of the wrong length.
+    pub(crate) fn call<'a>(
+        &'a self,
+        batch: usize,
+        inputs: Inputs<'a>,
+        output: &'a mut [f32],
+    ) -> Result<Call<'a>, RunError> {
+        let batch = batch as i64;
+        for part in &self.parts {
+            part.slices(&inputs, |what, id, slice| match slice {
+                Some(slice) => check(what, slice.len(), part.elements(id, batch)),
+                None => check("output", output.len(), part.elements(id, batch)),
+            })?;
+        }
+        let output = output.as_mut_ptr();
+        Ok(Call { code: self, inputs, output, batch, borrows: PhantomData })
+    }
+}
+
+impl Part {
+    /// The finalized functions of a nest; its packed weights follow those before it.
+    fn new(
+        nest: VerifiedNest,
+        functions: &[(Entry, FuncId)],
+        module: &JITModule,
+        packed: usize,
+    ) -> Result<Part, Error> {
+        let entry = |wanted: Entry| {
+            let id = functions.iter().find(|(entry, _)| *entry == wanted).map(|(_, id)| *id)?;
+            let address = module.get_finalized_function(id);
+            // SAFETY: J1, J6: the function was emitted with the signature of the kernel ABI for a
+            // host with these features, and is finalized.
+            Some(unsafe { std::mem::transmute::<*const u8, EntryPoint>(address) })
+        };
+        let ir = nest.nest();
+        let arguments: Vec<(BufferId, Role)> =
+            Entry::Body.arguments(ir).into_iter().map(|id| (id, ir.buffer(id).role)).collect();
+        if arguments.len() > MAX_ARGUMENTS {
+            let given = arguments.len();
+            let message = format!("a call has {given} buffers, expected at most {MAX_ARGUMENTS}");
+            return Err(Error::Codegen { message });
+        }
+        let Some(body) = entry(Entry::Body) else {
+            return Err(Error::Codegen { message: "the nest has no body".to_string() });
+        };
+        let weights = ir.find_role(Role::Packed).or(ir.find_role(Role::Weights));
+        let len = weights.map_or(0, |id| ir.buffer(id).len(0) as usize);
+        let pack = entry(Entry::Pack);
+        Ok(Part { nest, body, pack, arguments, packed: packed..packed + len })
+    }
+
+    fn tasks(&self, batch: i64) -> i64 {
+        self.nest.nest().tasks(batch)
+    }
+
+    fn elements(&self, id: BufferId, batch: i64) -> usize {
+        self.nest.nest().buffer(id).len(batch) as usize
+    }
+
+    fn pack(&self, weights: &[f32], packed: &mut [f32]) -> Result<(), RunError> {
         let Some(pack) = self.pack else {
-            check("weights", weights.len(), packed.len())?;
-            packed.copy_from_slice(weights);
+            if !packed.is_empty() {
+                check("weights", weights.len(), packed.len())?;
+                packed.copy_from_slice(weights);
+            }
             return Ok(());
         };
         let ids = Entry::Pack.arguments(self.nest.nest());
@@ -132,38 +215,49 @@ impl Code {
         Ok(())
     }
 
-    /// Binds the buffers of a call: `inputs` in the order of
-    /// [`arguments`](convgen_ir::interpret::arguments), each with the word for it in errors.
-    ///
-    /// # Errors
-    /// The first slice of the wrong length.
-    pub(crate) fn call<'a>(
-        &'a self,
-        batch: usize,
-        inputs: impl IntoIterator<Item = (&'static str, &'a [f32])>,
-        output: &'a mut [f32],
-    ) -> Result<Call<'a>, RunError> {
-        let ids = &self.arguments;
-        if ids.len() > MAX_ARGUMENTS {
-            return Err(RunError::Extras { given: ids.len(), expected: MAX_ARGUMENTS });
+    /// Visits the buffers of a call in the order of the ABI: the word for each in errors, and its
+    /// slice, or nothing for the output.
+    fn slices<'a>(
+        &self,
+        inputs: &Inputs<'a>,
+        mut visit: impl FnMut(&'static str, BufferId, Option<&'a [f32]>) -> Result<(), RunError>,
+    ) -> Result<(), RunError> {
+        let mut extras = inputs.extras.iter();
+        for (id, role) in &self.arguments {
+            let (what, slice) = match role {
+                Role::Input => ("input", inputs.input),
+                Role::Weights | Role::Packed => {
+                    ("packed weights", inputs.weights.get(self.packed.clone()).unwrap_or(&[]))
+                }
+                Role::Bias => ("bias", inputs.bias.unwrap_or(&[])),
+                Role::Gradient => ("gradient", extras.next().copied().unwrap_or(&[])),
+                Role::Scale | Role::Residual => {
+                    ("epilogue argument", extras.next().copied().unwrap_or(&[]))
+                }
+                Role::Output | Role::Scratch | Role::Reg => {
+                    visit("output", *id, None)?;
+                    continue;
+                }
+            };
+            visit(what, *id, Some(slice))?;
         }
-        let mut arguments = Arguments { pointers: [std::ptr::null_mut(); MAX_ARGUMENTS], count: 0 };
-        for (what, slice) in inputs {
-            let id = ids.get(arguments.count).copied();
-            check(what, slice.len(), id.map_or(0, |id| self.elements(id, batch)))?;
-            arguments.push(slice.as_ptr().cast_mut().cast());
-        }
-        if arguments.count + 1 != ids.len() {
-            return Err(RunError::Extras { given: arguments.count, expected: ids.len() - 1 });
-        }
-        check("output", output.len(), self.elements(ids[arguments.count], batch))?;
-        arguments.push(output.as_mut_ptr().cast());
-        Ok(Call { code: self, arguments, batch: batch as i64, borrows: PhantomData })
+        Ok(())
     }
+}
 
-    fn elements(&self, id: BufferId, batch: usize) -> usize {
-        self.nest.nest().buffer(id).len(batch as i64) as usize
-    }
+/// The prefix of a part's symbols: none for the first, which is the only one of most kernels.
+pub(crate) fn part_prefix(number: usize) -> String {
+    if number == 0 { String::new() } else { format!("part{number}_") }
+}
+
+/// What a call reads.
+#[derive(Clone, Copy)]
+pub(crate) struct Inputs<'a> {
+    pub(crate) input: &'a [f32],
+    /// Of all parts, one after the other.
+    pub(crate) weights: &'a [f32],
+    pub(crate) bias: Option<&'a [f32]>,
+    pub(crate) extras: &'a [&'a [f32]],
 }
 
 impl Drop for Code {
@@ -237,29 +331,13 @@ fn resolve_micro_kernel(function: &mut Function, number: u32, id: FuncId) {
 /// Input, weights, bias, output, and an epilogue longer than any network's.
 const MAX_ARGUMENTS: usize = 32;
 
-/// One pointer a buffer, in the order of the ABI, without an allocation.
-#[derive(Clone, Copy)]
-struct Arguments {
-    pointers: [*mut u8; MAX_ARGUMENTS],
-    count: usize,
-}
-
-impl Arguments {
-    fn push(&mut self, pointer: *mut u8) {
-        // More arguments than places leave the count wrong, which `Code::call` refuses.
-        if let Some(place) = self.pointers.get_mut(self.count) {
-            *place = pointer;
-        }
-        self.count += 1;
-    }
-}
-
 /// The buffers of one call, checked; to be run task by task.
 pub struct Call<'a> {
     code: &'a Code,
-    arguments: Arguments,
+    inputs: Inputs<'a>,
+    output: *mut f32,
     batch: i64,
-    borrows: PhantomData<(&'a [f32], &'a mut [f32])>,
+    borrows: PhantomData<&'a mut [f32]>,
 }
 
 // SAFETY: J2: the pointers stand for borrows, shared ones of the inputs and a unique one of the
@@ -271,7 +349,22 @@ unsafe impl Sync for Call<'_> {}
 impl Call<'_> {
     /// All tasks of the call. Takes the call by unique reference, so that they exist once.
     pub fn tasks(&mut self) -> Tasks<'_> {
-        Tasks { range: 0..self.code.nest.nest().tasks(self.batch), call: self }
+        let end = self.code.parts.iter().map(|part| part.tasks(self.batch)).sum();
+        Tasks { range: 0..end, call: self }
+    }
+
+    /// One pointer a buffer of the part, in the order of the ABI, without an allocation.
+    fn pointers(&self, part: &Part) -> [*mut u8; MAX_ARGUMENTS] {
+        let mut pointers = [std::ptr::null_mut(); MAX_ARGUMENTS];
+        let mut places = pointers.iter_mut();
+        // Visiting does not fail, and there are places enough: `Part::new` counted the arguments.
+        let _ = part.slices(&self.inputs, |_, _, slice| {
+            if let Some(place) = places.next() {
+                *place = slice.map_or(self.output, |slice| slice.as_ptr().cast_mut()).cast();
+            }
+            Ok(())
+        });
+        pointers
     }
 }
 
@@ -302,17 +395,21 @@ impl<'c> Tasks<'c> {
     /// Runs the tasks on this thread.
     pub fn run(self, scratch: &mut Scratch) {
         let call = self.call;
-        let scratch = scratch.reserve(call.code.nest.scratch_bytes());
-        // SAFETY: J1, J2, J3, J4, J5: the call checked the lengths, this value owns the range, and
-        // the scratch is exclusively borrowed.
-        unsafe {
-            (call.code.body)(
-                call.arguments.pointers.as_ptr(),
-                call.batch,
-                self.range.start,
-                self.range.end,
-                scratch,
-            );
+        let scratch = scratch.reserve(call.code.scratch_bytes);
+        let mut first = 0;
+        for part in &call.code.parts {
+            let count = part.tasks(call.batch);
+            // The tasks of this part are numbered from `first` on.
+            let start = (self.range.start - first).max(0);
+            let end = (self.range.end - first).min(count);
+            first += count;
+            if start >= end {
+                continue;
+            }
+            let pointers = call.pointers(part);
+            // SAFETY: J1, J2, J3, J4, J5: the call checked the lengths, this value owns the range,
+            // and the scratch is exclusively borrowed.
+            unsafe { (part.body)(pointers.as_ptr(), call.batch, start, end, scratch) };
         }
     }
 }

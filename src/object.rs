@@ -40,8 +40,9 @@ mod tests {
         let target = target.unwrap();
         let problem = ConvProblem::new(ConvSpec::conv1d(4, 8, 16, 3)).unwrap();
         let (algorithm, schedule) = scheduler::default_schedule(&problem, &target);
-        let nest = Compiler::schedule(&problem, algorithm, &schedule).unwrap();
-        object(&lower::lower(nest, &target.limits()).unwrap(), &target, "k1_").unwrap()
+        let nests = Compiler::schedule(&problem, algorithm, &schedule).unwrap();
+        let nest = lower::lower(nests[0].clone(), &target.limits()).unwrap();
+        object(&nest, &target, "k1_").unwrap()
     }
 
     fn mentions(object: &[u8], name: &str) -> bool {

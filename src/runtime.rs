@@ -12,7 +12,7 @@ use convgen_ir::verify::VerifiedNest;
 
 use crate::algorithm::Algorithm;
 use crate::error::{Error, RunError};
-use crate::jit::{Call, Code, Scratch, Tasks};
+use crate::jit::{Call, Code, Inputs, Scratch, Tasks};
 use crate::target::Target;
 
 /// A compiled convolution. Holds its own code; may be shared and called by any number of threads.
@@ -25,6 +25,8 @@ pub struct Kernel {
     fingerprint: u64,
     /// Elements of one image of the input.
     image: usize,
+    /// Extra arguments of a call.
+    extras: usize,
     code: Code,
 }
 
@@ -57,8 +59,9 @@ pub struct Arguments<'a> {
     pub weights: &'a PackedWeights,
     /// One value an output channel, if the problem has a bias.
     pub bias: Option<&'a [f32]>,
-    /// One slice for each `add` (a tensor of the output's shape) and `scale` (one value an output
-    /// channel) of the epilogue, in order.
+    /// What [`ConvProblem::extra_shapes`] lists, in order: the output's gradient, where that of the
+    /// weights is computed; else one slice for each `add` (a tensor of the output's shape) and `scale`
+    /// (one value a channel of the output) of the epilogue.
     pub extras: &'a [&'a [f32]],
 }
 
@@ -75,11 +78,12 @@ impl Kernel {
         target: &Target,
         code: Code,
     ) -> Kernel {
-        let tile = tile_name(code.nest());
+        let tile = tile_name(&code);
         let name = format!("{algorithm}-{}-{}{tile}", problem.elem(), target.isa());
         let fingerprint = fingerprint(&problem, algorithm, &schedule);
         let image = problem.input_shape(1).iter().product::<u64>() as usize;
-        Kernel { problem, algorithm, schedule, name, fingerprint, image, code }
+        let extras = problem.extra_shapes(1).len();
+        Kernel { problem, algorithm, schedule, name, fingerprint, image, extras, code }
     }
 
     /// The problem it computes, for any batch.
@@ -97,9 +101,9 @@ impl Kernel {
         &self.schedule
     }
 
-    /// The nest the code was made from.
-    pub fn nest(&self) -> &VerifiedNest {
-        self.code.nest()
+    /// The nests the code was made from, one a part; most kernels have one.
+    pub fn nests(&self) -> impl ExactSizeIterator<Item = &VerifiedNest> {
+        self.code.nests()
     }
 
     /// `{algorithm}-{type}-{isa}-{register tile}`.
@@ -115,22 +119,21 @@ impl Kernel {
     /// Bytes of scratch each thread of a call needs; the only memory a call uses besides its
     /// arguments.
     pub fn workspace_bytes(&self) -> usize {
-        self.nest().scratch_bytes() as usize
+        self.code.scratch_bytes() as usize
     }
 
     /// The number of elements of the packed weights.
     pub fn packed_len(&self) -> usize {
-        let nest = self.nest().nest();
-        let buffer = nest.find_role(Role::Packed).or(nest.find_role(Role::Weights));
-        buffer.map_or(0, |id| nest.buffer(id).len(0) as usize)
+        self.code.packed_len()
     }
 
     /// The number of independent tasks of a call with that many images.
     pub fn tasks(&self, batch: usize) -> usize {
-        self.nest().nest().tasks(batch as i64) as usize
+        self.code.tasks(batch)
     }
 
-    /// Copies oihw weights into the kernel's own order; done once a set of weights.
+    /// Copies oihw weights into the kernel's own order; done once a set of weights. A kernel that
+    /// reads none, that of a weights' gradient, packs an empty slice.
     ///
     /// # Errors
     /// [`RunError::Length`] if there are too few or too many weights.
@@ -206,15 +209,13 @@ impl Kernel {
             let (expected, given) = (word(self.problem.bias()), word(arguments.bias.is_some()));
             return Err(RunError::Bias { expected, given }.into());
         }
-        let taken = self.problem.epilogue().iter().filter(|op| op.takes_extra().is_some()).count();
-        if arguments.extras.len() != taken {
-            let given = arguments.extras.len();
-            return Err(RunError::Extras { given, expected: taken }.into());
+        if arguments.extras.len() != self.extras {
+            let (given, expected) = (arguments.extras.len(), self.extras);
+            return Err(RunError::Extras { given, expected }.into());
         }
-        let first = [("input", arguments.input), ("packed weights", &arguments.weights.values)];
-        let bias = arguments.bias.map(|bias| ("bias", bias));
-        let extras = arguments.extras.iter().map(|extra| ("epilogue argument", *extra));
-        Ok(self.code.call(given / image, first.into_iter().chain(bias).chain(extras), output)?)
+        let Arguments { input, weights, bias, extras } = *arguments;
+        let inputs = Inputs { input, weights: &weights.values, bias, extras };
+        Ok(self.code.call(given / image, inputs, output)?)
     }
 }
 
@@ -238,8 +239,9 @@ fn run_parts(tasks: Tasks, parts: usize) {
 }
 
 /// `-14x32`: the largest register tile, or nothing if the sum stays one element.
-fn tile_name(nest: &VerifiedNest) -> String {
-    let tiles = nest.nest().buffers.iter().filter(|buffer| buffer.role == Role::Reg);
+fn tile_name(code: &Code) -> String {
+    let buffers = code.nests().flat_map(|nest| &nest.nest().buffers);
+    let tiles = buffers.filter(|buffer| buffer.role == Role::Reg);
     let Some(tile) = tiles.max_by_key(|buffer| buffer.len(0)) else { return String::new() };
     let dims: Vec<String> = tile.shape.iter().map(ToString::to_string).collect();
     if dims.is_empty() { String::new() } else { format!("-{}", dims.join("x")) }

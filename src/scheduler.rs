@@ -4,11 +4,12 @@
 //! steps, each a small decision with its reason beside it: which axis the lanes run over, how large the
 //! register tile is, and how the work around the tile is blocked.
 
+mod gradient;
 pub mod plan;
 pub mod space;
 
 use convgen_ir::elem::Layout;
-use convgen_ir::problem::ConvProblem;
+use convgen_ir::problem::{ConvProblem, Direction};
 use convgen_ir::schedule::Schedule;
 
 use self::plan::{CopyInput, LaneAxis, Order, Plan, Shape, Walk, is_pointwise};
@@ -17,12 +18,22 @@ use crate::target::{Isa, Target};
 
 /// The default pick: legal for every problem on every target.
 pub fn default_schedule(problem: &ConvProblem, target: &Target) -> (Algorithm, Schedule) {
-    (Algorithm::Direct, default_plan(problem, target).schedule(problem, target))
+    let schedule = match Algorithm::Direct.as_forward(problem) {
+        Some(forward) => {
+            // The phases of a transposed problem write stripes, which are no neighbours to fuse.
+            let striped = problem.direction() != Direction::Forward
+                && problem.spatial().iter().any(|axis| axis.stride != 1);
+            let plan = Picker::new(&forward, target, !striped).plan();
+            plan.schedule(&forward, target)
+        }
+        None => gradient::schedule(problem, target),
+    };
+    (Algorithm::Direct, schedule)
 }
 
 /// The decisions of the default pick.
 pub fn default_plan(problem: &ConvProblem, target: &Target) -> Plan {
-    Picker::new(problem, target).plan()
+    Picker::new(problem, target, true).plan()
 }
 
 /// Lanes worth a vector, full or not.
@@ -60,8 +71,8 @@ struct Picker<'p> {
 }
 
 impl<'p> Picker<'p> {
-    fn new(problem: &'p ConvProblem, target: &'p Target) -> Picker<'p> {
-        let fused = is_pointwise(problem);
+    fn new(problem: &'p ConvProblem, target: &'p Target, may_fuse: bool) -> Picker<'p> {
+        let fused = may_fuse && is_pointwise(problem);
         Picker { problem, target, fused, shape: Shape::new(problem, fused) }
     }
 

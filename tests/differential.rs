@@ -18,8 +18,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use convgen::algorithm::Algorithm;
 use convgen::check::{self, CheckError};
-use convgen::{Compiler, Host, Isa, Kernel, lower};
-use convgen_ir::problem::ConvProblem;
+use convgen::{Compiler, Host, Isa, Kernel};
+use convgen_ir::problem::{ConvProblem, Direction};
 use convgen_ir::schedule::Schedule;
 use convgen_ir::verify::VerifiedNest;
 use problems::problem;
@@ -209,22 +209,24 @@ struct Pair<'c> {
 impl Pair<'_> {
     fn check(&self, compiler: &Compiler) -> Result<Counts, String> {
         let show = |error: String| format!("{error}; as a test case:\n{}", self.problem);
-        let Ok(unscheduled) = self.algorithm.nest(self.problem) else {
+        let Ok(parts) = self.algorithm.parts(self.problem) else {
             return Ok(Counts::default());
         };
-        let limits = compiler.target().limits();
-        let mut applied = schedules::apply(&unscheduled, self.steps);
+        let lower = |schedule: &Schedule| compiler.lower(self.problem, self.algorithm, schedule);
+        let summing = parts.iter().find(|part| part.schedule.is_none());
+        let mut applied = summing.map_or(vec![], |part| schedules::apply(&part.nest, self.steps));
         let proposed = applied.len();
-        let plain = lower::lower(unscheduled.clone(), &limits)
+        let plain = lower(&Schedule::default())
             .map_err(|error| show(format!("the unscheduled nest: {error}")))?;
-        let scheduled = loop {
-            let Some(last) = applied.last() else { break plain.clone() };
-            match lower::lower(last.nest.clone(), &limits) {
-                Ok(nest) => break nest,
-                Err(_) => applied.pop(),
-            };
+        // The longest beginning that is legal for all parts.
+        let (schedule, scheduled) = loop {
+            let schedule: Schedule = applied.iter().map(|a| a.directive.clone()).collect();
+            match lower(&schedule) {
+                Ok(nests) => break (schedule, nests),
+                Err(_) if applied.pop().is_some() => {}
+                Err(error) => return Err(show(error.to_string())),
+            }
         };
-        let schedule: Schedule = applied.iter().map(|a| a.directive.clone()).collect();
         let show =
             |error| format!("{error}; as a test case:\n{}", test_case(self.problem, &schedule));
         let kernel = compiler
@@ -240,15 +242,17 @@ impl Pair<'_> {
         &self,
         applied: &[Applied],
         proposed: usize,
-        plain: &VerifiedNest,
+        plain: &[VerifiedNest],
         kernel: &Kernel,
     ) -> Counts {
-        let nest = kernel.nest().nest();
+        let Some(nest) = kernel.nests().next().map(VerifiedNest::nest) else {
+            return Counts::default();
+        };
         let name = |name: &str| nest.find_buffer(name).is_some();
         let text = convgen_ir::print::print_nest(nest);
         Counts {
             pairs: 1,
-            changed: usize::from(nest != plain.nest()),
+            changed: usize::from(!kernel.nests().eq(plain)),
             long: usize::from(applied.len() >= 3),
             directives: applied.len(),
             refused: usize::from(applied.len() < proposed),
@@ -266,8 +270,8 @@ impl Pair<'_> {
 /// Everything that computes one problem.
 struct Rungs<'c> {
     pair: &'c Pair<'c>,
-    plain: &'c VerifiedNest,
-    scheduled: &'c VerifiedNest,
+    plain: &'c [VerifiedNest],
+    scheduled: &'c [VerifiedNest],
     kernel: &'c Kernel,
 }
 
@@ -305,6 +309,11 @@ impl Rungs<'_> {
         compare_bits(&again, &got).map_err(in_words("second run and first"))?;
         let threads = values.run(self.kernel, 2)?;
         compare_bits(&threads, &got).map_err(in_words("two threads and one"))?;
+        match self.pair.problem.direction() {
+            Direction::Forward | Direction::Transposed | Direction::BackwardData => {}
+            // One sum over all images.
+            Direction::BackwardWeights | Direction::BackwardBias => return Ok(()),
+        }
         let batch = self.pair.problem.batch();
         let images: Result<Vec<Vec<f32>>, String> =
             (0..batch).map(|image| values.image(image).run(self.kernel, 1)).collect();

@@ -25,7 +25,7 @@ use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
-use convgen::algorithm::Algorithm;
+use convgen::algorithm::{Algorithm, Part};
 use convgen::{Compiler, Host, Isa, Kernel, lower, transform};
 use convgen_ir::nest::{Nest, Role};
 use convgen_ir::parse::{ParseError, parse_nest, parse_schedule};
@@ -282,7 +282,10 @@ fn unscheduled(file: &File) -> Result<Nest, String> {
             parse_nest(&section.text()).map(|(nest, _)| nest).map_err(|error| error.to_string())
         }
         (None, Some(problem)) => {
-            Algorithm::Direct.nest(&problem).map_err(|error| error.to_string())
+            let parts = Algorithm::Direct.parts(&problem).map_err(|error| error.to_string())?;
+            let count = parts.len();
+            let one = <[Part; 1]>::try_from(parts);
+            one.map(|[part]| part.nest).map_err(|_| format!("the problem has {count} nests"))
         }
         (None, None) => Err("neither `problem:` nor `nest:`".to_string()),
     }
@@ -321,7 +324,7 @@ fn lowered(file: &File, nest: Nest) -> Result<VerifiedNest, String> {
 fn computes_the_problem(file: &File, nest: &VerifiedNest) -> Outcome {
     let Some(problem) = problem(file)? else { return Ok(()) };
     let data = Data::integers(&problem);
-    compare(&data.interpret(nest)?, &data.reference()?)
+    compare(&data.interpret([nest])?, &data.reference()?)
 }
 
 /// The kernel equals the reference on integers, and the interpreter to the bit on reals.
@@ -329,7 +332,7 @@ fn runs(kernel: &Kernel) -> Outcome {
     let integers = Data::integers(kernel.problem());
     compare(&integers.run(kernel)?, &integers.reference()?)?;
     let reals = Data::reals(kernel.problem());
-    match bits(&reals.run(kernel)?) == bits(&reals.interpret(kernel.nest())?) {
+    match bits(&reals.run(kernel)?) == bits(&reals.interpret(kernel.nests())?) {
         true => Ok(()),
         false => Err("the kernel differs from the interpreter".to_string()),
     }

@@ -40,8 +40,9 @@ fn lowered(
     candidate: &Candidate,
     target: &Target,
 ) -> Result<VerifiedNest, VerifyError> {
-    let nest = Compiler::schedule(problem, candidate.algorithm, &candidate.schedule)
+    let nests = Compiler::schedule(problem, candidate.algorithm, &candidate.schedule)
         .unwrap_or_else(|error| panic!("{problem}\n{candidate}\n{error}"));
+    let [nest] = <[_; 1]>::try_from(nests).expect("a forward problem is one nest");
     lower::lower(nest, &target.limits())
 }
 

@@ -87,13 +87,14 @@ pub fn run(
 }
 
 /// The buffers a caller gives to [`run`] besides the output, in order: input, weights as the body
-/// reads them (packed if the nest packs), bias, then scales and residuals as declared.
+/// reads them (packed if the nest packs, none if it has none), bias, then gradients, scales and
+/// residuals as declared.
 pub fn arguments(nest: &Nest) -> Vec<BufferId> {
     let weights = nest.find_role(Role::Packed).or(nest.find_role(Role::Weights));
     let first = [nest.find_role(Role::Input), weights, nest.find_role(Role::Bias)];
-    let extras = nest
-        .buffer_ids()
-        .filter(|id| matches!(nest.buffer(*id).role, Role::Scale | Role::Residual));
+    let extras = nest.buffer_ids().filter(|id| {
+        matches!(nest.buffer(*id).role, Role::Gradient | Role::Scale | Role::Residual)
+    });
     first.into_iter().flatten().chain(extras).collect()
 }
 

@@ -17,8 +17,9 @@
 //! the order and the rounding. One line describes a problem:
 //! ```text
 //! descriptor = kind { word } { "|" operation } [ '"' name '"' ]
-//! kind       = "conv1d" | "conv2d" | "conv3d"                          axes w, h w, d h w
-//! word       = "f32" | layout | field integer | pad integer [ ":" integer ] | "bias"
+//! kind       = ("conv" | "deconv") ("1d" | "2d" | "3d")                axes w, h w, d h w
+//! word       = "f32" | layout | field integer | pad integer [ ":" integer ] | "bias" | "flip"
+//!            | "fwd" | "bwd_d" | "bwd_w" | "bwd_b"
 //! layout     = "nhwc" | "nchw"                                         default nhwc
 //! field      = "n" | "g" | "ic" | "oc" | ("i" | "o" | "k" | "s" | "d") axis
 //! pad        = "p" axis                                                both sides, or before:after
@@ -28,16 +29,24 @@
 //! ```
 //! Words come in any order. Batch, groups, stride and dilation are 1 and padding is 0 unless given; a
 //! stated output size is checked. A line that begins with no kind is read as benchdnn writes it, where
-//! dense is dilation 0. The weights are always `[oc, ic/g, k..]`.
+//! dense is dilation 0. The weights are always `[oc, ic/g, k..]`; with `flip` the formula reads them at
+//! `K-1-k`, which is true convolution.
+//!
+//! The map is linear in `x` and in the weights, and its [directions](problem::Direction) are the adjoints:
+//! `bwd_d` is the gradient of the input from that of the output, `bwd_w` that of the weights, `bwd_b`
+//! that of the bias. `deconv` is the transposed convolution, the map of `bwd_d` as a layer, in the sizes
+//! of what it reads and writes; its weights are `[ic, oc/g, k..]`, and a stated output size decides
+//! how far the output goes on beyond the last window.
 //!
 //! # Nests
 //!
 //! A [`nest::Nest`] is a program: the buffers of the caller, a block that packs weights, and a body.
 //! ```text
 //! nest    = "nest" word "{" { given } [ "pack" block ] { stmt } "}"
-//! given   = ("input" | "weights" | "bias" | "scale" | "residual" | "output" | "packed") [ name ] type
+//! given   = ("input" | "gradient" | "weights" | "bias" | "scale" | "residual" | "output" | "packed")
+//!           [ name ] type
 //! type    = "f32" "[" [ extent { "," extent } ] "]"
-//! extent  = integer | "N"
+//! extent  = ( integer | "N" ) [ "from" integer ] [ "by" integer ]
 //! block   = "{" { stmt } "}"
 //! stmt    = loop | "if" guards block | ("scratch" | "reg") name type | "let" name "=" value
 //!         | access "=" value
@@ -107,19 +116,24 @@
 //! ## Buffers
 //!
 //! Row-major, the last dimension contiguous; `f32[]` is one element. `N` is the number of images of a
-//! call, unknown before and perhaps zero; it is an extent of input, output and residuals only, as the
+//! call, unknown before and perhaps zero; it is an extent of input, gradient, output and residuals only, as the
 //! leading dimension, indexed by a variable that runs over `0..N`.
 //!
 //! | role | number | owner | pack block | body |
 //! |---|---|---|---|---|
 //! | `input` | 1 | caller, each call | | reads |
-//! | `weights` | 1 | caller, once | reads | reads, if nothing is packed |
+//! | `gradient` | 0 or 1 | caller, each call | | reads |
+//! | `weights` | 0 or 1 | caller, once | reads | reads, if nothing is packed |
 //! | `bias` | 0 or 1 | caller, each call | | reads |
 //! | `scale`, `residual` | any | caller, each call, in the order declared | | reads |
 //! | `output` | 1 | caller, each call | | writes every element, reads none |
 //! | `packed` | 0 or 1 | the pack block, once a set of weights | writes every element | reads |
 //! | `scratch` | any | one task, in memory | | both |
 //! | `reg` | any | one task, in registers | | both |
+//!
+//! A nest may be one of several that share the work of a kernel, each writing a part of the output:
+//! `output f32[N,56 from 1 by 2,64]` says that it writes the odd rows, all of them and nothing else.
+//! No other buffer has `from` and `by`.
 //!
 //! `scratch` and `reg` are statements: the buffer lives to the end of the block and is **undefined
 //! until written**; a nest that could read an undefined element is refused. Every run through the
@@ -205,4 +219,4 @@ pub mod verify;
 
 pub use elem::{ElemType, Layout};
 pub use epilogue::EpilogueOp;
-pub use problem::{ConvProblem, ConvSpec, Descriptor, SpatialAxis, parse_list};
+pub use problem::{ConvProblem, ConvSpec, Descriptor, Direction, SpatialAxis, parse_list};

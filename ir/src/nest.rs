@@ -78,6 +78,8 @@ impl Dim {
 pub enum Role {
     /// The activations, read only.
     Input,
+    /// The output's gradient, where the gradient of the weights is computed, read only.
+    Gradient,
     /// The weights as the caller has them (oihw), read only.
     Weights,
     /// One value an output channel, read only.
@@ -98,8 +100,9 @@ pub enum Role {
 
 impl Role {
     /// Every role, in declaration order.
-    pub const ALL: [Role; 9] = [
+    pub const ALL: [Role; 10] = [
         Role::Input,
+        Role::Gradient,
         Role::Weights,
         Role::Bias,
         Role::Scale,
@@ -114,6 +117,7 @@ impl Role {
     pub fn name(self) -> &'static str {
         match self {
             Role::Input => "input",
+            Role::Gradient => "gradient",
             Role::Weights => "weights",
             Role::Bias => "bias",
             Role::Scale => "scale",
@@ -130,6 +134,7 @@ impl Role {
         match self {
             Role::Scratch | Role::Reg => true,
             Role::Input
+            | Role::Gradient
             | Role::Weights
             | Role::Bias
             | Role::Scale
@@ -151,9 +156,41 @@ pub struct Buffer {
     pub elem: ElemType,
     /// Extents, outermost first; no dimensions = one element.
     pub shape: Vec<Dim>,
+    /// Of an output, the part that the nest writes: one stripe a dimension. Empty = everything.
+    pub stripes: Vec<Stripe>,
+}
+
+/// Every `by`-th index of a dimension, from `from` on: what one phase of a transposed convolution
+/// writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Stripe {
+    /// The first index.
+    pub from: i64,
+    /// The distance to the next.
+    pub by: i64,
+}
+
+impl Stripe {
+    /// Every index.
+    pub const ALL: Stripe = Stripe { from: 0, by: 1 };
+
+    /// How many indices it has in a dimension of that extent.
+    pub fn count(self, extent: i64) -> i64 {
+        (extent - self.from + self.by - 1).div_euclid(self.by).max(0)
+    }
 }
 
 impl Buffer {
+    /// A buffer of which everything is read or written.
+    pub fn new(name: &str, role: Role, elem: ElemType, shape: Vec<Dim>) -> Buffer {
+        Buffer { name: name.to_string(), role, elem, shape, stripes: vec![] }
+    }
+
+    /// What is written of a dimension.
+    pub fn stripe(&self, dim: usize) -> Stripe {
+        self.stripes.get(dim).copied().unwrap_or(Stripe::ALL)
+    }
+
     /// Elements between neighbours along each dimension, for row-major storage.
     ///
     /// Only the leading dimension may be [`Dim::Batch`], so strides never depend on the batch.
@@ -458,6 +495,23 @@ pub struct Nest {
 }
 
 impl Nest {
+    /// A nest that declares and does nothing yet.
+    pub fn new(name: &str) -> Nest {
+        Nest {
+            name: name.to_string(),
+            axes: vec![],
+            buffers: vec![],
+            locals: vec![],
+            pack: vec![],
+            body: vec![],
+        }
+    }
+
+    /// A buffer, to be changed.
+    pub fn buffer_mut(&mut self, id: BufferId) -> &mut Buffer {
+        &mut self.buffers[id.0 as usize]
+    }
+
     /// The buffer behind an id.
     pub fn buffer(&self, id: BufferId) -> &Buffer {
         &self.buffers[id.0 as usize]

@@ -20,7 +20,7 @@ pub use schedule::parse_schedule;
 
 use crate::elem::ElemType;
 use crate::lex::{TokenKind, lex};
-use crate::nest::{AxisKind, Buffer, Dim, Guard, Loop, Mode, Nest, Role, Stmt};
+use crate::nest::{AxisKind, Buffer, Dim, Guard, Loop, Mode, Nest, Role, Stmt, Stripe};
 use crate::source_map::SourceMap;
 use cursor::Cursor;
 use names::{Axes, Declared, Scope};
@@ -97,9 +97,13 @@ impl<'a> NestParser<'a> {
         }
         let word = self.cursor.take_kind(TokenKind::Word)?;
         let elem = ElemType::from_name(word.text).ok_or_else(|| word.unknown(Named::ElemType))?;
-        let shape = self.bracketed(NestParser::dim)?;
+        let dims = self.bracketed(NestParser::striped_dim)?;
+        let (shape, mut stripes): (Vec<Dim>, Vec<Stripe>) = dims.into_iter().unzip();
+        if stripes.iter().all(|stripe| *stripe == Stripe::ALL) {
+            stripes.clear();
+        }
         let declared = self.buffer_names.declare(name, Named::Buffer)?;
-        let buffer = Buffer { name: name.text.to_owned(), role, elem, shape };
+        let buffer = Buffer { stripes, ..Buffer::new(name.text, role, elem, shape) };
         match declared {
             Declared::New(_) => {
                 self.buffers.push(buffer);
@@ -113,6 +117,14 @@ impl<'a> NestParser<'a> {
             }
         }
         Ok(declared)
+    }
+
+    /// An extent, and which part of it is written.
+    fn striped_dim(&mut self) -> Result<(Dim, Stripe), ParseError> {
+        let dim = self.dim()?;
+        let from = if self.cursor.take_if("from") { self.cursor.integer()? } else { 0 };
+        let by = if self.cursor.take_if("by") { self.cursor.integer()? } else { 1 };
+        Ok((dim, Stripe { from, by }))
     }
 
     fn dim(&mut self) -> Result<Dim, ParseError> {

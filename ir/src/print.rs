@@ -8,7 +8,8 @@
 use std::fmt;
 
 use crate::nest::{
-    Access, Affine, AxisId, AxisKind, Buffer, BufferId, Expr, Guard, Loop, Mode, Nest, Scalar, Stmt,
+    Access, Affine, AxisId, AxisKind, Buffer, BufferId, Expr, Guard, Loop, Mode, Nest, Scalar,
+    Stmt, Stripe,
 };
 use crate::schedule::{Directive, Schedule, Tail};
 use crate::source_map::SourceMap;
@@ -215,11 +216,17 @@ fn declaration(buffer: &Buffer) -> String {
         true => format!(" {}", buffer.name),
         false => String::new(),
     };
-    format!(
-        "{role}{name} {}[{}]",
-        buffer.elem.name(),
-        joined(&buffer.shape, ",", |d| d.to_string())
-    )
+    let extents: Vec<String> = buffer
+        .shape
+        .iter()
+        .enumerate()
+        .map(|(dim, extent)| match buffer.stripe(dim) {
+            Stripe::ALL => extent.to_string(),
+            Stripe { from: 0, by } => format!("{extent} by {by}"),
+            Stripe { from, by } => format!("{extent} from {from} by {by}"),
+        })
+        .collect();
+    format!("{role}{name} {}[{}]", buffer.elem.name(), extents.join(","))
 }
 
 /// Turns ids into names; knows the loops around, outermost first.
@@ -324,8 +331,7 @@ mod tests {
     #[test]
     fn illegal_nests_print() {
         let (buffer, axis) = (BufferId(0), AxisId(0));
-        let acc =
-            Buffer { name: "acc".into(), role: Role::Reg, elem: ElemType::F32, shape: vec![] };
+        let acc = Buffer::new("acc", Role::Reg, ElemType::F32, vec![]);
         let output =
             Buffer { name: "y".into(), role: Role::Output, shape: vec![Dim::Batch], ..acc.clone() };
         let index = vec![Affine::from_terms(i64::MIN, [(axis, i64::MIN)])];

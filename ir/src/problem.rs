@@ -5,6 +5,8 @@
 //!                    input[n, g*IC/G + ic, o*stride - pad_before + k*dilation] * weights[oc, ic, k] )
 //! ```
 //! with `g = oc / (OC/G)`, `o` and `k` tuples of 1 to 3 spatial coordinates, and input outside its bounds read as zero.
+//! The other [`Direction`]s compute an adjoint of this map; their problems hold the sizes of the forward convolution.
+//! With `flip` the weights are read at `kernel - 1 - k`.
 //!
 //! Promises: every [`ConvProblem`] has at least one output position on each axis, groups that divide both channel counts,
 //! finite epilogue parameters, and element and multiply-add counts that fit the limits below, so no index computed from
@@ -19,11 +21,13 @@ mod spec;
 
 use serde::{Deserialize, Serialize};
 
-pub use self::descriptor::{Descriptor, DescriptorError, DescriptorErrorKind, parse_list};
+pub use self::descriptor::{
+    Descriptor, DescriptorError, DescriptorErrorKind, Driver, parse_list, parse_list_as,
+};
 use self::spec::Misfit;
-pub use self::spec::{ConvSpec, SpatialAxis};
+pub use self::spec::{ConvSpec, Direction, SpatialAxis};
 use crate::elem::{ElemType, Layout};
-use crate::epilogue::{EpilogueError, EpilogueOp};
+use crate::epilogue::{EpilogueError, EpilogueOp, ExtraArg};
 
 /// The most spatial dimensions a problem has.
 pub const MAX_RANK: usize = 3;
@@ -55,14 +59,26 @@ impl ConvProblem {
         }
         check_channels(&spec)?;
         for (axis, words) in spec.spatial.iter().zip(axis_words(rank)) {
-            check_axis(axis, words)?;
+            check_axis(axis, &words.of(spec.direction))?;
         }
         for op in &spec.epilogue {
             op.validate()?;
         }
         let problem = Self { spec };
+        problem.check_direction()?;
         problem.check_counts()?;
         Ok(problem)
+    }
+
+    /// What is computed. The other methods describe the forward convolution that this is a
+    /// direction of, but for the shapes: those are of what is read and written.
+    pub fn direction(&self) -> Direction {
+        self.spec.direction
+    }
+
+    /// Whether the kernel is flipped along every axis.
+    pub fn flip(&self) -> bool {
+        self.spec.flip
     }
 
     /// The type of every tensor element.
@@ -100,7 +116,7 @@ impl ConvProblem {
         &self.spec.spatial
     }
 
-    /// Whether a bias is added, one value an output channel.
+    /// Whether a bias is added, one value a channel of the output.
     pub fn bias(&self) -> bool {
         self.spec.bias
     }
@@ -135,11 +151,19 @@ impl ConvProblem {
         self.groups() > 1 && self.in_channels_per_group() == 1
     }
 
-    /// Multiply-adds of the formula over the whole batch; taps on padding count.
+    /// Multiply-adds of the formula over the whole batch, in whatever direction; taps on padding
+    /// count. The gradient of the bias counts one an element it adds.
     pub fn macs(&self) -> u64 {
-        let positions: u64 =
-            self.spatial().iter().map(|axis| axis.output() * axis.kernel).product();
-        self.batch() * self.out_channels() * self.in_channels_per_group() * positions
+        let outputs: u64 = self.spatial().iter().map(SpatialAxis::output).product();
+        let taps: u64 = self.spatial().iter().map(|axis| axis.kernel).product();
+        let sums = self.batch() * self.out_channels() * outputs;
+        match self.direction() {
+            Direction::Forward
+            | Direction::Transposed
+            | Direction::BackwardData
+            | Direction::BackwardWeights => sums * self.in_channels_per_group() * taps,
+            Direction::BackwardBias => sums,
+        }
     }
 
     /// Floating-point operations: two a multiply-add.
@@ -147,18 +171,85 @@ impl ConvProblem {
         2 * self.macs()
     }
 
-    /// The input's dimensions for this batch, in the layout's order.
+    /// The dimensions of what is read besides the weights, for this batch, in the layout's order:
+    /// `x`, or `dy` where a gradient is read alone.
     pub fn input_shape(&self, batch: u64) -> Vec<u64> {
+        match self.direction() {
+            Direction::Forward | Direction::BackwardWeights => self.x_shape(batch),
+            Direction::Transposed | Direction::BackwardData | Direction::BackwardBias => {
+                self.y_shape(batch)
+            }
+        }
+    }
+
+    /// The dimensions of what is written, for this batch; activations in the layout's order.
+    pub fn output_shape(&self, batch: u64) -> Vec<u64> {
+        match self.direction() {
+            Direction::Forward => self.y_shape(batch),
+            Direction::Transposed | Direction::BackwardData => self.x_shape(batch),
+            Direction::BackwardWeights => self.kernel_shape(),
+            Direction::BackwardBias => vec![self.out_channels()],
+        }
+    }
+
+    /// The dimensions of the weights as the user holds them: output channels, input channels a group, kernel (of
+    /// the forward convolution, so a transposed one has its input channels first). Without dimensions, and without
+    /// elements, where none are read.
+    pub fn weights_shape(&self) -> Vec<u64> {
+        match self.direction() {
+            Direction::Forward | Direction::Transposed | Direction::BackwardData => {
+                self.kernel_shape()
+            }
+            Direction::BackwardWeights | Direction::BackwardBias => vec![0],
+        }
+    }
+
+    /// The dimensions of the gradient that is read besides `x`, for this batch: only where the
+    /// gradient of the weights is computed.
+    pub fn gradient_shape(&self, batch: u64) -> Option<Vec<u64>> {
+        match self.direction() {
+            Direction::BackwardWeights => Some(self.y_shape(batch)),
+            Direction::Forward
+            | Direction::Transposed
+            | Direction::BackwardData
+            | Direction::BackwardBias => None,
+        }
+    }
+
+    /// What a call reads besides input, weights and bias, in order, each with its dimensions for this batch: the
+    /// gradient, or what the epilogue takes.
+    pub fn extra_shapes(&self, batch: u64) -> Vec<(&'static str, Vec<u64>)> {
+        let gradient = self.gradient_shape(batch).map(|shape| ("gradient", shape));
+        let extras = self.epilogue().iter().filter_map(EpilogueOp::takes_extra);
+        let extras = extras.map(|extra| match extra {
+            ExtraArg::Residual => ("residual", self.output_shape(batch)),
+            ExtraArg::ChannelScale => ("scale", vec![self.result_channels()]),
+        });
+        gradient.into_iter().chain(extras).collect()
+    }
+
+    /// Channels of what is written: the length of the bias and of channel scales.
+    pub fn result_channels(&self) -> u64 {
+        match self.direction() {
+            Direction::Forward | Direction::BackwardWeights | Direction::BackwardBias => {
+                self.out_channels()
+            }
+            Direction::Transposed | Direction::BackwardData => self.in_channels(),
+        }
+    }
+
+    /// The dimensions of `x` of the forward convolution.
+    fn x_shape(&self, batch: u64) -> Vec<u64> {
         self.activation_shape(batch, self.in_channels(), |axis| axis.input)
     }
 
-    /// The output's dimensions for this batch, in the layout's order.
-    pub fn output_shape(&self, batch: u64) -> Vec<u64> {
+    /// The dimensions of `y` of the forward convolution.
+    fn y_shape(&self, batch: u64) -> Vec<u64> {
         self.activation_shape(batch, self.out_channels(), SpatialAxis::output)
     }
 
-    /// The dimensions of the weights as the user holds them: output channels, input channels a group, kernel.
-    pub fn weights_shape(&self) -> Vec<u64> {
+    /// The dimensions of the weights, read or written.
+    fn kernel_shape(&self) -> Vec<u64> {
         let channels = [self.out_channels(), self.in_channels_per_group()];
         channels.into_iter().chain(self.spatial().iter().map(|axis| axis.kernel)).collect()
     }
@@ -171,6 +262,19 @@ impl ConvProblem {
     /// The same problem over another layout.
     pub fn with_layout(&self, layout: Layout) -> Self {
         Self { spec: self.to_spec().layout(layout) }
+    }
+
+    /// The same sizes in another direction. A gradient is that of the sum: bias and epilogue are
+    /// left out.
+    ///
+    /// # Errors
+    /// [`ProblemError`] if the sizes that are then written exceed a limit.
+    pub fn with_direction(&self, direction: Direction) -> Result<Self, ProblemError> {
+        let spec = self.to_spec().direction(direction);
+        Self::new(match direction.is_gradient() {
+            true => spec.bias(false).epilogue([]),
+            false => spec,
+        })
     }
 
     /// The plain description, to derive another problem from.
@@ -191,14 +295,34 @@ impl ConvProblem {
         }
     }
 
+    fn check_direction(&self) -> Result<(), ProblemError> {
+        let direction = self.direction();
+        let field = match (self.bias(), self.epilogue().is_empty()) {
+            (true, _) => "bias",
+            (false, false) => "epilogue",
+            (false, true) => return Ok(()),
+        };
+        match direction.is_gradient() {
+            true => Err(ProblemError::Gradient { direction: direction.name(), field }),
+            false => Ok(()),
+        }
+    }
+
     fn check_counts(&self) -> Result<(), ProblemError> {
         // A kernel serves any batch, so an empty one excuses no image that is too large.
         let images = self.batch().max(1);
-        check_elements("input", self.input_shape(images))?;
-        check_elements("weights", self.weights_shape())?;
-        check_elements("output", self.output_shape(images))?;
-        let mut factors = self.output_shape(images);
-        factors.extend(&self.weights_shape()[1..]);
+        let (x, y) = match self.direction() {
+            Direction::Transposed => ("output", "input"),
+            Direction::Forward
+            | Direction::BackwardData
+            | Direction::BackwardWeights
+            | Direction::BackwardBias => ("input", "output"),
+        };
+        check_elements(x, self.x_shape(images))?;
+        check_elements("weights", self.kernel_shape())?;
+        check_elements(y, self.y_shape(images))?;
+        let mut factors = self.y_shape(images);
+        factors.extend(&self.kernel_shape()[1..]);
         match checked_product(&factors) {
             Some(macs) if macs < MAX_MACS => Ok(()),
             Some(_) | None => Err(ProblemError::TooManyMacs { factors, limit: MAX_MACS }),
@@ -302,6 +426,14 @@ pub enum ProblemError {
         /// The limit on their product.
         limit: u64,
     },
+    /// A gradient with a bias or an epilogue.
+    #[error("{direction} is a plain sum and has no {field}")]
+    Gradient {
+        /// The direction.
+        direction: &'static str,
+        /// What it was given.
+        field: &'static str,
+    },
     /// An epilogue operation has bad parameters.
     #[error(transparent)]
     Epilogue(#[from] EpilogueError),
@@ -315,7 +447,8 @@ impl ProblemError {
             | ProblemError::TooLarge { field, .. }
             | ProblemError::PaddingTooLarge { field, .. }
             | ProblemError::GroupsDoNotDivide { field, .. }
-            | ProblemError::KernelTooLarge { field, .. } => Some(field),
+            | ProblemError::KernelTooLarge { field, .. }
+            | ProblemError::Gradient { field, .. } => Some(field),
             ProblemError::Rank { .. }
             | ProblemError::AxisValues { .. }
             | ProblemError::TooManyElements { .. }
@@ -326,7 +459,7 @@ impl ProblemError {
 }
 
 /// The descriptor's words for the fields of one axis.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 struct AxisWords {
     input: &'static str,
     output: &'static str,
@@ -334,6 +467,19 @@ struct AxisWords {
     stride: &'static str,
     dilation: &'static str,
     padding: &'static str,
+}
+
+impl AxisWords {
+    /// A transposed convolution reads what the forward one writes, and says so.
+    fn of(self, direction: Direction) -> AxisWords {
+        match direction {
+            Direction::Transposed => AxisWords { input: self.output, output: self.input, ..self },
+            Direction::Forward
+            | Direction::BackwardData
+            | Direction::BackwardWeights
+            | Direction::BackwardBias => self,
+        }
+    }
 }
 
 const AXIS_WORDS: [AxisWords; MAX_RANK] = [
@@ -371,7 +517,14 @@ fn axis_words(rank: usize) -> &'static [AxisWords] {
 fn check_channels(spec: &ConvSpec) -> Result<(), ProblemError> {
     check_at_most("n", spec.batch)?;
     check_size("g", spec.groups)?;
-    for (field, channels) in [("ic", spec.in_channels), ("oc", spec.out_channels)] {
+    let (x, y) = match spec.direction {
+        Direction::Transposed => ("oc", "ic"),
+        Direction::Forward
+        | Direction::BackwardData
+        | Direction::BackwardWeights
+        | Direction::BackwardBias => ("ic", "oc"),
+    };
+    for (field, channels) in [(x, spec.in_channels), (y, spec.out_channels)] {
         check_size(field, channels)?;
         if channels % spec.groups != 0 {
             let groups = spec.groups;
@@ -524,6 +677,55 @@ mod tests {
             refusal(busiest),
             "[256, 33554433, 1, 1, 2147483648] are too many multiply-adds, expected fewer than 4611686018427387904"
         );
+    }
+
+    #[test]
+    fn a_transposed_convolution_has_the_sizes_of_the_forward_one() {
+        let read = |text: &str| text.parse::<ConvProblem>().unwrap();
+        let problem = read("deconv2d ic64 oc3 ih16 iw16 kh4 kw4 sh2 sw2 ph1 pw1 bias");
+        assert_eq!(problem.input_shape(1), [1, 16, 16, 64]);
+        assert_eq!(problem.output_shape(1), [1, 32, 32, 3]);
+        assert_eq!(problem.weights_shape(), [64, 3, 4, 4]);
+        assert_eq!((problem.result_channels(), problem.in_channels()), (3, 3));
+        let padded = read("deconv1d ic2 oc1 iw5 ow11 kw2 sw2");
+        assert_eq!(padded.to_string(), "deconv1d f32 nhwc n1 ic2 oc1 iw5 ow11 kw2 sw2");
+        let beyond = read("deconv1d ic2 oc1 iw5 ow13 kw2 sw2");
+        assert_eq!(beyond.to_string(), "deconv1d f32 nhwc n1 ic2 oc1 iw5 ow13 kw2 sw2 pw0:-2");
+        assert_eq!(read(&beyond.to_string()), beyond);
+        let error = "deconv1d ic3 oc1 iw5 kw2 g3".parse::<ConvProblem>().unwrap_err().to_string();
+        assert_eq!(error, "column 14: oc is 1, which g 3 does not divide");
+    }
+
+    #[test]
+    fn directions_have_shapes_of_their_own() {
+        let forward: ConvProblem = "conv2d n2 ic6 oc8 g2 ih9 iw9 kh3 kw3 sh2 sw2".parse().unwrap();
+        let of = |direction| forward.with_direction(direction).unwrap();
+        let data = of(Direction::BackwardData);
+        assert_eq!(
+            (data.input_shape(2), data.output_shape(2)),
+            (vec![2, 4, 4, 8], vec![2, 9, 9, 6])
+        );
+        let weights = of(Direction::BackwardWeights);
+        assert_eq!(weights.output_shape(2), [8, 3, 3, 3]);
+        assert_eq!(weights.gradient_shape(2), Some(vec![2, 4, 4, 8]));
+        assert_eq!(of(Direction::BackwardBias).output_shape(2), [8]);
+        let text = weights.to_string();
+        assert_eq!(text, "conv2d f32 nhwc n2 g2 ic6 oc8 ih9 iw9 kh3 kw3 sh2 sw2 bwd_w");
+        assert_eq!(text.parse(), Ok(weights));
+        let biased = ConvSpec::conv1d(1, 1, 5, 2).bias(true).direction(Direction::BackwardData);
+        assert_eq!(refusal(biased), "bwd_d is a plain sum and has no bias");
+    }
+
+    #[test]
+    fn modes_of_padding() {
+        let padding = |spec: ConvSpec| {
+            let axis = ConvProblem::new(spec).unwrap().spatial()[0];
+            (axis.pad_before, axis.pad_after, axis.output())
+        };
+        assert_eq!(padding(ConvSpec::conv1d(1, 1, 7, 3).full()), (2, 2, 9));
+        assert_eq!(padding(ConvSpec::conv1d(1, 1, 7, 4).same()), (1, 2, 7));
+        assert_eq!(padding(ConvSpec::conv1d(1, 1, 7, 3).stride(&[2]).same()), (1, 1, 4));
+        assert_eq!(padding(ConvSpec::conv1d(1, 1, 7, 3).dilation(&[2]).causal()), (4, 0, 7));
     }
 
     #[test]

@@ -1,29 +1,34 @@
 //! Convolution by its formula: the bottom oracle, trusted because it can be read in a minute.
 //!
 //! ```text
-//! output[n, oc, o] = epilogue( bias[oc] + sum over k, ic: input[n, g*IC/G + ic, o*stride - pad_before + k*dilation]
-//!                                                         * weights[oc, ic, k] )
+//! forward            y[n, oc, o] = bias[oc] + sum over k, ic: x[n, ic, i] * w[oc, ic, k]
+//! transposed, bwd_d  x[n, ic, i] = bias[ic] + sum over k, oc: y[n, oc, o] * w[oc, ic, k]
+//! bwd_w              w[oc, ic, k] = sum over n, o: x[n, ic, i] * y[n, oc, o]
+//! bwd_b              b[oc] = sum over n, o: y[n, oc, o]
 //! ```
+//! over all `i`, `o`, `k` with `i = o*stride - pad_before + k*dilation` on every axis and `ic`, `oc` of one group; flipped,
+//! `w` is read at `kernel - 1 - k`. Then the epilogue. So the adjoints are the forward formula, read for another factor.
+//!
 //! Everything is evaluated in f64: a product of two f32 is exact there, and the sum of integers below 2^53 is too. Taps on
 //! padding are skipped, so an infinite weight on padding adds nothing.
 //!
-//! Promises: [`Reference::new`] checks every length, after which only a position outside the output panics.
+//! Promises: [`Reference::new`] checks every length, after which only an index outside the output panics.
 //! Does not: try to be fast, or share a line with the interpreter.
 
 use crate::elem::Layout;
 use crate::epilogue::ExtraArg;
-use crate::problem::{ConvProblem, SpatialAxis};
+use crate::problem::{ConvProblem, Direction, SpatialAxis};
 
 /// The tensors of one convolution.
 #[derive(Clone, Copy, Debug)]
 pub struct ConvData<'a> {
-    /// The input, in the problem's layout.
+    /// What [`ConvProblem::input_shape`] describes.
     pub input: &'a [f32],
-    /// The weights: output channels, input channels a group, kernel.
+    /// The weights: output channels, input channels a group, kernel; empty where none are read.
     pub weights: &'a [f32],
-    /// The bias, one value an output channel; present exactly if the problem has one.
+    /// The bias, one value a channel of the output; present exactly if the problem has one.
     pub bias: Option<&'a [f32]>,
-    /// One buffer for each epilogue operation that takes one, in the order of the chain.
+    /// What [`ConvProblem::extra_shapes`] lists: a gradient, or one buffer for each epilogue operation that takes one.
     pub extras: &'a [&'a [f32]],
 }
 
@@ -84,7 +89,6 @@ impl<'a> Reference<'a> {
         batch: u64,
         data: ConvData<'a>,
     ) -> Result<Self, ReferenceError> {
-        let output_len = length(&problem.output_shape(batch));
         expect_length("input", data.input, length(&problem.input_shape(batch)))?;
         expect_length("weights", data.weights, length(&problem.weights_shape()))?;
         let (given, expected) = (data.bias.is_some(), problem.bias());
@@ -92,118 +96,185 @@ impl<'a> Reference<'a> {
             return Err(ReferenceError::Bias { given, expected });
         }
         if let Some(bias) = data.bias {
-            expect_length("bias", bias, problem.out_channels())?;
+            expect_length("bias", bias, problem.result_channels())?;
         }
-        let args: Vec<ExtraArg> =
-            problem.epilogue().iter().filter_map(|op| op.takes_extra()).collect();
-        let (given, expected) = (data.extras.len(), args.len());
+        let shapes = problem.extra_shapes(batch);
+        let (given, expected) = (data.extras.len(), shapes.len());
         if given != expected {
             return Err(ReferenceError::Extras { given, expected });
         }
-        for (extra, arg) in data.extras.iter().zip(args) {
-            match arg {
-                ExtraArg::Residual => expect_length("residual", extra, output_len)?,
-                ExtraArg::ChannelScale => expect_length("scale", extra, problem.out_channels())?,
-            }
+        for (extra, (name, shape)) in data.extras.iter().zip(shapes) {
+            expect_length(name, extra, length(&shape))?;
         }
         Ok(Self { problem, batch, data })
     }
 
-    /// Every output element, in the problem's layout.
+    /// Every output element, in the order of [`ConvProblem::output_shape`].
     pub fn convolve(&self) -> Vec<f64> {
-        (0..length(&self.problem.output_shape(self.batch)))
-            .map(|i| self.output_at_flat(i))
-            .collect()
+        (0..length(&self.problem.output_shape(self.batch))).map(|i| self.output_at(i)).collect()
     }
 
-    /// The output element at a flat index of the output tensor.
-    pub fn output_at_flat(&self, index: u64) -> f64 {
-        self.output_at(&output_position(self.problem, index))
-    }
-
-    /// The output element at a position.
-    pub fn output_at(&self, at: &Position) -> f64 {
+    /// The output element at a flat index.
+    pub fn output_at(&self, index: u64) -> f64 {
         let mut extras = self.data.extras.iter();
-        self.problem.epilogue().iter().fold(self.sum_at(at), |x, op| {
+        self.problem.epilogue().iter().fold(self.sum_at(index), |x, op| {
             let extra = match op.takes_extra() {
-                Some(ExtraArg::Residual) => {
-                    extras.next().map(|e| e[usize_of(output_index(self.problem, at))])
+                Some(ExtraArg::Residual) => extras.next().map(|e| e[usize_of(index)]),
+                Some(ExtraArg::ChannelScale) => {
+                    extras.next().map(|e| e[usize_of(result_channel(self.problem, index))])
                 }
-                Some(ExtraArg::ChannelScale) => extras.next().map(|e| e[usize_of(at.channel)]),
                 None => None,
             };
             op.apply(x, f64::from(extra.unwrap_or(0.0)))
         })
     }
 
-    /// Bias and sum at a position, before the epilogue.
-    pub fn sum_at(&self, at: &Position) -> f64 {
-        let mut sum = self.bias_at(at);
-        self.each_product(at, |product| sum += product);
+    /// Bias and sum at a flat index, before the epilogue.
+    pub fn sum_at(&self, index: u64) -> f64 {
+        let mut sum = self.bias_at(index);
+        self.each_product(index, &mut |product| sum += product);
         sum
     }
 
-    /// `|bias| + sum |x * w|` at a position: what a rounding error bound is a multiple of.
-    pub fn magnitude_at(&self, at: &Position) -> f64 {
-        let mut sum = self.bias_at(at).abs();
-        self.each_product(at, |product| sum += product.abs());
+    /// `|bias| + sum |x * w|` at a flat index: what a rounding error bound is a multiple of.
+    pub fn magnitude_at(&self, index: u64) -> f64 {
+        let mut sum = self.bias_at(index).abs();
+        self.each_product(index, &mut |product| sum += product.abs());
         sum
     }
 
-    fn bias_at(&self, at: &Position) -> f64 {
-        self.data.bias.map_or(0.0, |bias| f64::from(bias[usize_of(at.channel)]))
+    fn bias_at(&self, index: u64) -> f64 {
+        let at = |bias: &[f32]| f64::from(bias[usize_of(result_channel(self.problem, index))]);
+        self.data.bias.map_or(0.0, at)
     }
 
-    /// Visits `x * w` for every tap that is not on padding: taps in row-major order, within a tap the input channels.
-    fn each_product(&self, at: &Position, mut visit: impl FnMut(f64)) {
-        self.assert_inside(at);
-        let (problem, axes) = (self.problem, self.problem.spatial());
-        let kernel: Vec<u64> = axes.iter().map(|axis| axis.kernel).collect();
-        let taps = length(&kernel);
-        let image = Image::input(problem);
-        let channels = problem.in_channels_per_group();
-        let first_channel = at.channel / problem.out_channels_per_group() * channels;
-        for tap in 0..taps {
-            let Some(spatial) = tapped(axes, &at.spatial, &coordinates(&kernel, tap)) else {
-                continue;
-            };
-            let pixel = row_major(&image.sizes, &spatial);
-            for ic in 0..channels {
-                let x = self.data.input[usize_of(image.index(at.n, first_channel + ic, pixel))];
-                let w = self.data.weights[usize_of((at.channel * channels + ic) * taps + tap)];
-                visit(f64::from(x) * f64::from(w));
+    /// Visits every product of the sum at a flat index, those on padding left out.
+    fn each_product(&self, index: u64, visit: &mut dyn FnMut(f64)) {
+        let shape = self.problem.output_shape(self.batch);
+        assert!(index < length(&shape), "index {index} is outside {shape:?}");
+        match self.problem.direction() {
+            Direction::Forward => self.forward(&output_position(self.problem, index), visit),
+            Direction::Transposed | Direction::BackwardData => {
+                self.adjoint(&input_position(self.problem, index), visit);
+            }
+            Direction::BackwardWeights => self.weights_gradient(index, visit),
+            Direction::BackwardBias => {
+                let image = Image::y(self.problem);
+                for (n, pixel) in pairs(self.batch, image.pixels) {
+                    visit(f64::from(self.data.input[usize_of(image.index(n, index, pixel))]));
+                }
             }
         }
     }
 
-    fn assert_inside(&self, at: &Position) {
-        let axes = self.problem.spatial();
-        let inside = at.n < self.batch
-            && at.channel < self.problem.out_channels()
-            && at.spatial.len() == axes.len()
-            && at.spatial.iter().zip(axes).all(|(o, axis)| *o < axis.output());
-        assert!(inside, "{at:?} is outside {:?}", self.problem.output_shape(self.batch));
+    /// The products of `y` at a position: taps in row-major order, within a tap the input channels.
+    fn forward(&self, at: &Position, visit: &mut dyn FnMut(f64)) {
+        let (problem, axes) = (self.problem, self.problem.spatial());
+        let kernel = kernel_sizes(problem);
+        let image = Image::x(problem);
+        let channels = problem.in_channels_per_group();
+        let first_channel = at.channel / problem.out_channels_per_group() * channels;
+        for tap in 0..length(&kernel) {
+            let tap = coordinates(&kernel, tap);
+            let Some(spatial) = tapped(axes, &at.spatial, &tap) else { continue };
+            let pixel = row_major(&image.sizes, &spatial);
+            for ic in 0..channels {
+                let x = self.data.input[usize_of(image.index(at.n, first_channel + ic, pixel))];
+                visit(f64::from(x) * self.weight(at.channel, ic, &tap));
+            }
+        }
+    }
+
+    /// The products of `x` at a position: for each tap the one output that reads it there.
+    fn adjoint(&self, at: &Position, visit: &mut dyn FnMut(f64)) {
+        let (problem, axes) = (self.problem, self.problem.spatial());
+        let kernel = kernel_sizes(problem);
+        let image = Image::y(problem);
+        let (reads, writes) = (problem.out_channels_per_group(), problem.in_channels_per_group());
+        let (group, ic) = (at.channel / writes, at.channel % writes);
+        for tap in 0..length(&kernel) {
+            let tap = coordinates(&kernel, tap);
+            let Some(spatial) = untapped(axes, &at.spatial, &tap) else { continue };
+            let pixel = row_major(&image.sizes, &spatial);
+            for oc in group * reads..(group + 1) * reads {
+                let y = self.data.input[usize_of(image.index(at.n, oc, pixel))];
+                visit(f64::from(y) * self.weight(oc, ic, &tap));
+            }
+        }
+    }
+
+    /// The products of one weight: every output, with the input that its tap reads there.
+    fn weights_gradient(&self, index: u64, visit: &mut dyn FnMut(f64)) {
+        let (problem, axes) = (self.problem, self.problem.spatial());
+        let kernel = kernel_sizes(problem);
+        let channels = problem.in_channels_per_group();
+        let (channel, tap) = (index / length(&kernel), index % length(&kernel));
+        let (oc, ic) = (channel / channels, channel % channels);
+        let tap = turned(problem, &coordinates(&kernel, tap));
+        let (x, y) = (Image::x(problem), Image::y(problem));
+        let first_channel = oc / problem.out_channels_per_group() * channels;
+        for (n, pixel) in pairs(self.batch, y.pixels) {
+            let Some(at) = tapped(axes, &coordinates(&y.sizes, pixel), &tap) else { continue };
+            let read = x.index(n, first_channel + ic, row_major(&x.sizes, &at));
+            let gradient = self.data.extras[0][usize_of(y.index(n, oc, pixel))];
+            visit(f64::from(self.data.input[usize_of(read)]) * f64::from(gradient));
+        }
+    }
+
+    /// The weight that the formula has at a tap.
+    fn weight(&self, oc: u64, ic: u64, tap: &[u64]) -> f64 {
+        let kernel = kernel_sizes(self.problem);
+        let tap = row_major(&kernel, &turned(self.problem, tap));
+        let channel = oc * self.problem.in_channels_per_group() + ic;
+        f64::from(self.data.weights[usize_of(channel * length(&kernel) + tap)])
     }
 }
 
-/// The flat index of a position of the input tensor.
+/// The channel of the output at a flat index: of bias and channel scales.
+pub fn result_channel(problem: &ConvProblem, index: u64) -> u64 {
+    match problem.direction() {
+        Direction::Forward => output_position(problem, index).channel,
+        Direction::Transposed | Direction::BackwardData => input_position(problem, index).channel,
+        Direction::BackwardWeights => {
+            index / (problem.in_channels_per_group() * length(&kernel_sizes(problem)))
+        }
+        Direction::BackwardBias => index,
+    }
+}
+
+fn kernel_sizes(problem: &ConvProblem) -> Vec<u64> {
+    problem.spatial().iter().map(|axis| axis.kernel).collect()
+}
+
+/// Where the weight of a tap is stored: elsewhere if the kernel is flipped.
+fn turned(problem: &ConvProblem, tap: &[u64]) -> Vec<u64> {
+    let axes = tap.iter().zip(problem.spatial());
+    axes.map(|(k, axis)| if problem.flip() { axis.kernel - 1 - k } else { *k }).collect()
+}
+
+/// Every pair below the two limits, the second number fastest.
+fn pairs(first: u64, second: u64) -> impl Iterator<Item = (u64, u64)> {
+    (0..first).flat_map(move |a| (0..second).map(move |b| (a, b)))
+}
+
+/// The flat index of a position of the forward convolution's input.
 pub fn input_index(problem: &ConvProblem, at: &Position) -> u64 {
-    Image::input(problem).flatten(at)
+    Image::x(problem).flatten(at)
 }
 
-/// The flat index of a position of the output tensor.
+/// The flat index of a position of the forward convolution's output.
 pub fn output_index(problem: &ConvProblem, at: &Position) -> u64 {
-    Image::output(problem).flatten(at)
+    Image::y(problem).flatten(at)
 }
 
-/// The position of a flat index of the input tensor.
+/// The position of a flat index of the forward convolution's input.
 pub fn input_position(problem: &ConvProblem, index: u64) -> Position {
-    Image::input(problem).unflatten(index)
+    Image::x(problem).unflatten(index)
 }
 
-/// The position of a flat index of the output tensor.
+/// The position of a flat index of the forward convolution's output.
 pub fn output_position(problem: &ConvProblem, index: u64) -> Position {
-    Image::output(problem).unflatten(index)
+    Image::y(problem).unflatten(index)
 }
 
 /// How one image of the input or the output lies in memory.
@@ -215,12 +286,12 @@ struct Image {
 }
 
 impl Image {
-    fn input(problem: &ConvProblem) -> Self {
+    fn x(problem: &ConvProblem) -> Self {
         let sizes = problem.spatial().iter().map(|axis| axis.input).collect();
         Self::new(problem.layout(), problem.in_channels(), sizes)
     }
 
-    fn output(problem: &ConvProblem) -> Self {
+    fn y(problem: &ConvProblem) -> Self {
         let sizes = problem.spatial().iter().map(SpatialAxis::output).collect();
         Self::new(problem.layout(), problem.out_channels(), sizes)
     }
@@ -259,6 +330,17 @@ fn tapped(axes: &[SpatialAxis], output: &[u64], tap: &[u64]) -> Option<Vec<u64>>
         input.push(u64::try_from(i).ok().filter(|i| *i < axis.input)?);
     }
     Some(input)
+}
+
+/// Which output reads an input position at a tap, if one does.
+fn untapped(axes: &[SpatialAxis], input: &[u64], tap: &[u64]) -> Option<Vec<u64>> {
+    let mut output = Vec::with_capacity(axes.len());
+    for ((axis, i), k) in axes.iter().zip(input).zip(tap) {
+        let reach = i128::from(*i) + i128::from(axis.pad_before) - i128::from(k * axis.dilation);
+        let reach = u64::try_from(reach).ok().filter(|reach| reach.is_multiple_of(axis.stride))?;
+        output.push(Some(reach / axis.stride).filter(|o| *o < axis.output())?);
+    }
+    Some(output)
 }
 
 /// The row-major coordinates of a flat index.
@@ -373,7 +455,8 @@ mod tests {
         let by_first = Reference::new(&first, 2, data(&nchw)).unwrap();
         for i in 0..length(&last.output_shape(2)) {
             let at = output_position(&last, i);
-            assert_eq!(by_last.output_at_flat(i), by_first.output_at(&at), "{at:?}");
+            let by_first = by_first.output_at(output_index(&first, &at));
+            assert_eq!(by_last.output_at(i), by_first, "{at:?}");
             assert_eq!(output_index(&last, &at), i);
         }
     }
@@ -392,8 +475,68 @@ mod tests {
         let reference = Reference::new(&problem, 1, data).unwrap();
         // Sums 4, 9 and -5, -6; scaled 8, -9 and -10, 6.
         assert_eq!(reference.convolve(), [108., 200., 300., 406.]);
-        let at = output_position(&problem, 3);
-        assert_eq!((reference.sum_at(&at), reference.magnitude_at(&at)), (-6., 14.));
+        assert_eq!((reference.sum_at(3), reference.magnitude_at(3)), (-6., 14.));
+    }
+
+    #[test]
+    fn a_flipped_kernel_is_true_convolution() {
+        // (1 + 2z)(3 + 4z + 5z^2), and the same backwards.
+        let output = convolve("conv1d ic1 oc1 iw3 kw2 pw1 flip", &[3., 4., 5.], &[1., 2.]);
+        assert_eq!(output, [3., 10., 13., 10.]);
+    }
+
+    #[test]
+    fn transposed_by_hand() {
+        // Each input scatters a scaled kernel, two apart.
+        let output = convolve("deconv1d ic1 oc1 iw2 kw3 sw2", &[1., 10.], &[1., 2., 3.]);
+        assert_eq!(output, [1., 2., 13., 20., 30.]);
+    }
+
+    #[test]
+    fn gradients_by_hand() {
+        let problem: ConvProblem = "conv1d n2 ic1 oc1 iw3 kw2 bwd_w".parse().unwrap();
+        let data = ConvData {
+            input: &[1., 2., 3., 4., 5., 6.],
+            weights: &[],
+            bias: None,
+            extras: &[&[1., 10., 100., 1000.]],
+        };
+        let gradient = Reference::new(&problem, 2, data).unwrap().convolve();
+        assert_eq!(gradient, [21. + 5400., 32. + 6500.]);
+        let bias = convolve("conv1d n2 ic1 oc2 iw3 kw3 bwd_b", &[1., 2., 3., 4.], &[]);
+        assert_eq!(bias, [4., 6.]);
+    }
+
+    /// `<conv(x, w), y> = <x, bwd_d(y, w)> = <w, bwd_w(x, y)>`, on integers, so exactly.
+    fn adjoint_identity(forward: &str) {
+        let forward: ConvProblem = forward.parse().unwrap();
+        let batch = forward.batch();
+        let fill = |shape: &[u64], seed: usize| -> Vec<f32> {
+            (0..usize_of(length(shape))).map(|i| ((i * seed) % 7) as f32 - 3.0).collect()
+        };
+        let x = fill(&forward.input_shape(batch), 5);
+        let w = fill(&forward.weights_shape(), 3);
+        let y = fill(&forward.output_shape(batch), 4);
+        let dot = |a: Vec<f64>, b: &[f32]| -> f64 {
+            a.iter().zip(b).map(|(a, b)| a * f64::from(*b)).sum()
+        };
+        let by = |direction, input, weights, extras: &[&[f32]]| {
+            let problem = forward.with_direction(direction).unwrap();
+            let data = ConvData { input, weights, bias: None, extras };
+            Reference::new(&problem, batch, data).unwrap().convolve()
+        };
+        let expected = dot(by(Direction::Forward, &x, &w, &[]), &y);
+        assert_eq!(dot(by(Direction::BackwardData, &y, &w, &[]), &x), expected);
+        assert_eq!(dot(by(Direction::Transposed, &y, &w, &[]), &x), expected);
+        assert_eq!(dot(by(Direction::BackwardWeights, &x, &[], &[&y]), &w), expected);
+    }
+
+    #[test]
+    fn the_adjoints_are_adjoint() {
+        adjoint_identity("conv1d ic2 oc3 iw9 kw3 sw2 dw2 pw1:2");
+        adjoint_identity("conv1d nchw n2 ic2 oc3 iw9 kw4 sw6 dw4 pw9 flip");
+        adjoint_identity("conv2d n2 g2 ic4 oc6 ih5 iw7 kh3 kw2 sh2 dw3 ph1 pw0:-1");
+        adjoint_identity("conv3d g2 ic2 oc2 id3 ih4 iw3 kd2 kh1 kw3 sd2 sh3 pd1 pw1 flip");
     }
 
     #[test]
@@ -429,11 +572,10 @@ mod tests {
     }
 
     #[test]
-    #[should_panic(expected = "is outside [1, 2, 1]")]
-    fn a_position_outside_panics() {
+    #[should_panic(expected = "index 2 is outside [1, 2, 1]")]
+    fn an_index_outside_panics() {
         let problem: ConvProblem = "conv1d ic1 oc1 iw3 kw2".parse().unwrap();
         let data = ConvData { input: &[0.; 3], weights: &[0.; 2], bias: None, extras: &[] };
-        let at = Position { n: 0, channel: 0, spatial: vec![2] };
-        Reference::new(&problem, 1, data).unwrap().output_at(&at);
+        Reference::new(&problem, 1, data).unwrap().output_at(2);
     }
 }

@@ -17,7 +17,7 @@
 //! | V9 | a register tile has a fixed address after unrolling and fits its budget |
 //! | V10 | sizes and ranges are positive and small enough to compute with |
 //! | V11 | scratch, register tiles and packed weights are written before they are read |
-//! | V12 | every element of the output is written |
+//! | V12 | every element of the output, or of its stripes, is written, and no other |
 //! | V13 | the operands of an operation have one type |
 
 mod cover;
@@ -28,8 +28,8 @@ use std::collections::HashSet;
 use crate::bounds::Context;
 use crate::elem::ElemType;
 use crate::nest::{
-    Access, Affine, AxisId, BufferId, Dim, Expr, Guard, LocalId, Loop, Mode, Nest, Role, Stmt,
-    visit_accesses, visit_stores,
+    Access, Affine, AxisId, Buffer, BufferId, Dim, Expr, Guard, LocalId, Loop, Mode, Nest, Role,
+    Stmt, Stripe, visit_accesses, visit_stores,
 };
 use crate::print;
 use cover::Region;
@@ -117,6 +117,42 @@ pub fn verify(nest: Nest, limits: &Limits) -> Result<VerifiedNest, VerifyError> 
     Ok(VerifiedNest { nest, scratch_bytes })
 }
 
+/// V12 for the nests of one kernel: together they write every element of the output once.
+///
+/// # Errors
+/// If the stripes of their outputs are no partition of it.
+pub fn verify_parts(nests: &[VerifiedNest]) -> Result<(), VerifyError> {
+    let outputs: Vec<&Buffer> = nests
+        .iter()
+        .filter_map(|nest| nest.nest().find_role(Role::Output).map(|id| nest.nest().buffer(id)))
+        .collect();
+    match is_partition(&outputs) {
+        true => Ok(()),
+        false => {
+            Err(VerifyError { place: Place::Nest, fault: Fault::Parts { given: nests.len() } })
+        }
+    }
+}
+
+/// Whether the stripes are all residues of one step a dimension, each combination once.
+fn is_partition(outputs: &[&Buffer]) -> bool {
+    let Some(first) = outputs.first() else { return false };
+    let dims = 0..first.shape.len();
+    let steps: Vec<i64> = dims.clone().map(|dim| first.stripe(dim).by).collect();
+    let alike = outputs.iter().all(|output| {
+        output.shape == first.shape
+            && dims.clone().all(|dim| {
+                let stripe = output.stripe(dim);
+                stripe.by == steps[dim] && stripe.from < stripe.by
+            })
+    });
+    let residues = |dim: usize| first.shape[dim].fixed().map_or(1, |extent| extent.min(steps[dim]));
+    let starts = |output: &Buffer| dims.clone().map(|d| output.stripe(d).from).collect::<Vec<_>>();
+    let distinct: HashSet<Vec<i64>> = outputs.iter().map(|output| starts(output)).collect();
+    let count = dims.clone().fold(1_i64, |count, dim| count.saturating_mul(residues(dim)));
+    alike && distinct.len() == outputs.len() && count == outputs.len() as i64
+}
+
 /// Names that are bound at the current point.
 #[derive(Clone, Debug, Default)]
 struct Scope {
@@ -175,7 +211,7 @@ impl Checker<'_> {
                         return fail(Fault::Batch { reason: "may only be a leading dimension" });
                     }
                     Dim::Batch => match buffer.role {
-                        Role::Input | Role::Output | Role::Residual => {}
+                        Role::Input | Role::Gradient | Role::Output | Role::Residual => {}
                         Role::Weights
                         | Role::Bias
                         | Role::Scale
@@ -189,6 +225,7 @@ impl Checker<'_> {
                     },
                 }
             }
+            self.stripes(buffer).or_else(fail)?;
             if !(1..=SIZE_LIMIT).contains(&elements) {
                 let what = format!("the number of elements of `{}`", buffer.name);
                 return fail(Fault::Size { what, given: elements, low: 1, high: SIZE_LIMIT });
@@ -197,13 +234,38 @@ impl Checker<'_> {
         Ok(())
     }
 
+    /// V12: only of an output may a part be left out, and only by steps along a known extent.
+    fn stripes(&self, buffer: &Buffer) -> Result<(), Fault> {
+        let name = || buffer.name.clone();
+        if buffer.stripes.is_empty() {
+            return Ok(());
+        }
+        if buffer.role != Role::Output || buffer.stripes.len() != buffer.shape.len() {
+            let reason = "only an output has stripes, one a dimension";
+            return Err(Fault::Stripe { name: name(), reason });
+        }
+        let legal = |(dim, stripe): (&Dim, &Stripe)| match dim {
+            Dim::Batch => *stripe == Stripe::ALL,
+            Dim::Fixed(extent) => (0..*extent).contains(&stripe.from) && stripe.by >= 1,
+        };
+        match buffer.shape.iter().zip(&buffer.stripes).all(legal) {
+            true => Ok(()),
+            false => {
+                let reason = "a stripe begins inside its dimension and steps forward";
+                Err(Fault::Stripe { name: name(), reason })
+            }
+        }
+    }
+
     /// V3: the caller knows which buffer is meant.
     fn role_counts(&self) -> Check {
         for role in Role::ALL {
             let given = self.nest.buffers.iter().filter(|buffer| buffer.role == role).count();
             let (legal, expected) = match role {
-                Role::Input | Role::Weights | Role::Output => (given == 1, "one"),
-                Role::Bias | Role::Packed => (given <= 1, "at most one"),
+                Role::Input | Role::Output => (given == 1, "one"),
+                Role::Gradient | Role::Weights | Role::Bias | Role::Packed => {
+                    (given <= 1, "at most one")
+                }
                 Role::Scale | Role::Residual | Role::Scratch | Role::Reg => (true, "any number of"),
             };
             if !legal {
@@ -240,6 +302,7 @@ impl Checker<'_> {
                 Stmt::Store(dst, value) => {
                     self.expr(value)?;
                     self.access(dst, Use::Store)?;
+                    self.on_stripes(dst)?;
                     self.same_type(self.nest.buffer(dst.buffer).elem, self.type_of(value))?;
                     self.count(copies)?;
                 }
@@ -420,7 +483,7 @@ impl Checker<'_> {
     /// V11 for packed weights, V12 for the output.
     fn written(&self, role: Role, block: &[Stmt]) -> Check {
         let Some(id) = self.nest.find_role(role) else { return Ok(()) };
-        let mut region = Region::default();
+        let mut region = Region::of(self.nest, id);
         block.iter().for_each(|stmt| region.add_writes(stmt, id));
         if region.covers(self.nest, id) {
             return Ok(());
@@ -429,6 +492,7 @@ impl Checker<'_> {
         let fault = match role {
             Role::Packed => Fault::Undefined { name },
             Role::Input
+            | Role::Gradient
             | Role::Weights
             | Role::Bias
             | Role::Scale
@@ -497,6 +561,18 @@ impl Checker<'_> {
         Ok(())
     }
 
+    /// V12: parts of an output are written side by side, by nests that know nothing of each other.
+    fn on_stripes(&self, access: &Access) -> Check {
+        let buffer = self.nest.buffer(access.buffer);
+        let on = |(dim, index): (usize, &Affine)| {
+            buffer.stripes.is_empty() || cover::along(index, buffer.stripe(dim)).is_some()
+        };
+        match access.index.iter().enumerate().all(on) {
+            true => Ok(()),
+            false => self.fail(Fault::OffStripe { access: self.text(access) }),
+        }
+    }
+
     /// V10: the offset of a padded load is computed also where its index lies outside.
     fn offset(&self, access: &Access) -> Check {
         let indices = access.index.iter().zip(self.nest.buffer(access.buffer).strides());
@@ -539,7 +615,7 @@ impl Checker<'_> {
                 stores.then_some("the body only reads weights")
             }
             (Role::Output, false) => (!stores).then_some("the output is written only"),
-            (Role::Input | Role::Bias | Role::Scale | Role::Residual, false) => {
+            (Role::Input | Role::Gradient | Role::Bias | Role::Scale | Role::Residual, false) => {
                 stores.then_some("the caller's data is read only")
             }
         }

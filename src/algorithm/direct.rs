@@ -1,43 +1,155 @@
-//! The defining sum of a convolution as a nest.
+//! The defining sum of a convolution as nests, forward or transposed.
 //!
 //! ```text
 //! for n, g, oc, o..: acc = bias; for ic, k..: acc = fma(input[o*s + k*d - p], weights[oc,ic,k], acc);
 //!                    output[o] = epilogue(acc)
 //! ```
+//! A transposed convolution of stride `s` is `s` dense ones an axis: the outputs `i = e (mod s)` read
+//! only every `s`-th tap, neighbours of them read neighbours of the input, and nothing is scattered
+//! or multiplied by inserted zeros. Each of these [phases](crate::algorithm::Part) is a sum like the
+//! forward one, whose tap `k` has the weight at `base + step*k` and whose output `o` is written at
+//! `from + by*o`. A phase without taps writes the epilogue of the bias.
+//!
 //! Loads that can fall on padding are `pad` loads, all others are plain. A variable of a loop of
 //! length one is left out of every index, so that later rewrites see the dimensions as they are.
 
-use convgen_ir::elem::{ElemType, Layout};
+use convgen_ir::elem::ElemType;
 use convgen_ir::epilogue::{ExtraArg, expand};
 use convgen_ir::nest::{
-    Access, Affine, AxisId, AxisKind, Buffer, BufferId, Dim, Expr, Loop, Nest, Role, Stmt,
+    Access, Affine, AxisKind, Buffer, BufferId, Dim, Expr, Nest, Role, Stmt, Stripe,
 };
-use convgen_ir::problem::ConvProblem;
+use convgen_ir::problem::{ConvProblem, ConvSpec, SpatialAxis};
 
-/// The unscheduled nest of any problem.
-pub(super) fn nest(problem: &ConvProblem) -> Nest {
-    Builder::new(problem).build()
+use super::build::{Iteration, fixed, nested, ordered};
+
+/// One of the dense sums that make up a problem: a forward convolution, and where its taps find
+/// their weights and its outputs their place.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct DenseSum {
+    /// Channels of a group that are read, and written.
+    channels: (u64, u64),
+    /// Whether the weights' first dimension is that of the channels read.
+    weights_by_input: bool,
+    axes: Vec<SumAxis>,
 }
 
-/// One loop axis with its extent.
-#[derive(Clone, Copy)]
-struct Iteration {
-    axis: AxisId,
-    extent: Dim,
+/// One spatial axis of a [`DenseSum`].
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct SumAxis {
+    /// The convolution; no taps where nothing is read.
+    conv: SpatialAxis,
+    /// Its outputs.
+    outputs: u64,
+    /// The weight of tap `k` is at `first + step*k`.
+    first_tap: i64,
+    tap_step: i64,
+    /// Extent of the output tensor, and the part of it that is written.
+    written: u64,
+    stripe: Stripe,
 }
 
-impl Iteration {
-    /// The variable in an index: zero if it is always zero.
-    fn index(self) -> Affine {
-        match self.extent {
-            Dim::Fixed(1) => Affine::constant(0),
-            Dim::Fixed(_) | Dim::Batch => Affine::axis(self.axis),
+impl DenseSum {
+    /// The sum of a forward problem.
+    pub(super) fn forward(problem: &ConvProblem) -> DenseSum {
+        let axis = |s: &SpatialAxis| {
+            let (first_tap, tap_step) = turned(problem, s, 0, 1);
+            let (outputs, stripe) = (s.output(), Stripe::ALL);
+            SumAxis { conv: *s, outputs, first_tap, tap_step, written: outputs, stripe }
+        };
+        DenseSum {
+            channels: (problem.in_channels_per_group(), problem.out_channels_per_group()),
+            weights_by_input: false,
+            axes: problem.spatial().iter().map(axis).collect(),
         }
     }
+
+    /// The sums of a transposed problem, the innermost axis's phases fastest.
+    pub(super) fn transposed(problem: &ConvProblem) -> Vec<DenseSum> {
+        let channels = (problem.out_channels_per_group(), problem.in_channels_per_group());
+        let phases = |s: &SpatialAxis| -> Vec<SumAxis> {
+            (0..s.stride.min(s.input)).map(|residue| phase(problem, s, residue as i64)).collect()
+        };
+        let mut sums = vec![DenseSum { channels, weights_by_input: true, axes: vec![] }];
+        for s in problem.spatial() {
+            let phases = phases(s);
+            let longer = |sum: &DenseSum| -> Vec<DenseSum> {
+                let with = |phase: &SumAxis| {
+                    let axes = sum.axes.iter().chain([phase]).copied().collect();
+                    DenseSum { axes, ..sum.clone() }
+                };
+                phases.iter().map(with).collect()
+            };
+            sums = sums.iter().flat_map(longer).collect();
+        }
+        sums
+    }
+
+    /// Whether some axis has no tap: then nothing is summed.
+    pub(super) fn is_empty(&self) -> bool {
+        self.axes.iter().any(|axis| axis.conv.kernel == 0)
+    }
+
+    /// The forward convolution that has this sum's loops.
+    pub(super) fn as_forward(&self, problem: &ConvProblem) -> ConvSpec {
+        let (reads, writes) = self.channels;
+        let spatial = self.axes.iter().map(|axis| {
+            let reach = (axis.outputs - 1) * axis.conv.stride + axis.conv.extent();
+            let pad_after = reach as i64 - axis.conv.input as i64 - axis.conv.pad_before;
+            SpatialAxis { pad_after, ..axis.conv }
+        });
+        let groups = problem.groups();
+        let spec = ConvSpec::new(reads * groups, writes * groups, spatial.collect());
+        spec.groups(groups).batch(problem.batch()).layout(problem.layout()).elem(problem.elem())
+    }
+
+    /// The unscheduled nest.
+    pub(super) fn nest(&self, problem: &ConvProblem) -> Nest {
+        Builder::new(problem, self).build()
+    }
+}
+
+/// The first tap's weight and the step to the next, also where the kernel is flipped.
+fn turned(problem: &ConvProblem, s: &SpatialAxis, first: i64, step: i64) -> (i64, i64) {
+    match problem.flip() {
+        true => (s.kernel as i64 - 1 - first, -step),
+        false => (first, step),
+    }
+}
+
+/// The sum of the outputs `i = e + s*q` of a transposed axis. With `g = gcd(s, d)` they need the taps
+/// `k` with `k*d = i + p (mod s)`: every `s/g`-th from some `k0` on, or none. The tap `k0 + t*s/g` reads
+/// the input at `q + c - t*d/g`, where `c = (e + p - k0*d) / s`; so that inputs are read forwards, `t`
+/// counts down.
+fn phase(problem: &ConvProblem, s: &SpatialAxis, e: i64) -> SumAxis {
+    let (stride, dilation, kernel) = (s.stride as i64, s.dilation as i64, s.kernel as i64);
+    let common = gcd(stride, dilation);
+    let (tap_step, reach) = (stride / common, dilation / common);
+    let start = e + s.pad_before;
+    let first = (0..tap_step.min(kernel)).find(|k| (start - k * dilation).rem_euclid(stride) == 0);
+    let taps = first.map_or(0, |first| (kernel - first + tap_step - 1) / tap_step);
+    let last = first.unwrap_or(0) + tap_step * (taps - 1).max(0);
+    let center = (start - first.unwrap_or(0) * dilation).div_euclid(stride);
+    let conv = SpatialAxis {
+        input: s.output(),
+        kernel: taps as u64,
+        stride: 1,
+        dilation: reach as u64,
+        pad_before: (taps - 1).max(0) * reach - center,
+        pad_after: 0,
+    };
+    let (first_tap, tap_step) = turned(problem, s, last, -tap_step);
+    let stripe = Stripe { from: e, by: stride };
+    let outputs = stripe.count(s.input as i64) as u64;
+    SumAxis { conv, outputs, first_tap, tap_step, written: s.input, stripe }
+}
+
+fn gcd(a: i64, b: i64) -> i64 {
+    if b == 0 { a } else { gcd(b, a % b) }
 }
 
 struct Builder<'p> {
     problem: &'p ConvProblem,
+    sum: &'p DenseSum,
     nest: Nest,
     batch: Iteration,
     group: Iteration,
@@ -48,75 +160,80 @@ struct Builder<'p> {
 }
 
 impl<'p> Builder<'p> {
-    fn new(problem: &'p ConvProblem) -> Builder<'p> {
-        let mut nest = Nest {
-            name: "direct".to_string(),
-            axes: vec![],
-            buffers: vec![],
-            locals: vec![],
-            pack: vec![],
-            body: vec![],
-        };
-        let mut axis = |name: String, kind, extent: u64| Iteration {
-            axis: nest.add_axis(name, kind),
-            extent: Dim::Fixed(extent as i64),
-        };
+    fn new(problem: &'p ConvProblem, sum: &'p DenseSum) -> Builder<'p> {
+        let mut nest = Nest::new("direct");
+        let (reads, writes) = sum.channels;
+        let mut axis =
+            |name: String, kind, extent: u64| Iteration::new(&mut nest, name, kind, fixed(extent));
         let mut batch = axis("n".to_string(), AxisKind::Spatial, 1);
         batch.extent = Dim::Batch;
         let group = axis("g".to_string(), AxisKind::Spatial, problem.groups());
-        let out_channel =
-            axis("oc".to_string(), AxisKind::Spatial, problem.out_channels_per_group());
+        let out_channel = axis("oc".to_string(), AxisKind::Spatial, writes);
         let names = problem.axis_names();
         let outputs: Vec<Iteration> = names
             .iter()
-            .zip(problem.spatial())
-            .map(|(name, s)| axis(format!("o{name}"), AxisKind::Spatial, s.output()))
+            .zip(&sum.axes)
+            .map(|(name, s)| axis(format!("o{name}"), AxisKind::Spatial, s.outputs))
             .collect();
-        let in_channel =
-            axis("ic".to_string(), AxisKind::Reduction, problem.in_channels_per_group());
+        let in_channel = axis("ic".to_string(), AxisKind::Reduction, reads);
         let spatial = names
             .iter()
-            .zip(problem.spatial())
+            .zip(&sum.axes)
             .zip(outputs)
             .map(|((name, s), output)| {
-                (output, axis(format!("k{name}"), AxisKind::Reduction, s.kernel))
+                (output, axis(format!("k{name}"), AxisKind::Reduction, s.conv.kernel))
             })
             .collect();
-        Builder { problem, nest, batch, group, out_channel, in_channel, spatial }
+        Builder { problem, sum, nest, batch, group, out_channel, in_channel, spatial }
     }
 
     fn build(mut self) -> Nest {
         let elem = self.problem.elem();
-        let input = self.activations(Role::Input, "input", self.problem.in_channels(), |s| s.input);
+        let reads = self.sum.channels.0 * self.problem.groups();
+        let input = self.activations(Role::Input, "input", reads, |s| s.conv.input);
         let weights_shape = self.problem.weights_shape().into_iter().map(fixed).collect();
-        let weights = self.buffer(Role::Weights, "weights", elem, weights_shape);
-        let channels = vec![fixed(self.problem.out_channels())];
+        let weights = (!self.sum.is_empty())
+            .then(|| self.buffer(Role::Weights, "weights", elem, weights_shape));
+        let channels = vec![fixed(self.problem.result_channels())];
         let bias =
             self.problem.bias().then(|| self.buffer(Role::Bias, "bias", elem, channels.clone()));
         let extras = self.extras(elem, &channels);
         let output = self.output_buffer(Role::Output, "output");
-        let acc = self.buffer(Role::Reg, "acc", elem, vec![]);
-
-        let sum = Access { buffer: acc, index: vec![] };
+        self.nest.buffer_mut(output).stripes = self.stripes();
         let start = match bias {
             Some(bias) => {
                 Expr::Load(Access { buffer: bias, index: vec![self.output_channel_index()] })
             }
             None => Expr::f32(0.0),
         };
-        let mut body = vec![
-            Stmt::Declare(acc),
-            Stmt::Store(sum.clone(), start),
-            self.reduction(input, weights, &sum),
-        ];
-        let result = self.epilogue(Expr::Load(sum), &extras, &mut body);
+        let mut body = Vec::new();
+        let value = match weights {
+            Some(weights) => {
+                let acc = self.buffer(Role::Reg, "acc", elem, vec![]);
+                let sum = Access { buffer: acc, index: vec![] };
+                body.extend([Stmt::Declare(acc), Stmt::Store(sum.clone(), start)]);
+                body.extend(self.reduction(input, weights, &sum));
+                Expr::Load(sum)
+            }
+            None => start,
+        };
+        let result = self.epilogue(value, &extras, &mut body);
         body.push(Stmt::Store(Access { buffer: output, index: self.output_index() }, result));
         self.nest.body = self.spatial_loops(body);
         self.nest
     }
 
     fn buffer(&mut self, role: Role, name: &str, elem: ElemType, shape: Vec<Dim>) -> BufferId {
-        self.nest.add_buffer(Buffer { name: name.to_string(), role, elem, shape })
+        self.nest.add_buffer(Buffer::new(name, role, elem, shape))
+    }
+
+    /// What is written of each dimension; nothing said if it is everything.
+    fn stripes(&self) -> Vec<Stripe> {
+        let along: Vec<Stripe> = self.sum.axes.iter().map(|axis| axis.stripe).collect();
+        match along.iter().all(|stripe| *stripe == Stripe::ALL) {
+            true => vec![],
+            false => ordered(self.problem.layout(), Stripe::ALL, Stripe::ALL, along),
+        }
     }
 
     fn activations(
@@ -124,15 +241,15 @@ impl<'p> Builder<'p> {
         role: Role,
         name: &str,
         channels: u64,
-        extent: impl Fn(&convgen_ir::problem::SpatialAxis) -> u64,
+        extent: impl Fn(&SumAxis) -> u64,
     ) -> BufferId {
-        let sizes = self.problem.spatial().iter().map(|s| fixed(extent(s))).collect();
+        let sizes = self.sum.axes.iter().map(|s| fixed(extent(s))).collect();
         let shape = ordered(self.problem.layout(), Dim::Batch, fixed(channels), sizes);
         self.buffer(role, name, self.problem.elem(), shape)
     }
 
     fn output_buffer(&mut self, role: Role, name: &str) -> BufferId {
-        self.activations(role, name, self.problem.out_channels(), |s| s.output())
+        self.activations(role, name, self.problem.result_channels(), |s| s.written)
     }
 
     /// One buffer for each epilogue operation that takes one, in order.
@@ -161,37 +278,51 @@ impl<'p> Builder<'p> {
     }
 
     fn output_channel_index(&self) -> Affine {
-        self.channel_index(self.out_channel, self.problem.out_channels_per_group())
+        self.channel_index(self.out_channel, self.sum.channels.1)
+    }
+
+    fn input_channel_index(&self) -> Affine {
+        self.channel_index(self.in_channel, self.sum.channels.0)
     }
 
     fn output_index(&self) -> Vec<Affine> {
-        let positions = self.spatial.iter().map(|(output, _)| output.index()).collect();
+        let axes = self.spatial.iter().zip(&self.sum.axes);
+        let positions = axes
+            .map(|((output, _), s)| output.index().scaled(s.stripe.by).plus(s.stripe.from))
+            .collect();
         ordered(self.problem.layout(), self.batch.index(), self.output_channel_index(), positions)
     }
 
     fn input_load(&self, input: BufferId) -> Expr {
         let mut padded = false;
         let mut positions = Vec::new();
-        for (s, (output, tap)) in self.problem.spatial().iter().zip(&self.spatial) {
+        for (SumAxis { conv: s, outputs, .. }, (output, tap)) in
+            self.sum.axes.iter().zip(&self.spatial)
+        {
             let at_output = output.index().scaled(s.stride as i64);
             let at_tap = tap.index().scaled(s.dilation as i64);
             positions.push((&at_output + &at_tap).plus(-s.pad_before));
-            let last = (s.output() - 1) * s.stride + s.extent() - 1;
-            padded |= s.pad_before > 0 || last as i64 - s.pad_before >= s.input as i64;
+            let last = ((outputs - 1) * s.stride + s.extent() - 1) as i64 - s.pad_before;
+            padded |= s.pad_before > 0 || last >= s.input as i64;
         }
-        let channel = self.channel_index(self.in_channel, self.problem.in_channels_per_group());
+        let channel = self.input_channel_index();
         let index = ordered(self.problem.layout(), self.batch.index(), channel, positions);
         let access = Access { buffer: input, index };
         if padded { Expr::Pad(access) } else { Expr::Load(access) }
     }
 
-    fn reduction(&self, input: BufferId, weights: BufferId, sum: &Access) -> Stmt {
-        let taps = self.spatial.iter().map(|(_, tap)| tap.index());
-        let index = [self.output_channel_index(), self.in_channel.index()].into_iter().chain(taps);
+    fn reduction(&self, input: BufferId, weights: BufferId, sum: &Access) -> Vec<Stmt> {
+        let axes = self.spatial.iter().zip(&self.sum.axes);
+        let taps = axes.map(|((_, tap), s)| tap.index().scaled(s.tap_step).plus(s.first_tap));
+        let channels = match self.sum.weights_by_input {
+            true => [self.input_channel_index(), self.out_channel.index()],
+            false => [self.output_channel_index(), self.in_channel.index()],
+        };
+        let index = channels.into_iter().chain(taps);
         let weight = Expr::Load(Access { buffer: weights, index: index.collect() });
         let value = Expr::fma(self.input_load(input), weight, Expr::Load(sum.clone()));
         let taps = self.spatial.iter().map(|(_, tap)| *tap);
-        nested(taps.chain([self.in_channel]), Stmt::Store(sum.clone(), value))
+        nested(taps.chain([self.in_channel]), vec![Stmt::Store(sum.clone(), value)])
     }
 
     fn epilogue(&mut self, sum: Expr, extras: &[BufferId], out: &mut Vec<Stmt>) -> Expr {
@@ -215,35 +346,6 @@ impl<'p> Builder<'p> {
 
     fn spatial_loops(&self, body: Vec<Stmt>) -> Vec<Stmt> {
         let positions = self.spatial.iter().map(|(output, _)| *output);
-        let axes = [self.batch, self.group, self.out_channel].into_iter().chain(positions);
-        let axes: Vec<Iteration> = axes.collect();
-        axes.into_iter()
-            .rev()
-            .fold(body, |body, it| vec![Stmt::Loop(Loop::new(it.axis, it.extent, body))])
+        nested([self.batch, self.group, self.out_channel].into_iter().chain(positions), body)
     }
-}
-
-fn fixed(extent: u64) -> Dim {
-    Dim::Fixed(extent as i64)
-}
-
-/// Loops around a statement, the first one outermost.
-fn nested(axes: impl DoubleEndedIterator<Item = Iteration>, innermost: Stmt) -> Stmt {
-    axes.rev().fold(innermost, |stmt, it| Stmt::Loop(Loop::new(it.axis, it.extent, vec![stmt])))
-}
-
-/// Batch, channel and positions in the order of a layout.
-fn ordered<T>(layout: Layout, batch: T, channel: T, positions: Vec<T>) -> Vec<T> {
-    let mut dims = vec![batch];
-    match layout {
-        Layout::ChannelsFirst => {
-            dims.push(channel);
-            dims.extend(positions);
-        }
-        Layout::ChannelsLast => {
-            dims.extend(positions);
-            dims.push(channel);
-        }
-    }
-    dims
 }

@@ -12,7 +12,9 @@ use convgen::record::{Database, Store, default_path};
 use convgen::{Compiler, Error, Host, Isa, Pick, scheduler};
 use convgen_ir::elem::Layout;
 use convgen_ir::parse::parse_schedule;
-use convgen_ir::problem::{ConvProblem, Descriptor};
+use convgen_ir::problem::{
+    ConvProblem, ConvSpec, Descriptor, Direction, Driver, ProblemError, SpatialAxis,
+};
 use convgen_ir::schedule::Schedule;
 
 use super::failure::Hint;
@@ -122,6 +124,57 @@ impl LayoutArg {
             None => problem.clone(),
         }
     }
+}
+
+/// What is computed, instead of what the problem says.
+#[derive(Args)]
+pub struct DirectionArg {
+    /// Compute this of the convolution: fwd, bwd_d, bwd_w or bwd_b (benchdnn's BWD_D and so on). A
+    /// gradient is that of the plain sum, without bias and epilogue
+    #[arg(long, value_name = "DIR", value_parser = direction)]
+    dir: Option<Direction>,
+    /// Read benchdnn's lines as transposed convolutions
+    #[arg(long)]
+    deconv: bool,
+}
+
+impl DirectionArg {
+    /// What a line of benchdnn is a problem of.
+    pub fn driver(&self) -> Driver {
+        if self.deconv { Driver::Deconv } else { Driver::Conv }
+    }
+
+    /// The problem in the direction asked for.
+    pub fn apply(&self, problem: &ConvProblem) -> Result<ConvProblem, ProblemError> {
+        match (self.dir, problem.direction()) {
+            (None, _) | (Some(Direction::Forward), Direction::Transposed) => Ok(problem.clone()),
+            // The gradients of a transposed convolution are those of the forward one it is the adjoint
+            // of, with its input and output in each other's place.
+            (Some(Direction::BackwardData), Direction::Transposed) => {
+                problem.with_direction(Direction::Forward)
+            }
+            (Some(Direction::BackwardBias), Direction::Transposed) => {
+                let axes = problem.spatial().iter().map(|axis| SpatialAxis::new(axis.input, 1));
+                let channels = problem.result_channels();
+                let spec = ConvSpec::new(channels, channels, axes.collect()).groups(channels);
+                let spec = spec.batch(problem.batch()).layout(problem.layout());
+                ConvProblem::new(spec.direction(Direction::BackwardBias))
+            }
+            (Some(direction), _) => problem.with_direction(direction),
+        }
+    }
+}
+
+/// Reads a direction; benchdnn writes them in capitals.
+fn direction(text: &str) -> Result<Direction, String> {
+    let name = text.to_ascii_lowercase();
+    let name = match name.as_str() {
+        "fwd_d" | "fwd_b" | "fwd_i" => "fwd",
+        name => name,
+    };
+    Direction::from_name(name)
+        .filter(|direction| *direction != Direction::Transposed)
+        .ok_or_else(|| format!("`{text}` is no direction: fwd, bwd_d, bwd_w, bwd_b"))
 }
 
 /// A schedule instead of the scheduler's.

@@ -20,7 +20,7 @@ use convgen_ir::schedule::Schedule;
 use indicatif::ProgressBar;
 
 use self::report::{Row, Table};
-use super::args::{IsaArg, LayoutArg, ScheduleArg, plan, scheduled, thread_count};
+use super::args::{DirectionArg, IsaArg, LayoutArg, ScheduleArg, plan, scheduled, thread_count};
 use super::failure::{Hint, Verdict};
 use super::memory;
 use super::output::{json_line, progress, title};
@@ -69,6 +69,8 @@ pub struct BenchArgs {
     model: ModelArgs,
     #[command(flatten)]
     layout: LayoutArg,
+    #[command(flatten)]
+    direction: DirectionArg,
     /// Threads that share the tasks of a call
     #[arg(long, value_name = "N", default_value = "1", value_parser = thread_count())]
     threads: usize,
@@ -144,7 +146,8 @@ impl<'a> Bench<'a> {
     }
 
     fn measure(&self, descriptor: &Descriptor, bar: &ProgressBar) -> anyhow::Result<Row> {
-        let problem = self.args.layout.apply(&descriptor.problem);
+        let problem = self.args.direction.apply(&descriptor.problem)?;
+        let problem = self.args.layout.apply(&problem);
         memory::check(&problem).hint(|| "measure a smaller batch or a smaller size".to_owned())?;
         let compiled = self.compile(&problem);
         let (kernel, compile_seconds) = scheduled(compiled, self.schedule.as_ref())?;
@@ -238,7 +241,7 @@ fn problems(args: &BenchArgs) -> anyhow::Result<Vec<Descriptor>> {
         if path.as_os_str() == STDIN && args.schedule.is_stdin() {
             bail!("--file and --schedule cannot both read standard input");
         }
-        for line in source::read_lines(path, &args.model, args.batch)? {
+        for line in source::read_lines(path, &args.model, args.batch, args.direction.driver())? {
             match &line.descriptor {
                 // What a model has besides is still measured.
                 Err(Blame::Unsupported(unsupported)) => {

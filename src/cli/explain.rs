@@ -78,14 +78,17 @@ fn costs(kernel: &Kernel, out: &mut impl Write) -> anyhow::Result<()> {
 
 /// The buffers the nest keeps in registers, as the nest declares them.
 fn register_tiles(kernel: &Kernel) -> Vec<String> {
-    let buffers = &kernel.nest().nest().buffers;
-    let tiles = buffers.iter().filter(|buffer| buffer.role == Role::Reg);
-    tiles
+    let buffers = kernel.nests().flat_map(|nest| &nest.nest().buffers);
+    let tiles = buffers.filter(|buffer| buffer.role == Role::Reg);
+    let mut texts: Vec<String> = tiles
         .map(|tile| {
             let shape: Vec<String> = tile.shape.iter().map(ToString::to_string).collect();
             format!("{} {}[{}]", tile.name, tile.elem, shape.join(","))
         })
-        .collect()
+        .collect();
+    // The parts of a kernel mostly have the same.
+    texts.dedup();
+    texts
 }
 
 /// Who chose the schedule, and for a tuning record what was measured.
@@ -113,7 +116,7 @@ fn others(problem: &ConvProblem, chosen: Algorithm) -> Vec<String> {
     let others: Vec<String> = Algorithm::ALL
         .into_iter()
         .filter(|algorithm| *algorithm != chosen)
-        .map(|algorithm| match algorithm.nest(problem) {
+        .map(|algorithm| match algorithm.parts(problem) {
             Ok(_) => format!("{algorithm} applies, but was not picked"),
             Err(unsupported) => unsupported.to_string(),
         })

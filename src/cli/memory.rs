@@ -1,6 +1,5 @@
 //! What the tensors of a problem take, before they are made.
 
-use convgen_ir::epilogue::ExtraArg;
 use convgen_ir::problem::ConvProblem;
 
 use super::output::bytes;
@@ -23,9 +22,9 @@ pub fn check(problem: &ConvProblem) -> Result<(), TooLarge> {
     let input = count(problem.input_shape(problem.batch()));
     let weights = count(problem.weights_shape());
     let output = count(problem.output_shape(problem.batch()));
-    let residuals =
-        problem.epilogue().iter().filter(|op| op.takes_extra() == Some(ExtraArg::Residual));
-    let elements = input + 2 * weights + output * (1 + residuals.count() as u128);
+    let extras = problem.extra_shapes(problem.batch()).into_iter();
+    let extras: u128 = extras.map(|(_, shape)| count(shape)).sum();
+    let elements = input + 2 * weights + output + extras;
     let given = elements * problem.elem().bytes() as u128;
     if given <= MAX_BYTES { Ok(()) } else { Err(TooLarge { given }) }
 }

@@ -4,7 +4,7 @@ use std::io::Write;
 use std::ops::Range;
 
 use comfy_table::{CellAlignment, LineStyle, Table, presets};
-use convgen_ir::problem::{ConvProblem, Descriptor, SpatialAxis};
+use convgen_ir::problem::{ConvProblem, Descriptor, Direction, SpatialAxis};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
@@ -53,7 +53,15 @@ pub fn short(problem: &ConvProblem) -> String {
     if problem.groups() != 1 {
         words.push(format!("g{}", problem.groups()));
     }
-    words.push(format!("{}->{}", problem.in_channels(), problem.out_channels()));
+    words.push(match problem.direction() {
+        Direction::Transposed => format!("{}->{}", problem.out_channels(), problem.in_channels()),
+        Direction::Forward
+        | Direction::BackwardData
+        | Direction::BackwardWeights
+        | Direction::BackwardBias => {
+            format!("{}->{}", problem.in_channels(), problem.out_channels())
+        }
+    });
     words.push(axes(|axis| axis.input.to_string()));
     words.push(format!("k{}", axes(|axis| axis.kernel.to_string())));
     if problem.spatial().iter().any(|axis| axis.stride != 1) {

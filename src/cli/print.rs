@@ -92,38 +92,50 @@ impl Choice<'_> {
         Ok(match args.stage {
             Stage::Problem => format!("{}\n", self.problem),
             Stage::Nest if args.scheduled => self.directives_and_nest()?,
-            Stage::Nest => self.algorithm.nest(self.problem)?.to_string(),
+            Stage::Nest => joined(self.algorithm.parts(self.problem)?.iter().map(|p| &p.nest)),
             Stage::Schedule if args.directives => self.schedule.to_string(),
             Stage::Schedule => self.directives_and_nest()?,
             Stage::Lower if args.passes => self.passes()?,
-            Stage::Lower => self.lowered()?.nest().to_string(),
-            Stage::Clif => self.compiler.clif_text(&self.lowered()?),
-            Stage::Asm => self.compiler.asm_text(&self.lowered()?)?,
+            Stage::Lower => joined(self.lowered()?.iter().map(VerifiedNest::nest)),
+            Stage::Clif => joined(self.lowered()?.iter().map(|n| self.compiler.clif_text(n))),
+            Stage::Asm => {
+                let nests = self.lowered()?;
+                let texts = nests.iter().map(|nest| self.compiler.asm_text(nest));
+                joined(texts.collect::<Result<Vec<_>, _>>()?)
+            }
         })
     }
 
-    fn nest(&self) -> Result<Nest, Error> {
+    fn nests(&self) -> Result<Vec<Nest>, Error> {
         Compiler::schedule(self.problem, self.algorithm, self.schedule)
     }
 
-    fn lowered(&self) -> Result<VerifiedNest, Error> {
+    fn lowered(&self) -> Result<Vec<VerifiedNest>, Error> {
         self.compiler.lower(self.problem, self.algorithm, self.schedule)
     }
 
     /// The directives, then what they make of the nest.
     fn directives_and_nest(&self) -> Result<String, Error> {
         let (problem, schedule) = (self.problem, self.schedule);
-        Ok(format!("# {}: {problem}\n{schedule}\n{}", self.algorithm, self.nest()?))
+        Ok(format!("# {}: {problem}\n{schedule}\n{}", self.algorithm, joined(self.nests()?)))
     }
 
-    /// The nest after each pass, each under the pass's name.
+    /// The nests after each pass, each under the pass's name.
     fn passes(&self) -> Result<String, Error> {
-        let nest = self.nest()?;
-        let mut text = format!("# scheduled\n{nest}");
-        lower::lower_traced(nest, &self.compiler.target().limits(), |pass, nest| {
-            // Writing to a string never fails.
-            let _ = write!(text, "\n# after {pass}\n{nest}");
-        })?;
-        Ok(text)
+        let mut texts = Vec::new();
+        for nest in self.nests()? {
+            let mut text = format!("# scheduled\n{nest}");
+            lower::lower_traced(nest, &self.compiler.target().limits(), |pass, nest| {
+                // Writing to a string never fails.
+                let _ = write!(text, "\n# after {pass}\n{nest}");
+            })?;
+            texts.push(text);
+        }
+        Ok(joined(texts))
     }
+}
+
+/// The texts of all parts, a blank line between them.
+fn joined(texts: impl IntoIterator<Item = impl ToString>) -> String {
+    texts.into_iter().map(|text| text.to_string()).collect::<Vec<_>>().join("\n")
 }

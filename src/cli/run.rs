@@ -87,7 +87,7 @@ impl Tensors {
         let batch = input.shape[0];
         problem.with_batch(batch).context("the batch of the input does not fit the problem")?;
         let weights = npy::read(&args.weights, "weights", &fixed(&problem.weights_shape()))?;
-        let channels = [Some(problem.out_channels())];
+        let channels = [Some(problem.result_channels())];
         let bias = args.bias.as_ref().map(|path| npy::read(path, "bias", &channels)).transpose()?;
         let output_shape = problem.output_shape(batch);
         let wanted = extras_of(problem).into_iter().zip(&args.extra);

@@ -7,7 +7,7 @@ use std::path::Path;
 use anyhow::{Context, anyhow};
 use clap::Args;
 use convgen::onnx::{self, Unsupported};
-use convgen_ir::problem::{Descriptor, DescriptorError, parse_list};
+use convgen_ir::problem::{Descriptor, DescriptorError, Driver, parse_list_as};
 
 use super::failure::Hint;
 
@@ -76,14 +76,19 @@ impl fmt::Display for Line {
 
 /// Reads a list of problems, or the convolutions of an ONNX model: a file whose name ends in `.onnx`
 /// or that begins as models do.
-pub fn read_lines(path: &Path, model: &ModelArgs, batch: Option<u64>) -> anyhow::Result<Vec<Line>> {
+pub fn read_lines(
+    path: &Path,
+    model: &ModelArgs,
+    batch: Option<u64>,
+    driver: Driver,
+) -> anyhow::Result<Vec<Line>> {
     let file = path.display().to_string();
     let bytes = read(path)?;
     let is_onnx = path.extension().is_some_and(|extension| extension == "onnx");
     if is_onnx || onnx::is_model(&bytes) {
         return layers(&file, bytes, model, batch);
     }
-    lines(&file, &text(path, bytes)?)
+    lines(&file, &text(path, bytes)?, driver)
 }
 
 /// The convolutions of a model.
@@ -146,7 +151,7 @@ fn readable() -> String {
 /// The lines of a list that are meant to be descriptors, right or wrong.
 ///
 /// A list none of whose lines is a descriptor is refused: it is another kind of file.
-fn lines(file: &str, text: &str) -> anyhow::Result<Vec<Line>> {
+fn lines(file: &str, text: &str, driver: Driver) -> anyhow::Result<Vec<Line>> {
     let written: Vec<&str> = text.lines().collect();
     let line = |(number, descriptor): (usize, Result<Descriptor, DescriptorError>)| Line {
         file: file.to_owned(),
@@ -154,7 +159,7 @@ fn lines(file: &str, text: &str) -> anyhow::Result<Vec<Line>> {
         text: written.get(number - 1).copied().unwrap_or_default().to_owned(),
         descriptor: descriptor.map_err(Blame::Text),
     };
-    let lines: Vec<Line> = parse_list(text).into_iter().map(line).collect();
+    let lines: Vec<Line> = parse_list_as(text, driver).into_iter().map(line).collect();
     let Some(first) = lines.first() else {
         return Err(anyhow!("`{file}` holds no problem")).hint(help);
     };

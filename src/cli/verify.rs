@@ -21,7 +21,7 @@ use rayon::prelude::*;
 use serde::Serialize;
 
 use self::job::{Job, Outcome};
-use super::args::{IsaArg, thread_count};
+use super::args::{DirectionArg, IsaArg, thread_count};
 use super::failure::{Hint, Verdict};
 use super::output::{json_line, progress};
 use super::source::{self, Line, ModelArgs};
@@ -32,6 +32,8 @@ Examples:
   convgen verify shapes.txt more.txt --layout both --batch 2
   convgen verify shapes_resnet_50 --only res4 --json
   convgen verify model.onnx --dim height=224 --dim width=224
+  convgen verify shapes.txt --dir bwd_w
+  convgen verify shapes_deconv.txt --deconv
 
 A file is a list of problems, one a line, in the grammar of `convgen --help` or in benchdnn's, or
 an ONNX model, whose convolutions are verified; those that are alike are one line.
@@ -56,6 +58,8 @@ pub struct VerifyArgs {
     layout: Option<Layouts>,
     #[command(flatten)]
     model: ModelArgs,
+    #[command(flatten)]
+    direction: DirectionArg,
     #[command(flatten)]
     isa: IsaArg,
     /// Problems verified at a time; all cores if not given
@@ -146,16 +150,16 @@ fn show(
 fn jobs(args: &VerifyArgs) -> anyhow::Result<Vec<Job>> {
     let mut jobs = Vec::new();
     for path in &args.files {
-        let lines = source::read_lines(path, &args.model, args.batch)?;
+        let lines = source::read_lines(path, &args.model, args.batch, args.direction.driver())?;
         for line in lines.into_iter().filter(|line| wanted(args, line)) {
             match args.layout {
                 Some(layouts) if line.descriptor.is_ok() => {
                     let each = layouts.list().iter();
-                    jobs.extend(
-                        each.map(|layout| Job::new(line.clone(), args.batch, Some(*layout))),
-                    );
+                    jobs.extend(each.map(|layout| {
+                        Job::new(line.clone(), args.batch, Some(*layout), &args.direction)
+                    }));
                 }
-                Some(_) | None => jobs.push(Job::new(line, args.batch, None)),
+                Some(_) | None => jobs.push(Job::new(line, args.batch, None, &args.direction)),
             }
         }
     }

@@ -125,8 +125,8 @@ mod tests {
         let target = Target::new(triple, isa, true, Caches::TYPICAL, 1).unwrap();
         let problem = problem.parse().unwrap();
         let (algorithm, schedule) = scheduler::default_schedule(&problem, &target);
-        let nest = Compiler::schedule(&problem, algorithm, &schedule).unwrap();
-        let nest = lower::lower(nest, &target.limits()).unwrap();
+        let nests = Compiler::schedule(&problem, algorithm, &schedule).unwrap();
+        let nest = lower::lower(nests[0].clone(), &target.limits()).unwrap();
         let entry = crate::codegen::Entry::Body;
         let isa = crate::codegen::clif::isa(&target, false).unwrap();
         let mut context = cranelift_frontend::FunctionBuilderContext::new();

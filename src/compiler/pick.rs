@@ -47,7 +47,10 @@ impl Compiler {
     }
 
     /// The pick, with the verified nest if it is that of a record.
-    pub(super) fn pick_and_lower(&self, problem: &ConvProblem) -> (Pick, Option<VerifiedNest>) {
+    pub(super) fn pick_and_lower(
+        &self,
+        problem: &ConvProblem,
+    ) -> (Pick, Option<Vec<VerifiedNest>>) {
         let default = |origin| {
             let (algorithm, schedule) = scheduler::default_schedule(problem, &self.target);
             (Pick { algorithm, schedule, origin }, None)
@@ -65,10 +68,10 @@ impl Compiler {
             Err(error) => return default(Origin::Refused { reason: error.to_string() }),
         };
         match self.lower(problem, record.algorithm, &record.schedule) {
-            Ok(nest) => {
+            Ok(nests) => {
                 let (algorithm, schedule) = (record.algorithm, record.schedule.clone());
                 let origin = Origin::Record(Box::new(record));
-                (Pick { algorithm, schedule, origin }, Some(nest))
+                (Pick { algorithm, schedule, origin }, Some(nests))
             }
             Err(error) => default(Origin::Refused { reason: error.to_string() }),
         }

@@ -133,7 +133,7 @@ impl Copy {
             .collect();
         let shape = kept.iter().map(|(d, _)| Dim::Fixed(extents[*d])).collect();
         let elem = nest.buffer(window.source.buffer).elem;
-        let buffer = Buffer { name: "rows".to_string(), role: Role::Scratch, elem, shape };
+        let buffer = Buffer::new("rows", Role::Scratch, elem, shape);
         let rows = nest.add_buffer(buffer);
         Some(Copy { extents, rows, kept })
     }

@@ -35,8 +35,7 @@ pub(super) fn apply(nest: &mut Nest) -> Result<(), Refusal> {
     });
     let loops: Vec<Loop> = used.iter().map(|l| Loop::new(l.axis, l.hi, vec![])).collect();
     let elem = nest.buffer(source.buffer).elem;
-    let packed =
-        nest.add_buffer(Buffer { name: "panels".to_string(), role: Role::Packed, elem, shape });
+    let packed = nest.add_buffer(Buffer::new("panels", Role::Packed, elem, shape));
     let panel =
         Access { buffer: packed, index: axes.into_iter().map(Affine::axis).collect::<Vec<_>>() };
     let value = if outside { Expr::Pad(source.clone()) } else { Expr::Load(source.clone()) };

@@ -117,7 +117,12 @@ pub(super) fn pad_loads(
 
 fn is_callers(role: Role) -> bool {
     match role {
-        Role::Input | Role::Weights | Role::Bias | Role::Scale | Role::Residual => true,
+        Role::Input
+        | Role::Gradient
+        | Role::Weights
+        | Role::Bias
+        | Role::Scale
+        | Role::Residual => true,
         Role::Output | Role::Packed | Role::Scratch | Role::Reg => false,
     }
 }

@@ -13,7 +13,7 @@ use std::process::Command;
 use convgen::target::Caches;
 use convgen::{Compiler, Isa, Target, lower, object, scheduler};
 use convgen_ir::interpret;
-use convgen_ir::nest::Role;
+use convgen_ir::nest::{Nest, Role};
 use convgen_ir::problem::ConvProblem;
 use convgen_ir::verify::VerifiedNest;
 use problems::Random;
@@ -72,7 +72,8 @@ impl<'d> Program<'d> {
 
     fn add(&mut self, prefix: &str, problem: &ConvProblem) {
         let (algorithm, schedule) = scheduler::default_schedule(problem, &self.target);
-        let nest = Compiler::schedule(problem, algorithm, &schedule).unwrap();
+        let nests = Compiler::schedule(problem, algorithm, &schedule).unwrap();
+        let Ok([nest]) = <[Nest; 1]>::try_from(nests) else { panic!("{problem}: several nests") };
         let nest = lower::lower(nest, &self.target.limits())
             .unwrap_or_else(|error| panic!("{problem}: {error}"));
         let object = object::object(&nest, &self.target, prefix)

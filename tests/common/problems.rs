@@ -1,9 +1,9 @@
 //! Random problems, legal by construction and small enough to be interpreted in a millisecond.
 //!
-//! Every field of the descriptor is drawn, its odd values as often as its common ones: padding that
+//! Every field of the descriptor is drawn, the direction too, its odd values as often as its common ones: padding that
 //! crops, padding wider than the kernel, groups of one channel, empty batches, all epilogues.
 
-use convgen_ir::problem::{ConvProblem, ConvSpec, SpatialAxis};
+use convgen_ir::problem::{ConvProblem, ConvSpec, Direction, SpatialAxis};
 use convgen_ir::{EpilogueOp, Layout};
 use proptest::prelude::*;
 
@@ -14,12 +14,28 @@ const IMAGE_MACS: u64 = 6000;
 pub fn problem() -> impl Strategy<Value = ConvProblem> {
     let shape = (channels(), spatial(), 0..=3u64);
     let rest = (layout(), any::<bool>(), prop::collection::vec(operation(), 0..=3));
-    (shape, rest).prop_map(|((channels, spatial, batch), (layout, bias, epilogue))| {
+    let turned = (direction(), prop::bool::weighted(0.2));
+    (shape, rest, turned).prop_map(|(shape, (layout, bias, epilogue), (direction, flip))| {
+        let (channels, spatial, batch) = shape;
         let (g, ic, oc) = affordable(channels, &spatial);
         let spec = ConvSpec::new(g * ic, g * oc, spatial).groups(g).batch(batch);
-        let spec = spec.layout(layout).bias(bias).epilogue(epilogue);
+        let spec = spec.layout(layout).direction(direction).flip(flip);
+        let spec = match direction.is_gradient() {
+            true => spec,
+            false => spec.bias(bias).epilogue(epilogue),
+        };
         ConvProblem::new(spec).expect("legal by construction")
     })
+}
+
+fn direction() -> impl Strategy<Value = Direction> {
+    prop_oneof![
+        6 => Just(Direction::Forward),
+        2 => Just(Direction::Transposed),
+        1 => Just(Direction::BackwardData),
+        2 => Just(Direction::BackwardWeights),
+        1 => Just(Direction::BackwardBias),
+    ]
 }
 
 /// Groups, and input and output channels of each.

@@ -6,10 +6,10 @@
 use convgen::check::same_bits;
 use convgen::{Arguments, Kernel};
 use convgen_ir::EpilogueOp;
-use convgen_ir::epilogue::ExtraArg;
 use convgen_ir::interpret;
+use convgen_ir::nest::Role;
 use convgen_ir::problem::ConvProblem;
-use convgen_ir::reference::{ConvData, Reference, output_index, output_position};
+use convgen_ir::reference::{ConvData, Reference, result_channel};
 use convgen_ir::verify::VerifiedNest;
 use std::cmp::Ordering;
 
@@ -49,7 +49,8 @@ pub struct Values {
     input: Vec<f32>,
     weights: Vec<f32>,
     bias: Option<Vec<f32>>,
-    extras: Vec<(ExtraArg, Vec<f32>)>,
+    /// What a call reads besides, and whether that is a tensor of the batch.
+    extras: Vec<(bool, Vec<f32>)>,
 }
 
 impl Values {
@@ -59,20 +60,15 @@ impl Values {
         let mut fill = |shape: &[u64]| -> Vec<f32> {
             (0..product(shape)).map(|_| kind.value(splitmix(&mut state))).collect()
         };
-        let (batch, channels) = (problem.batch(), [problem.out_channels()]);
-        let extras = problem.epilogue().iter().filter_map(EpilogueOp::takes_extra);
+        let batch = problem.batch();
+        let extras = problem.extra_shapes(batch);
         Values {
             problem: problem.clone(),
             batch,
             input: fill(&problem.input_shape(batch)),
             weights: fill(&problem.weights_shape()),
-            bias: problem.bias().then(|| fill(&channels)),
-            extras: extras
-                .map(|arg| match arg {
-                    ExtraArg::Residual => (arg, fill(&problem.output_shape(batch))),
-                    ExtraArg::ChannelScale => (arg, fill(&channels)),
-                })
-                .collect(),
+            bias: problem.bias().then(|| fill(&[problem.result_channels()])),
+            extras: extras.iter().map(|(name, shape)| (*name != "scale", fill(shape))).collect(),
         }
     }
 
@@ -82,9 +78,9 @@ impl Values {
             let length = values.len() / self.batch as usize;
             values[image as usize * length..][..length].to_vec()
         };
-        let extras = self.extras.iter().map(|(arg, values)| match arg {
-            ExtraArg::Residual => (*arg, part(values)),
-            ExtraArg::ChannelScale => (*arg, values.clone()),
+        let extras = self.extras.iter().map(|(batched, values)| match batched {
+            true => (true, part(values)),
+            false => (false, values.clone()),
         });
         Values {
             problem: self.problem.clone(),
@@ -96,17 +92,21 @@ impl Values {
         }
     }
 
-    /// What the nest means.
-    pub fn interpret(&self, nest: &VerifiedNest) -> Result<Vec<f32>, String> {
+    /// What the nests of a kernel mean.
+    pub fn interpret(&self, nests: &[VerifiedNest]) -> Result<Vec<f32>, String> {
         let batch = self.batch as i64;
-        let packed = interpret::pack(nest, &self.weights).map_err(|error| error.to_string())?;
-        let mut given = vec![self.input.as_slice(), packed.as_slice()];
-        given.extend(self.bias.as_deref());
-        given.extend(self.extras.iter().map(|(_, values)| values.as_slice()));
         let mut output = vec![f32::NAN; self.outputs()];
-        let tasks = 0..nest.nest().tasks(batch);
-        interpret::run(nest, batch, tasks, &given, &mut output)
-            .map_err(|error| error.to_string())?;
+        for nest in nests {
+            let packed = interpret::pack(nest, &self.weights).map_err(|error| error.to_string())?;
+            let reads_weights = nest.nest().find_role(Role::Weights).is_some();
+            let mut given = vec![self.input.as_slice()];
+            given.extend(reads_weights.then_some(packed.as_slice()));
+            given.extend(self.bias.as_deref());
+            given.extend(self.extras.iter().map(|(_, values)| values.as_slice()));
+            let tasks = 0..nest.nest().tasks(batch);
+            interpret::run(nest, batch, tasks, &given, &mut output)
+                .map_err(|error| error.to_string())?;
+        }
         Ok(output)
     }
 
@@ -153,13 +153,12 @@ impl Values {
         let reference = Reference::new(&self.problem, self.batch, data);
         let reference = reference.map_err(|error| error.to_string())?;
         let output = |index| {
-            let at = output_position(&self.problem, index);
             let mut extras = self.extras.iter();
-            self.problem.epilogue().iter().fold((reference.sum_at(&at), 0.0), |(x, error), op| {
+            self.problem.epilogue().iter().fold((reference.sum_at(index), 0.0), |(x, error), op| {
                 let extra = op.takes_extra().and_then(|_| extras.next());
-                let extra = extra.map_or(0.0, |(arg, values)| match arg {
-                    ExtraArg::Residual => values[output_index(&self.problem, &at) as usize],
-                    ExtraArg::ChannelScale => values[at.channel as usize],
+                let extra = extra.map_or(0.0, |(batched, values)| match batched {
+                    true => values[index as usize],
+                    false => values[result_channel(&self.problem, index) as usize],
                 });
                 rounded(op, x, error, f64::from(extra))
             })

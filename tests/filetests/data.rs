@@ -4,8 +4,8 @@
 //! round at every step, so a kernel that has the interpreter's bits does the same steps.
 
 use convgen::{Arguments, Kernel};
-use convgen_ir::epilogue::ExtraArg;
 use convgen_ir::interpret;
+use convgen_ir::nest::Role;
 use convgen_ir::problem::ConvProblem;
 use convgen_ir::reference::{ConvData, Reference};
 use convgen_ir::verify::VerifiedNest;
@@ -33,18 +33,13 @@ impl Data {
     fn new(problem: &ConvProblem, value: fn(u64) -> f32) -> Data {
         let values = |seed, length| values(seed, length, value);
         let batch = problem.batch();
-        let channels = problem.out_channels();
-        let extras = problem.epilogue().iter().filter_map(|op| op.takes_extra());
-        let length = |arg| match arg {
-            ExtraArg::Residual => product(&problem.output_shape(batch)),
-            ExtraArg::ChannelScale => channels,
-        };
+        let extras = problem.extra_shapes(batch).into_iter();
         Data {
             problem: problem.clone(),
             input: values(1, product(&problem.input_shape(batch))),
             weights: values(2, product(&problem.weights_shape())),
-            bias: problem.bias().then(|| values(3, channels)),
-            extras: extras.zip(4..).map(|(arg, seed)| values(seed, length(arg))).collect(),
+            bias: problem.bias().then(|| values(3, problem.result_channels())),
+            extras: extras.zip(4..).map(|((_, s), seed)| values(seed, product(&s))).collect(),
         }
     }
 
@@ -57,22 +52,31 @@ impl Data {
         Ok(reference.map_err(|error| error.to_string())?.convolve())
     }
 
-    /// The interpreter: all tasks in a row, which must agree with one at a time, last first.
-    pub fn interpret(&self, nest: &VerifiedNest) -> Result<Vec<f32>, String> {
+    /// The interpreter on the nests of a kernel: all tasks in a row, which must agree with one at a
+    /// time, last first.
+    pub fn interpret<'n>(
+        &self,
+        nests: impl IntoIterator<Item = &'n VerifiedNest>,
+    ) -> Result<Vec<f32>, String> {
         let batch = self.problem.batch() as i64;
-        let packed = interpret::pack(nest, &self.weights).map_err(|error| error.to_string())?;
-        let mut given = vec![self.input.as_slice(), packed.as_slice()];
-        given.extend(self.bias.as_deref());
-        given.extend(self.extras.iter().map(Vec::as_slice));
         let mut output = vec![f32::NAN; product(&self.problem.output_shape(batch as u64)) as usize];
         let mut backwards = output.clone();
-        let tasks = nest.nest().tasks(batch);
-        let run = |range, output: &mut [f32]| {
-            interpret::run(nest, batch, range, &given, output).map_err(|error| error.to_string())
-        };
-        run(0..tasks, &mut output)?;
-        for task in (0..tasks).rev() {
-            run(task..task + 1, &mut backwards)?;
+        for nest in nests {
+            let packed = interpret::pack(nest, &self.weights).map_err(|error| error.to_string())?;
+            let reads_weights = nest.nest().find_role(Role::Weights).is_some();
+            let mut given = vec![self.input.as_slice()];
+            given.extend(reads_weights.then_some(packed.as_slice()));
+            given.extend(self.bias.as_deref());
+            given.extend(self.extras.iter().map(Vec::as_slice));
+            let tasks = nest.nest().tasks(batch);
+            let run = |range, output: &mut [f32]| {
+                interpret::run(nest, batch, range, &given, output)
+                    .map_err(|error| error.to_string())
+            };
+            run(0..tasks, &mut output)?;
+            for task in (0..tasks).rev() {
+                run(task..task + 1, &mut backwards)?;
+            }
         }
         match bits(&output) == bits(&backwards) {
             true => Ok(output),

@@ -547,6 +547,7 @@ mod tests {
         let mut nest = empty_nest();
         nest.add_axis("n0", AxisKind::Spatial);
         nest.add_buffer(Buffer {
+            stripes: vec![],
             name: "t0".to_owned(),
             role: Role::Reg,
             elem: ElemType::F32,

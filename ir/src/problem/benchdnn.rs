@@ -13,20 +13,22 @@
 //!   towards zero, of what the stated output needs;
 //! - the padding after is what makes the output come out, so it may differ from the one before, and be negative.
 //!
+//! As the driver for transposed convolutions reads it, input and output change places in these rules.
+//!
 //! Promises: what it accepts is the problem benchdnn means, in f32 without a bias. The layout, which benchdnn leaves open, is
 //! channels last, as in our own form. A field given twice is refused, and so is a kernel that does not fit its padded input,
 //! where benchdnn's own rounding lets some pass. Does not: read benchdnn's options.
 
 use super::descriptor::{
-    Descriptor, DescriptorError, DescriptorErrorKind, Given, Word, error, number,
+    Descriptor, DescriptorError, DescriptorErrorKind, Driver, Given, Word, error, number,
 };
-use super::{AXIS_WORDS, AxisWords, ConvSpec, MAX_RANK, MAX_SIZE, SpatialAxis};
+use super::{AXIS_WORDS, AxisWords, ConvSpec, Direction, MAX_RANK, MAX_SIZE, SpatialAxis};
 
 /// The batch of a line that states none.
 const DEFAULT_BATCH: u64 = 2;
 
 /// Reads one line.
-pub(super) fn parse(text: &str) -> Result<Descriptor, DescriptorError> {
+pub(super) fn parse(text: &str, driver: Driver) -> Result<Descriptor, DescriptorError> {
     let mut line = Line::default();
     let mut rest = skip(Word { at: 0, text });
     let mut name = None;
@@ -37,7 +39,7 @@ pub(super) fn parse(text: &str) -> Result<Descriptor, DescriptorError> {
         }
         rest = skip(line.field(rest)?);
     }
-    let spec = line.deduce()?;
+    let spec = line.deduce(driver)?;
     Ok(Descriptor { problem: line.given.build(spec)?, name })
 }
 
@@ -100,7 +102,7 @@ impl<'a> Line<'a> {
     }
 
     /// Completes the line by the rules of the module header.
-    fn deduce(&self) -> Result<ConvSpec, DescriptorError> {
+    fn deduce(&self, driver: Driver) -> Result<ConvSpec, DescriptorError> {
         let missing = |field| error(0, DescriptorErrorKind::Missing { field });
         let ic = self.in_channels.ok_or_else(|| missing("ic"))?;
         let oc = self.out_channels.ok_or_else(|| missing("oc"))?;
@@ -108,9 +110,12 @@ impl<'a> Line<'a> {
         let words = &AXIS_WORDS[MAX_RANK - axes.len()..];
         let mut spatial = Vec::with_capacity(axes.len());
         for (axis, words) in axes.iter().zip(words) {
-            spatial.push(axis.deduce(words, &self.given)?);
+            spatial.push(axis.deduce(words, &self.given, driver)?);
         }
-        let spec = ConvSpec::new(ic, oc, spatial);
+        let spec = match driver {
+            Driver::Conv => ConvSpec::new(ic, oc, spatial),
+            Driver::Deconv => ConvSpec::new(oc, ic, spatial).direction(Direction::Transposed),
+        };
         Ok(spec.groups(self.groups.unwrap_or(1)).batch(self.batch.unwrap_or(DEFAULT_BATCH)))
     }
 
@@ -150,7 +155,12 @@ impl StatedAxis {
         sizes.iter().any(|size| size.unwrap_or(0) != 0) || self.stride.unwrap_or(1) != 1
     }
 
-    fn deduce(&self, words: &AxisWords, given: &Given<'_>) -> Result<SpatialAxis, DescriptorError> {
+    fn deduce(
+        &self,
+        words: &AxisWords,
+        given: &Given<'_>,
+        driver: Driver,
+    ) -> Result<SpatialAxis, DescriptorError> {
         let missing = |field| error(0, DescriptorErrorKind::Missing { field });
         let mut axis = SpatialAxis {
             input: self.input.ok_or_else(|| missing(words.input))?,
@@ -160,11 +170,15 @@ impl StatedAxis {
             pad_before: 0,
             pad_after: 0,
         };
+        if self.output == Some(0) {
+            let kind = DescriptorErrorKind::ZeroOutput { field: words.output };
+            return Err(error(given.at(words.output), kind));
+        }
+        if driver == Driver::Deconv {
+            self.deduce_transposed(&mut axis);
+            return Ok(axis);
+        }
         let output = match (self.output, self.padding) {
-            (Some(0), _) => {
-                let kind = DescriptorErrorKind::ZeroOutput { field: words.output };
-                return Err(error(given.at(words.output), kind));
-            }
             (Some(output), Some(padding)) => {
                 axis.pad_before = saturate(i128::from(padding));
                 output
@@ -184,6 +198,25 @@ impl StatedAxis {
             axis.pad_after = saturate(total_padding(&axis, output) - before);
         }
         Ok(axis)
+    }
+}
+
+impl StatedAxis {
+    /// The same rules with input and output in each other's place.
+    fn deduce_transposed(&self, axis: &mut SpatialAxis) {
+        let read = axis.input;
+        let total = |output: u64| {
+            let forward = SpatialAxis { input: output, ..*axis };
+            total_padding(&forward, read)
+        };
+        let before = match (self.output, self.padding) {
+            (_, Some(padding)) => i128::from(padding),
+            (Some(output), None) => total(output) / 2,
+            (None, None) => 0,
+        };
+        let after = self.output.map_or(before, |output| total(output) - before);
+        (axis.pad_before, axis.pad_after) = (saturate(before), saturate(after));
+        axis.transpose(self.output);
     }
 }
 
@@ -229,11 +262,11 @@ mod tests {
     use super::*;
 
     fn printed(text: &str) -> String {
-        parse(text).unwrap().to_string()
+        parse(text, Driver::Conv).unwrap().to_string()
     }
 
     fn message(text: &str) -> String {
-        parse(text).unwrap_err().to_string()
+        parse(text, Driver::Conv).unwrap_err().to_string()
     }
 
     #[test]
@@ -306,7 +339,28 @@ mod tests {
     }
 
     #[test]
+    fn transposed_lines() {
+        let printed = |text: &str| parse(text, Driver::Deconv).unwrap().to_string();
+        assert_eq!(
+            printed("g2mb1oc3oh227ic96ih55kh11sh4ph0n\"alexnet\"".replace("g2", "").as_str()),
+            "deconv2d f32 nhwc n1 ic96 oc3 ih55 iw55 kh11 kw11 sh4 sw4 \"alexnet\""
+        );
+        assert_eq!(
+            printed("ic8iw5oc8ow2kw3pw3dw2"),
+            "deconv1d f32 nhwc n2 ic8 oc8 iw5 kw3 dw3 pw3:6"
+        );
+        assert_eq!(printed("ic8iw5oc4kw3sw2"), "deconv1d f32 nhwc n2 ic8 oc4 iw5 kw3 sw2");
+        assert_eq!(
+            printed("ic8iw5ow12oc4kw3sw2"),
+            "deconv1d f32 nhwc n2 ic8 oc4 iw5 kw3 sw2 pw0:-1"
+        );
+    }
+
+    #[test]
     fn names_need_no_quotes() {
-        assert_eq!(parse("ic3oc4iw9kw3nlenet:1 ").unwrap().name.as_deref(), Some("lenet:1"));
+        assert_eq!(
+            parse("ic3oc4iw9kw3nlenet:1 ", Driver::Conv).unwrap().name.as_deref(),
+            Some("lenet:1")
+        );
     }
 }

@@ -3,9 +3,11 @@
 //! ```text
 //! conv2d f32 nhwc n1 g32 ic128 oc128 ih56 iw56 kh3 kw3 sh2 sw2 dh2 dw2 ph1:2 pw1 bias | relu | add "resnext50:conv2"
 //! ```
-//! The kind comes first: `conv1d` (axis `w`), `conv2d` (`h w`) or `conv3d` (`d h w`). The words after it come in any order;
+//! The kind comes first: `conv1d` (axis `w`), `conv2d` (`h w`), `conv3d` (`d h w`), or `deconv1d` and so on for a transposed
+//! convolution, which states the sizes of what it reads (`ic ih`) and writes (`oc oh`). The words after it come in any order;
 //! `f32`, `nhwc`, `n1`, `g1`, stride 1, dilation 1 (dense) and padding 0 may be left out. `p` is the padding of both sides or
-//! `before:after`. A stated output size (`oh`, `ow`) is checked. Then the epilogue, each operation after a `|`, then the name.
+//! `before:after`. A stated output size (`oh`, `ow`) is checked; one of a transposed convolution decides the output padding.
+//! `flip` is true convolution; `bwd_d`, `bwd_w` and `bwd_b` are the gradients of input, weights and bias. Then the epilogue, each operation after a `|`, then the name.
 //!
 //! Promises: printing is canonical (the order above, defaults left out except element, layout and batch) and parses back to
 //! the same problem; parsing then printing canonical text changes nothing; errors carry the byte where the blame lies.
@@ -14,7 +16,9 @@
 use std::fmt;
 use std::str::FromStr;
 
-use super::{AxisWords, ConvProblem, ConvSpec, ProblemError, SpatialAxis, axis_words, benchdnn};
+use super::{
+    AxisWords, ConvProblem, ConvSpec, Direction, ProblemError, SpatialAxis, axis_words, benchdnn,
+};
 use crate::elem::{ElemType, Layout};
 use crate::epilogue::{EpilogueError, EpilogueOp};
 
@@ -117,26 +121,54 @@ pub enum DescriptorErrorKind {
 }
 
 /// Reads a list: one descriptor a line, `#` begins a comment. Lines without a descriptor, and benchdnn's `--reset`, are
-/// skipped; the others come with their number, counted from 1.
+/// skipped; the others come with their number, counted from 1. Lines of benchdnn are convolutions.
 pub fn parse_list(text: &str) -> Vec<(usize, Result<Descriptor, DescriptorError>)> {
+    parse_list_as(text, Driver::Conv)
+}
+
+/// As [`parse_list`], with lines of benchdnn read as the given driver reads them.
+pub fn parse_list_as(
+    text: &str,
+    driver: Driver,
+) -> Vec<(usize, Result<Descriptor, DescriptorError>)> {
     let lines = text.lines().map(without_comment).enumerate();
     let wanted = lines.filter(|(_, line)| !matches!(line.trim(), "" | "--reset"));
-    wanted.map(|(index, line)| (index + 1, line.parse())).collect()
+    wanted.map(|(index, line)| (index + 1, Descriptor::parse_as(line, driver))).collect()
+}
+
+/// What a line of benchdnn, which does not say it, is a problem of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Driver {
+    /// `--conv`: a convolution.
+    #[default]
+    Conv,
+    /// `--deconv`: a transposed convolution.
+    Deconv,
+}
+
+impl Descriptor {
+    /// Reads a descriptor, or a line of that driver of benchdnn.
+    ///
+    /// # Errors
+    /// What is wrong, and where.
+    pub fn parse_as(text: &str, driver: Driver) -> Result<Self, DescriptorError> {
+        let first = words(text, 0).next().ok_or_else(|| error(0, DescriptorErrorKind::Empty))?;
+        if first.text.starts_with("--") {
+            let option = first.text.to_owned();
+            return Err(error(first.at, DescriptorErrorKind::Option { option }));
+        }
+        match kind(first.text) {
+            Some((direction, rank)) => parse_words(text, direction, rank),
+            None => benchdnn::parse(text, driver),
+        }
+    }
 }
 
 impl FromStr for Descriptor {
     type Err = DescriptorError;
 
     fn from_str(text: &str) -> Result<Self, DescriptorError> {
-        let first = words(text, 0).next().ok_or_else(|| error(0, DescriptorErrorKind::Empty))?;
-        if first.text.starts_with("--") {
-            let option = first.text.to_owned();
-            return Err(error(first.at, DescriptorErrorKind::Option { option }));
-        }
-        match kind_rank(first.text) {
-            Some(rank) => parse_words(text, rank),
-            None => benchdnn::parse(text),
-        }
+        Descriptor::parse_as(text, Driver::Conv)
     }
 }
 
@@ -176,12 +208,27 @@ impl fmt::Display for Descriptor {
 impl fmt::Display for ConvProblem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (elem, layout) = (self.elem(), self.layout());
-        write!(f, "conv{}d {elem} {layout} n{}", self.rank(), self.batch())?;
+        let (kind, read, written, word) = match self.direction() {
+            Direction::Transposed => ("deconv", self.out_channels(), self.in_channels(), None),
+            Direction::Forward => ("conv", self.in_channels(), self.out_channels(), None),
+            gradient @ (Direction::BackwardData
+            | Direction::BackwardWeights
+            | Direction::BackwardBias) => {
+                ("conv", self.in_channels(), self.out_channels(), Some(gradient.name()))
+            }
+        };
+        write!(f, "{kind}{}d {elem} {layout} n{}", self.rank(), self.batch())?;
         if self.groups() != 1 {
             write!(f, " g{}", self.groups())?;
         }
-        write!(f, " ic{} oc{}", self.in_channels(), self.out_channels())?;
+        write!(f, " ic{read} oc{written}")?;
         self.write_axes(f)?;
+        if self.flip() {
+            f.write_str(" flip")?;
+        }
+        if let Some(word) = word {
+            write!(f, " {word}")?;
+        }
         if self.bias() {
             f.write_str(" bias")?;
         }
@@ -192,7 +239,14 @@ impl fmt::Display for ConvProblem {
 impl ConvProblem {
     fn write_axes(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let axes = || self.spatial().iter().zip(axis_words(self.rank()));
-        axes().try_for_each(|(axis, words)| write!(f, " {}{}", words.input, axis.input))?;
+        let transposed = self.direction() == Direction::Transposed;
+        let read = |axis: &SpatialAxis| if transposed { axis.output() } else { axis.input };
+        axes().try_for_each(|(axis, words)| write!(f, " {}{}", words.input, read(axis)))?;
+        for (axis, words) in axes() {
+            if transposed && axis.transposed_size(axis.output()) != i128::from(axis.input) {
+                write!(f, " {}{}", words.output, axis.input)?;
+            }
+        }
         axes().try_for_each(|(axis, words)| write!(f, " {}{}", words.kernel, axis.kernel))?;
         for (axis, words) in axes().filter(|(axis, _)| axis.stride != 1) {
             write!(f, " {}{}", words.stride, axis.stride)?;
@@ -256,20 +310,27 @@ pub(super) fn number<T: FromStr>(field: &str, word: Word<'_>) -> Result<T, Descr
     })
 }
 
-fn kind_rank(word: &str) -> Option<usize> {
+fn kind(word: &str) -> Option<(Direction, usize)> {
     match word {
-        "conv1d" => Some(1),
-        "conv2d" => Some(2),
-        "conv3d" => Some(3),
+        "conv1d" => Some((Direction::Forward, 1)),
+        "conv2d" => Some((Direction::Forward, 2)),
+        "conv3d" => Some((Direction::Forward, 3)),
+        "deconv1d" => Some((Direction::Transposed, 1)),
+        "deconv2d" => Some((Direction::Transposed, 2)),
+        "deconv3d" => Some((Direction::Transposed, 3)),
         _ => None,
     }
 }
 
-fn parse_words(text: &str, rank: usize) -> Result<Descriptor, DescriptorError> {
+fn parse_words(
+    text: &str,
+    direction: Direction,
+    rank: usize,
+) -> Result<Descriptor, DescriptorError> {
     let (body, name) = split_name(text)?;
     let mut segments = segments(body);
     let head = segments.next().unwrap_or(Word { at: 0, text: "" });
-    let mut reader = Reader::new(rank);
+    let mut reader = Reader::new(direction, rank);
     for word in words(head.text, head.at).skip(1) {
         reader.word(word)?;
     }
@@ -287,8 +348,8 @@ struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
-    fn new(rank: usize) -> Self {
-        let spec = ConvSpec::new(0, 0, vec![SpatialAxis::new(0, 0); rank]);
+    fn new(direction: Direction, rank: usize) -> Self {
+        let spec = ConvSpec::new(0, 0, vec![SpatialAxis::new(0, 0); rank]).direction(direction);
         Self { spec, outputs: vec![None; rank], given: Given::default() }
     }
 
@@ -305,6 +366,14 @@ impl<'a> Reader<'a> {
             self.spec.bias = true;
             return self.given.note("bias", word.at);
         }
+        if word.text == "flip" {
+            self.spec.flip = true;
+            return self.given.note("flip", word.at);
+        }
+        if let Some(direction) = self.direction(word.text) {
+            self.spec.direction = direction;
+            return self.given.note("direction", word.at);
+        }
         let letters = word.text.find(|c: char| !c.is_ascii_lowercase()).unwrap_or(word.text.len());
         let (field, text) = word.text.split_at(letters);
         let value = Word { at: word.at, text };
@@ -313,6 +382,15 @@ impl<'a> Reader<'a> {
             return Err(error(word.at, DescriptorErrorKind::UnknownWord { word: word_text }));
         }
         self.given.note(field, word.at)
+    }
+
+    /// The direction a word states; a transposed convolution is a kind of its own.
+    fn direction(&self, word: &str) -> Option<Direction> {
+        let stated = Direction::from_name(word)?;
+        match (self.spec.direction, stated) {
+            (Direction::Transposed, _) | (_, Direction::Transposed) => None,
+            (_, stated) => Some(stated),
+        }
     }
 
     /// Sets a field with a number; false if there is no such field.
@@ -346,13 +424,17 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
-    fn finish(self) -> Result<ConvProblem, DescriptorError> {
+    fn finish(mut self) -> Result<ConvProblem, DescriptorError> {
         let words = axis_words(self.spec.spatial.len());
         let needed = ["ic", "oc"].into_iter().chain(words.iter().flat_map(|w| [w.input, w.kernel]));
         for field in needed {
             if !self.given.0.iter().any(|(seen, _)| *seen == field) {
                 return Err(error(0, DescriptorErrorKind::Missing { field }));
             }
+        }
+        if self.spec.direction == Direction::Transposed {
+            self.transpose();
+            return self.given.build(self.spec);
         }
         let problem = self.given.build(self.spec)?;
         for ((axis, stated), words) in problem.spatial().iter().zip(&self.outputs).zip(words) {
@@ -366,6 +448,17 @@ impl<'a> Reader<'a> {
             }
         }
         Ok(problem)
+    }
+}
+
+impl Reader<'_> {
+    /// From the sizes of the transposed convolution to those of the forward one.
+    fn transpose(&mut self) {
+        let spec = &mut self.spec;
+        std::mem::swap(&mut spec.in_channels, &mut spec.out_channels);
+        for (axis, stated) in spec.spatial.iter_mut().zip(&self.outputs) {
+            axis.transpose(*stated);
+        }
     }
 }
 

@@ -50,6 +50,88 @@ impl SpatialAxis {
     }
 }
 
+impl SpatialAxis {
+    /// The output size of a transposed convolution that reads that many positions, without output
+    /// padding: what a forward one with as many outputs reaches. The `input` is not looked at.
+    pub fn transposed_size(&self, read: u64) -> i128 {
+        (i128::from(read) - 1) * i128::from(self.stride) + i128::from(self.extent())
+            - i128::from(self.pad_before)
+            - i128::from(self.pad_after)
+    }
+
+    /// Makes an axis whose `input` is what a transposed convolution reads one of the forward
+    /// convolution, whose `input` is what the transposed one writes. A written size that is a stride
+    /// or more beyond the last window, or falls short of it, moves the padding after, which computes
+    /// the same.
+    pub(super) fn transpose(&mut self, written: Option<u64>) {
+        let read = self.input;
+        let plain = self.transposed_size(read);
+        let written = written.map_or(plain, i128::from);
+        let stride = i128::from(self.stride.max(1));
+        let beyond = (written - plain).div_euclid(stride) * stride;
+        // A padding or a size beyond every limit is refused by `ConvProblem::new`.
+        let after = i128::from(self.pad_after) - beyond;
+        self.pad_after = i64::try_from(after).unwrap_or(i64::MAX);
+        self.input = if read == 0 { 0 } else { u64::try_from(written).unwrap_or(0) };
+    }
+}
+
+/// What is computed of a convolution `y = conv(x, w)`.
+///
+/// A convolution is linear in `x` and in `w`; the others are its adjoints, which are the gradients of
+/// `<y, dy>` and, as an operation in its own right, the transposed convolution.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Direction {
+    /// `y` from `x` and `w`.
+    #[default]
+    Forward,
+    /// The adjoint as a layer: from a tensor of the shape of `y` and `w`, one of the shape of `x`.
+    /// Written with the sizes of what it reads and writes (`deconv2d`); may have a bias and an
+    /// epilogue.
+    Transposed,
+    /// `dx` from `dy` and `w`: what [`Direction::Transposed`] computes, as the gradient of `x`.
+    BackwardData,
+    /// `dw` from `x` and `dy`, summed over the batch.
+    BackwardWeights,
+    /// `db` from `dy`, summed over the batch and the positions.
+    BackwardBias,
+}
+
+impl Direction {
+    /// Every direction.
+    pub const ALL: [Direction; 5] = [
+        Direction::Forward,
+        Direction::Transposed,
+        Direction::BackwardData,
+        Direction::BackwardWeights,
+        Direction::BackwardBias,
+    ];
+
+    /// The word in descriptors, also benchdnn's, in lower case.
+    pub fn name(self) -> &'static str {
+        match self {
+            Direction::Forward => "fwd",
+            Direction::Transposed => "transposed",
+            Direction::BackwardData => "bwd_d",
+            Direction::BackwardWeights => "bwd_w",
+            Direction::BackwardBias => "bwd_b",
+        }
+    }
+
+    /// The direction with that name.
+    pub fn from_name(name: &str) -> Option<Direction> {
+        Direction::ALL.into_iter().find(|direction| direction.name() == name)
+    }
+
+    /// Whether it is a gradient: a plain sum, without bias or epilogue.
+    pub fn is_gradient(self) -> bool {
+        match self {
+            Direction::Forward | Direction::Transposed => false,
+            Direction::BackwardData | Direction::BackwardWeights | Direction::BackwardBias => true,
+        }
+    }
+}
+
 /// The unchecked description of a convolution: plain data on the way to
 /// [`ConvProblem::new`](super::ConvProblem::new).
 ///
@@ -62,6 +144,12 @@ impl SpatialAxis {
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct ConvSpec {
+    /// What is computed. All other fields describe the forward convolution `y = conv(x, w)`, also
+    /// of a transposed one, whose input is `y` and whose output is `x`.
+    pub direction: Direction,
+    /// Whether the kernel is flipped along every axis: true convolution, in place of the
+    /// cross-correlation that the field calls convolution.
+    pub flip: bool,
     /// The type of every tensor element.
     pub elem: ElemType,
     /// The order of the input's and the output's dimensions.
@@ -95,6 +183,8 @@ impl ConvSpec {
     /// Batch 1, one group, f32, channels last, no bias, no epilogue.
     pub fn new(in_channels: u64, out_channels: u64, spatial: Vec<SpatialAxis>) -> Self {
         Self {
+            direction: Direction::Forward,
+            flip: false,
             elem: ElemType::F32,
             layout: Layout::ChannelsLast,
             batch: 1,
@@ -106,6 +196,40 @@ impl ConvSpec {
             epilogue: Vec::new(),
             misfit: None,
         }
+    }
+
+    /// A transposed convolution. Each axis holds the size that is read as its `input`; the output goes
+    /// on for `output_padding` positions (none, one value for all axes, or one an axis) beyond the last
+    /// window.
+    ///
+    /// ```
+    /// use convgen_ir::problem::{ConvProblem, ConvSpec, SpatialAxis};
+    /// let axis = SpatialAxis { stride: 2, pad_before: 1, pad_after: 1, ..SpatialAxis::new(16, 4) };
+    /// let problem = ConvProblem::new(ConvSpec::transposed(64, 3, vec![axis; 2], &[0]))?;
+    /// assert_eq!(problem.output_shape(1), [1, 32, 32, 3]);
+    /// assert_eq!(problem.weights_shape(), [64, 3, 4, 4]);
+    /// # Ok::<(), convgen_ir::problem::ProblemError>(())
+    /// ```
+    pub fn transposed(
+        in_channels: u64,
+        out_channels: u64,
+        mut axes: Vec<SpatialAxis>,
+        output_padding: &[u64],
+    ) -> Self {
+        let rank = axes.len();
+        for (i, axis) in axes.iter_mut().enumerate() {
+            let padding = output_padding.get(i).or(output_padding.first()).unwrap_or(&0);
+            let written = axis.transposed_size(axis.input) + i128::from(*padding);
+            // What is no size becomes 0, which no problem has.
+            axis.transpose(Some(u64::try_from(written).unwrap_or(0)));
+        }
+        let mut spec = Self::new(out_channels, in_channels, axes);
+        spec.direction = Direction::Transposed;
+        let given = output_padding.len();
+        if given > 1 && given != rank {
+            spec.misfit = Some(Misfit { field: "output_padding", given });
+        }
+        spec
     }
 
     /// One spatial dimension: input width, kernel width.
@@ -177,6 +301,51 @@ impl ConvSpec {
     /// The layout of input and output.
     pub fn layout(mut self, layout: Layout) -> Self {
         self.layout = layout;
+        self
+    }
+
+    /// What is computed.
+    pub fn direction(mut self, direction: Direction) -> Self {
+        self.direction = direction;
+        self
+    }
+
+    /// Whether the kernel is flipped along every axis: true convolution.
+    pub fn flip(mut self, flip: bool) -> Self {
+        self.flip = flip;
+        self
+    }
+
+    /// Padding `extent - 1` on both sides: every overlap of input and kernel gives an output, of
+    /// length `m + (n-1)*dilation` for an input of `m` and a kernel of `n` at stride 1.
+    pub fn full(self) -> Self {
+        self.padded_by(|axis| {
+            let all = i64::try_from(axis.extent() - 1).unwrap_or(i64::MAX);
+            (all, all)
+        })
+    }
+
+    /// The padding that gives `ceil(input / stride)` outputs; an odd zero goes after the input
+    /// (ONNX's `SAME_UPPER`).
+    pub fn same(self) -> Self {
+        self.padded_by(|axis| {
+            let outputs = i128::from(axis.input.div_ceil(axis.stride.max(1)));
+            let reach = (outputs - 1) * i128::from(axis.stride) + i128::from(axis.extent());
+            let total = (reach - i128::from(axis.input)).max(0);
+            let side = |zeros: i128| i64::try_from(zeros).unwrap_or(i64::MAX);
+            (side(total / 2), side(total - total / 2))
+        })
+    }
+
+    /// Padding before only, so that no output depends on what comes after it: `extent - 1` zeros.
+    pub fn causal(self) -> Self {
+        self.padded_by(|axis| (i64::try_from(axis.extent() - 1).unwrap_or(i64::MAX), 0))
+    }
+
+    fn padded_by(mut self, padding: impl Fn(&SpatialAxis) -> (i64, i64)) -> Self {
+        for axis in &mut self.spatial {
+            (axis.pad_before, axis.pad_after) = padding(axis);
+        }
         self
     }
 

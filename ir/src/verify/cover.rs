@@ -5,7 +5,7 @@
 //! mixed-radix number of its loop variables counts as writing nothing.
 
 use crate::bounds::{Context, Range};
-use crate::nest::{Access, Affine, AxisId, BufferId, Dim, Guard, Nest, Stmt};
+use crate::nest::{Access, Affine, AxisId, BufferId, Dim, Guard, Nest, Stmt, Stripe};
 
 /// Values along one dimension: `lo..=hi`, and the same again `count - 1` times, `step` apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,16 +45,34 @@ impl Span {
     }
 }
 
-/// A set of elements: a union of boxes.
+/// The number along a stripe of an index that lies on it: the `q` of `from + by*q`.
+pub(super) fn along(index: &Affine, stripe: Stripe) -> Option<Affine> {
+    let constant = index.constant - stripe.from;
+    let whole = |number: i64| number % stripe.by == 0;
+    let on = whole(constant) && index.terms().iter().all(|(_, coefficient)| whole(*coefficient));
+    let terms = index.terms().iter().map(|(axis, c)| (*axis, c / stripe.by));
+    on.then(|| Affine::from_terms(constant / stripe.by, terms))
+}
+
+/// A set of elements: a union of boxes. Along a dimension of which only a stripe counts, elements
+/// are numbered along the stripe.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Region {
     boxes: Vec<Vec<Span>>,
+    stripes: Vec<Stripe>,
 }
 
 impl Region {
+    /// Nothing yet of a buffer.
+    pub(crate) fn of(nest: &Nest, buffer: BufferId) -> Region {
+        Region { boxes: vec![], stripes: nest.buffer(buffer).stripes.clone() }
+    }
+
     /// Adds what a statement certainly writes to the buffer, given the variables bound around it.
     pub(crate) fn add_writes(&mut self, stmt: &Stmt, buffer: BufferId) {
-        let mut walk = Walk { buffer, inner: Context::default(), guards: vec![], found: vec![] };
+        let stripes = self.stripes.clone();
+        let inner = Context::default();
+        let mut walk = Walk { buffer, stripes, inner, guards: vec![], found: vec![] };
         walk.stmt(stmt);
         for span in walk.found {
             self.add(span);
@@ -63,13 +81,15 @@ impl Region {
 
     /// Whether every element of the buffer is in the set.
     pub(crate) fn covers(&self, nest: &Nest, buffer: BufferId) -> bool {
-        let shape = &nest.buffer(buffer).shape;
-        self.boxes.iter().any(|spans| {
-            spans.iter().zip(shape).all(|(span, dim)| match dim {
-                Dim::Fixed(extent) => span.count == 1 && span.lo <= 0 && span.hi >= extent - 1,
-                Dim::Batch => *span == Span::BATCH,
-            })
-        })
+        let buffer = nest.buffer(buffer);
+        let whole = |(dim, (span, extent)): (usize, (&Span, &Dim))| match extent {
+            Dim::Fixed(extent) => {
+                let last = buffer.stripe(dim).count(*extent) - 1;
+                span.count == 1 && span.lo <= 0 && span.hi >= last
+            }
+            Dim::Batch => *span == Span::BATCH,
+        };
+        self.boxes.iter().any(|spans| spans.iter().zip(&buffer.shape).enumerate().all(whole))
     }
 
     /// Adds a box and joins boxes that touch along one dimension and agree on the others.
@@ -102,6 +122,7 @@ fn joined(a: &[Span], b: &[Span]) -> Option<Vec<Span>> {
 
 struct Walk {
     buffer: BufferId,
+    stripes: Vec<Stripe>,
     inner: Context,
     guards: Vec<Guard>,
     found: Vec<Vec<Span>>,
@@ -153,7 +174,11 @@ impl Walk {
         }
         let open: Vec<&Guard> = self.guards.iter().filter(|g| !self.implied(g)).collect();
         let mut used = vec![false; open.len()];
-        let spans = dst.index.iter().map(|index| self.span(index, &open, &mut used)).collect();
+        let spans = dst.index.iter().enumerate().map(|(dim, index)| match self.stripes.get(dim) {
+            Some(stripe) => self.span(&along(index, *stripe)?, &open, &mut used),
+            None => self.span(index, &open, &mut used),
+        });
+        let spans = spans.collect();
         used.iter().all(|used| *used).then_some(spans).flatten()
     }
 

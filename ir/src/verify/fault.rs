@@ -82,6 +82,12 @@ pub enum Fault {
     Undefined { name: String },
     #[error("not every element of `{name}` is provably written")]
     Incomplete { name: String },
+    #[error("the stripes of `{name}`: {reason}")]
+    Stripe { name: String, reason: &'static str },
+    #[error("the stripes of {given} nests are no partition of the output")]
+    Parts { given: usize },
+    #[error("`{access}` is not provably on the stripes of the output")]
+    OffStripe { access: String },
     #[error("operands of types {left} and {right}")]
     Type { left: ElemType, right: ElemType },
 }
@@ -101,7 +107,10 @@ impl Fault {
             Fault::DynamicRegister { .. } | Fault::RegisterBudget { .. } => Rule::V9,
             Fault::Size { .. } => Rule::V10,
             Fault::Undefined { .. } => Rule::V11,
-            Fault::Incomplete { .. } => Rule::V12,
+            Fault::Incomplete { .. }
+            | Fault::Stripe { .. }
+            | Fault::OffStripe { .. }
+            | Fault::Parts { .. } => Rule::V12,
             Fault::Type { .. } => Rule::V13,
         }
     }

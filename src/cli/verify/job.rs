@@ -5,7 +5,7 @@ use convgen::{Compiler, Error};
 use convgen_ir::elem::Layout;
 use convgen_ir::problem::ConvProblem;
 
-use crate::cli::args::plan;
+use crate::cli::args::{DirectionArg, plan};
 use crate::cli::memory;
 use crate::cli::source::{Blame, Line};
 
@@ -39,18 +39,20 @@ impl Outcome {
 }
 
 impl Job {
-    /// The line's problem, over another batch or layout if they are given.
-    pub fn new(line: Line, batch: Option<u64>, layout: Option<Layout>) -> Job {
+    /// The line's problem, over another batch or layout, or in another direction, if they are given.
+    pub fn new(
+        line: Line,
+        batch: Option<u64>,
+        layout: Option<Layout>,
+        direction: &DirectionArg,
+    ) -> Job {
         let problem = match &line.descriptor {
             Err(blame) => Err(blame.explained(&line.text).to_string()),
-            Ok(descriptor) => {
-                let problem = &descriptor.problem;
-                let problem = layout.map_or(problem.clone(), |layout| problem.with_layout(layout));
-                match batch {
-                    Some(batch) => problem.with_batch(batch).map_err(|error| error.to_string()),
-                    None => Ok(problem),
-                }
-            }
+            Ok(descriptor) => direction
+                .apply(&descriptor.problem)
+                .map(|problem| layout.map_or(problem.clone(), |layout| problem.with_layout(layout)))
+                .and_then(|problem| batch.map_or(Ok(problem.clone()), |n| problem.with_batch(n)))
+                .map_err(|error| error.to_string()),
         };
         Job { line, problem }
     }
