@@ -406,10 +406,14 @@ fn damage(
     Fates { accepted: accepted + run, run }
 }
 
-/// Those that can be interpreted often.
+/// Problems that are quick to interpret, and one nest each.
 fn small_problems(seeds: &[String]) -> Vec<ConvProblem> {
     let parsed = seeds.iter().filter_map(|text| text.parse::<ConvProblem>().ok());
-    let small: Vec<ConvProblem> = parsed.filter(|problem| problem.macs() <= 10_000).collect();
+    let one_nest = |problem: &ConvProblem| {
+        Algorithm::Direct.parts(problem).is_ok_and(|parts| parts.len() == 1)
+    };
+    let small: Vec<ConvProblem> =
+        parsed.filter(|problem| problem.macs() <= 10_000 && one_nest(problem)).collect();
     assert!(small.len() > 20);
     small
 }
