@@ -12,6 +12,7 @@ use std::cmp::Ordering;
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 
+use bytes::Bytes;
 use convgen_ir::problem::ConvProblem;
 
 use super::line::Line;
@@ -21,19 +22,23 @@ use crate::target::Target;
 /// The first line of a file, by which it is told from other files.
 pub(super) const HEADER: &str = r#"{"format":"convgen tuning database"}"#;
 
+/// Bytes of a line, about: what records of the default schedules have.
+const USUAL_LINE: usize = 512;
+
 /// Records by key.
 #[derive(Clone, Debug, Default)]
 pub struct Database {
     /// Lines with all fields of this version; those that share a key with another are sound.
     lines: HashMap<Key, Held>,
     /// Lines that are no record of this version.
-    unread: BTreeMap<Vec<u8>, RecordError>,
+    unread: BTreeMap<Bytes, RecordError>,
     skipped: Vec<Skipped>,
 }
 
 #[derive(Clone, Debug)]
 struct Held {
-    text: Vec<u8>,
+    /// A part of the text that was read: a hundred thousand copies would take as long as reading them.
+    text: Bytes,
     seconds_an_image: f64,
 }
 
@@ -69,11 +74,18 @@ impl Database {
     /// Reads lines. Nothing is refused as a whole: [`Database::skipped`] lists the lines that are not
     /// used.
     pub fn read(text: &[u8]) -> Database {
+        Database::of(Bytes::copy_from_slice(text))
+    }
+
+    /// As [`Database::read`], without a copy of the text.
+    pub(super) fn of(text: Bytes) -> Database {
         let mut database = Database::new();
+        // Keys are hashed once, not again whenever the table grows.
+        database.lines.reserve(text.len() / USUAL_LINE);
         let lines = text.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii).enumerate();
         let wanted = |line: &[u8]| !line.is_empty() && line != HEADER.as_bytes();
         for (index, line) in lines.filter(|(_, line)| wanted(line)) {
-            if let Err(reason) = database.add(line) {
+            if let Err(reason) = database.add(text.slice_ref(line)) {
                 database.skipped.push(Skipped { line: index + 1, reason });
             }
         }
@@ -113,8 +125,8 @@ impl Database {
     /// # Errors
     /// What a reader would refuse the record for.
     pub fn insert(&mut self, record: &Record) -> Result<Inserted, RecordError> {
-        let text = record.to_line()?.into_bytes();
-        self.add(&text)?;
+        let text = Bytes::from(record.to_line()?);
+        self.add(text.clone())?;
         Ok(match self.lines.get(&record.key) {
             Some(best) if best.text != text => {
                 let Record { seconds, batch, .. } = sound(&best.text)?;
@@ -130,9 +142,9 @@ impl Database {
     /// # Errors
     /// As [`Database::insert`].
     pub fn replace(&mut self, record: &Record) -> Result<(), RecordError> {
-        let text = record.to_line()?.into_bytes();
+        let text = Bytes::from(record.to_line()?);
         self.lines.remove(&record.key);
-        self.add(&text)
+        self.add(text)
     }
 
     /// Adds all lines of another database.
@@ -140,7 +152,7 @@ impl Database {
         let lines = other.lines.values().map(|held| &held.text).chain(other.unread.keys());
         for line in lines {
             // One that is refused is kept among the unread ones, with its reason.
-            let _ = self.add(line);
+            let _ = self.add(line.clone());
         }
     }
 
@@ -179,7 +191,7 @@ impl Database {
 
     /// The lines that are no record of this version, and why.
     pub fn unread(&self) -> impl Iterator<Item = (&[u8], &RecordError)> {
-        self.unread.iter().map(|(line, reason)| (line.as_slice(), reason))
+        self.unread.iter().map(|(line, reason)| (line.as_ref(), reason))
     }
 
     /// The number of keys.
@@ -194,8 +206,8 @@ impl Database {
 
     /// The text of a file: the header, then all lines in the order of their bytes.
     pub fn text(&self) -> Vec<u8> {
-        let held = self.lines.values().map(|held| held.text.as_slice());
-        let mut lines: Vec<&[u8]> = held.chain(self.unread.keys().map(Vec::as_slice)).collect();
+        let held = self.lines.values().map(|held| held.text.as_ref());
+        let mut lines: Vec<&[u8]> = held.chain(self.unread.keys().map(Bytes::as_ref)).collect();
         lines.sort_unstable();
         let mut text = HEADER.as_bytes().to_vec();
         for line in lines {
@@ -207,25 +219,24 @@ impl Database {
     }
 
     /// Adds one line.
-    fn add(&mut self, text: &[u8]) -> Result<(), RecordError> {
-        if let Some(reason) = self.unread.get(text) {
+    fn add(&mut self, text: Bytes) -> Result<(), RecordError> {
+        if let Some(reason) = self.unread.get(&text) {
             return Err(reason.clone());
         }
-        let line = match Line::read(text) {
-            Ok(line) => line,
+        let (key, seconds_an_image) = match Line::read(&text) {
+            Ok(line) => (line.key(), line.seconds_an_image()),
             Err(reason) => return self.set_aside(text, reason),
         };
-        let held = Held { text: text.to_vec(), seconds_an_image: line.seconds_an_image() };
-        match self.lines.entry(line.key()) {
+        let held = Held { text, seconds_an_image };
+        match self.lines.entry(key) {
             Entry::Vacant(place) => {
                 place.insert(held);
-                Ok(())
             }
-            Entry::Occupied(place) if place.get().text == text => Ok(()),
+            Entry::Occupied(place) if place.get().text == held.text => {}
             Entry::Occupied(mut place) => {
                 // Only what is sound may be better than another.
-                if let Err(reason) = sound(text) {
-                    return self.set_aside(text, reason);
+                if let Err(reason) = sound(&held.text) {
+                    return self.set_aside(held.text, reason);
                 }
                 let reason = sound(&place.get().text).err();
                 if reason.is_some() || held.cmp(place.get()) == Ordering::Less {
@@ -234,14 +245,14 @@ impl Database {
                         self.unread.insert(old.text, reason);
                     }
                 }
-                Ok(())
             }
         }
+        Ok(())
     }
 
     /// Keeps a line that is no record.
-    fn set_aside(&mut self, text: &[u8], reason: RecordError) -> Result<(), RecordError> {
-        self.unread.insert(text.to_vec(), reason.clone());
+    fn set_aside(&mut self, text: Bytes, reason: RecordError) -> Result<(), RecordError> {
+        self.unread.insert(text, reason.clone());
         Err(reason)
     }
 }

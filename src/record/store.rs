@@ -14,6 +14,8 @@ use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
+use bytes::Bytes;
+
 use super::database::HEADER;
 use super::{Database, Inserted, Record, RecordError};
 
@@ -92,7 +94,7 @@ impl Store {
     /// If the file cannot be read, is too large or something else. Lines that are no records are no
     /// error: see [`Database::skipped`].
     pub fn load(&self) -> Result<Database, StoreError> {
-        Ok(Database::read(&self.text(&self.path)?))
+        Ok(Database::of(self.text(&self.path)?))
     }
 
     /// Adds a record to the file, unless there is a better one there.
@@ -121,7 +123,7 @@ impl Store {
         fs::create_dir_all(folder).map_err(|error| io_error("create", folder, error))?;
         let lock = lock(&beside(&path, ".lock"))?;
         let before = self.text(&path)?;
-        let mut database = Database::read(&before);
+        let mut database = Database::of(before.clone());
         let value = change(&mut database)?;
         let after = database.text();
         if after != before {
@@ -132,13 +134,15 @@ impl Store {
     }
 
     /// The bytes of the file, which are none or begin with the header.
-    fn text(&self, path: &Path) -> Result<Vec<u8>, StoreError> {
+    fn text(&self, path: &Path) -> Result<Bytes, StoreError> {
         let file = match File::open(path) {
             Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Bytes::new()),
             Err(error) => return Err(io_error("read", path, error)),
         };
-        let mut text = Vec::new();
+        // Room for the whole file at once, as far as it says how large it is.
+        let size = file.metadata().map_or(0, |metadata| metadata.len().min(MAX_FILE) + 1);
+        let mut text = Vec::with_capacity(size as usize);
         let read = file.take(MAX_FILE + 1).read_to_end(&mut text);
         read.map_err(|error| io_error("read", path, error))?;
         if text.len() as u64 > MAX_FILE {
@@ -148,7 +152,7 @@ impl Store {
         if !text.is_empty() && first.trim_ascii() != HEADER.as_bytes() {
             return Err(StoreError::Header { path: path.to_owned() });
         }
-        Ok(text)
+        Ok(text.into())
     }
 }
 
