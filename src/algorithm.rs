@@ -5,6 +5,7 @@ mod direct;
 mod gradient;
 
 use std::fmt;
+use std::str::FromStr;
 
 use convgen_ir::elem::Layout;
 use convgen_ir::nest::Nest;
@@ -80,6 +81,28 @@ impl Algorithm {
             }
             (Algorithm::Direct, Direction::BackwardWeights | Direction::BackwardBias) => None,
         }
+    }
+}
+
+/// A name that is no algorithm of this build.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("no algorithm `{given}` in this build; there is: {known}")]
+pub struct UnknownAlgorithm {
+    /// The name.
+    pub given: String,
+    /// The names that exist.
+    pub known: String,
+}
+
+impl FromStr for Algorithm {
+    type Err = UnknownAlgorithm;
+
+    fn from_str(name: &str) -> Result<Algorithm, UnknownAlgorithm> {
+        let found = Algorithm::ALL.into_iter().find(|algorithm| algorithm.name() == name);
+        found.ok_or_else(|| UnknownAlgorithm {
+            given: name.to_string(),
+            known: Algorithm::ALL.map(Algorithm::name).join(", "),
+        })
     }
 }
 

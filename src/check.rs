@@ -14,6 +14,7 @@ use convgen_ir::problem::ConvProblem;
 use convgen_ir::reference::{ConvData, Reference};
 use convgen_ir::verify::VerifiedNest;
 
+use crate::algorithm::Algorithm;
 use crate::error::Error;
 use crate::runtime::{Arguments, Kernel, PackedWeights};
 
@@ -100,6 +101,48 @@ pub fn check(kernel: &Kernel) -> Result<Check, CheckError> {
     result.bitwise = against_interpreter(kernel, &reals, &output)?;
     result.sampled = macs > FULL_MACS;
     Ok(result)
+}
+
+/// A kernel that passed [`check`] and its output on small integers: what other kernels of the problem
+/// must compute too, in every element.
+pub struct Oracle {
+    algorithm: Algorithm,
+    data: Data,
+    output: Vec<f32>,
+}
+
+impl Oracle {
+    /// Holds the kernel against the formula and the interpreter.
+    ///
+    /// # Errors
+    /// As [`check`].
+    pub fn new(kernel: &Kernel) -> Result<Oracle, CheckError> {
+        check(kernel)?;
+        let data = Data::integers(kernel.problem());
+        let output = data.run(kernel)?;
+        Ok(Oracle { algorithm: kernel.algorithm(), data, output })
+    }
+
+    /// Holds another kernel of the same problem against this one's output: sums of integers are
+    /// exact in every order. A kernel of another algorithm may round, and gets a check of its own.
+    ///
+    /// # Errors
+    /// The first output that differs.
+    pub fn check(&self, kernel: &Kernel) -> Result<(), CheckError> {
+        if kernel.algorithm() != self.algorithm {
+            return check(kernel).map(|_| ());
+        }
+        let output = self.data.run(kernel)?;
+        let same = |a: f32, b: f32| a == b || (a.is_nan() && b.is_nan());
+        let differs = output.iter().zip(&self.output).position(|(a, b)| !same(*a, *b));
+        match differs {
+            None => Ok(()),
+            Some(at) => {
+                let expected = f64::from(self.output[at]);
+                Err(mismatch(kernel, "verified kernel", at, output[at], expected))
+            }
+        }
+    }
 }
 
 /// The largest integer in the data.

@@ -15,9 +15,11 @@ mod memory;
 mod npy;
 mod output;
 mod print;
+mod problems;
 mod run;
 mod source;
 mod suites;
+mod tune;
 mod verify;
 
 use std::io::{self, Write};
@@ -79,6 +81,8 @@ enum Command {
     Explain(explain::ExplainArgs),
     /// Look at tuning records, join them, pass them on, throw them away
     Db(db::DbArgs),
+    /// Measure schedules of problems and keep the best for every later compilation
+    Tune(tune::TuneArgs),
     /// Show what the compiler knows of this machine, with its measured peaks
     Machine(machine::MachineArgs),
     /// List the networks built in, for `bench --suite`
@@ -112,6 +116,7 @@ fn dispatch(command: &Command, out: &mut impl Write) -> anyhow::Result<Verdict> 
         Command::Run(args) => run::run(args, out),
         Command::Explain(args) => explain::explain(args, out),
         Command::Db(args) => db::db(args, out),
+        Command::Tune(args) => tune::tune(args, out),
         Command::Machine(args) => machine::machine(args, out),
         Command::Suites(args) => suites::suites(args, out),
     }

@@ -54,6 +54,7 @@ pub mod algorithm;
 pub mod check;
 pub mod codegen;
 pub mod compiler;
+pub mod cost;
 pub mod error;
 pub mod jit;
 pub mod lower;

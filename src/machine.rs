@@ -8,9 +8,10 @@ pub(crate) mod probe;
 
 use convgen_ir::elem::ElemType;
 
+use crate::cost::Rates;
 use crate::jit::ProbeCode;
 use crate::machine::probe::Probe;
-use crate::target::Host;
+use crate::target::{Host, Isa};
 use crate::tune;
 
 /// The widths of a vector register that a CPU may have, in bits.
@@ -66,6 +67,34 @@ pub fn bandwidth(host: &Host, seconds: f64) -> Vec<Bandwidth> {
         gb_s: read_gb_s(&code, bytes, seconds),
     };
     levels.into_iter().map(measure).collect()
+}
+
+/// The rates of one core that the cost model counts with, measured for that many seconds each. None if
+/// the host lacks the vectors, or refuses executable memory.
+pub fn rates(host: &Host, isa: Isa, seconds: f64) -> Option<Rates> {
+    let [fma, latency, load] = vector_rates(host, isa.vector_bits(), seconds)?;
+    let narrow = vector_rates(host, Isa::Clif.vector_bits(), seconds)?;
+    let bandwidth = bandwidth(host, seconds);
+    let byte = |level| {
+        let found = bandwidth.iter().find(|b| b.level == level && b.gb_s > 0.0);
+        found.map(|b| 1e-9 / b.gb_s)
+    };
+    let (l2, l3, memory) = (byte("L2")?, byte("L3")?, byte("DRAM")?);
+    Some(Rates { fma, latency, load, narrow, l2, l3, memory })
+}
+
+/// Seconds of a multiply-add, of one that waits for the one before, and of a load.
+fn vector_rates(host: &Host, bits: u32, seconds: f64) -> Option<[f64; 3]> {
+    let operation = |probe: Probe| {
+        let operations = probe.flops() / (2.0 * f64::from(bits / 32));
+        let code = ProbeCode::new(probe)?;
+        Some(pass_seconds(&code, &[], seconds) / operations)
+    };
+    let fma = operation(Probe::fma(host, bits)?)?;
+    let latency = operation(Probe::chain(host, bits)?)?;
+    let code = ProbeCode::new(Probe::read(host, bits)?)?;
+    let gb_s = read_gb_s(&code, host.caches().l1d / 2, seconds);
+    Some([fma, latency, f64::from(bits / 8) / (gb_s * 1e9)])
 }
 
 /// Seconds of one pass over the data.

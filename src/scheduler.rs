@@ -18,22 +18,36 @@ use crate::target::{Isa, Target};
 
 /// The default pick: legal for every problem on every target.
 pub fn default_schedule(problem: &ConvProblem, target: &Target) -> (Algorithm, Schedule) {
-    let schedule = match Algorithm::Direct.as_forward(problem) {
-        Some(forward) => {
-            // The phases of a transposed problem write stripes, which are no neighbours to fuse.
-            let striped = problem.direction() != Direction::Forward
-                && problem.spatial().iter().any(|axis| axis.stride != 1);
-            let plan = Picker::new(&forward, target, !striped).plan();
-            plan.schedule(&forward, target)
-        }
+    let schedule = match Planned::new(Algorithm::Direct, problem) {
+        Some(planned) => planned.default_plan(target).schedule(&planned.forward, target),
         None => gradient::schedule(problem, target),
     };
     (Algorithm::Direct, schedule)
 }
 
-/// The decisions of the default pick.
-pub fn default_plan(problem: &ConvProblem, target: &Target) -> Plan {
-    Picker::new(problem, target, true).plan()
+/// What plans of a problem are made for.
+#[derive(Clone, Debug)]
+struct Planned {
+    /// A forward problem whose schedules fit every part of the problem.
+    forward: ConvProblem,
+    /// Whether its spatial axes may become one.
+    may_fuse: bool,
+}
+
+impl Planned {
+    /// None if the parts of the problem are no convolutions.
+    fn new(algorithm: Algorithm, problem: &ConvProblem) -> Option<Planned> {
+        let forward = algorithm.as_forward(problem)?;
+        // The phases of a transposed problem write stripes, which are no neighbours to fuse.
+        let striped = problem.direction() != Direction::Forward
+            && problem.spatial().iter().any(|axis| axis.stride != 1);
+        Some(Planned { forward, may_fuse: !striped })
+    }
+
+    /// The decisions of the default pick.
+    fn default_plan(&self, target: &Target) -> Plan {
+        Picker::new(&self.forward, target, self.may_fuse).plan()
+    }
 }
 
 /// Lanes worth a vector, full or not.

@@ -6,6 +6,9 @@
 //!
 //! Does not: pin threads or wait for a quiet machine; [`interleaved`] makes comparisons fair instead.
 
+pub mod bench;
+pub mod search;
+
 use std::time::Instant;
 
 /// Calls shorter than this are timed in batches: reading the clock takes some tens of nanoseconds.
@@ -26,6 +29,22 @@ pub struct Timing {
     pub median: f64,
     /// Calls that were timed.
     pub calls: usize,
+}
+
+/// Seconds since a moment.
+#[derive(Clone, Copy, Debug)]
+pub struct Stopwatch(Instant);
+
+impl Stopwatch {
+    /// The moment is now.
+    pub fn start() -> Stopwatch {
+        Stopwatch(Instant::now())
+    }
+
+    /// Seconds since then.
+    pub fn seconds(&self) -> f64 {
+        self.0.elapsed().as_secs_f64()
+    }
 }
 
 /// Calls `f` once, and gives its value and the seconds it took.

@@ -12,8 +12,8 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 const TINY: &str = "conv1d ic2 oc4 iw5 kw3";
-const COMMANDS: [&str; 8] =
-    ["bench", "verify", "print", "run", "explain", "db", "machine", "suites"];
+const COMMANDS: [&str; 9] =
+    ["bench", "verify", "print", "run", "explain", "tune", "db", "machine", "suites"];
 
 fn convgen(arguments: &[&str]) -> Assert {
     program().args(arguments).assert()

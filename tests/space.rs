@@ -2,7 +2,7 @@
 //!
 //! Targets are written down, not detected: the same candidates on every machine.
 
-use convgen::scheduler::space::{Candidate, Space, one_line};
+use convgen::scheduler::space::{Candidate, Space};
 use convgen::target::Caches;
 use convgen::{Compiler, Isa, Target, lower};
 use convgen_ir::interpret;
@@ -91,7 +91,7 @@ fn neighbours_apply_and_differ() {
         let target = target(Isa::Avx512);
         for space in Space::of(&problem, &target) {
             let default = space.default_candidate();
-            let neighbours = space.neighbours(&default.plan);
+            let neighbours = space.neighbours(&default);
             assert!(neighbours.len() >= 3, "{problem}: {}", neighbours.len());
             for candidate in neighbours {
                 assert_ne!(candidate.plan, default.plan);
@@ -109,7 +109,8 @@ fn the_default_is_a_point_of_the_space() {
             let target = target(isa);
             for space in Space::of(&problem, &target) {
                 let default = space.default_candidate();
-                assert_eq!(space.candidate(default.plan.clone()), Ok(default));
+                let plan = default.plan.as_ref().unwrap();
+                assert_eq!(plan.check(&problem, &target), Ok(()), "{default}");
             }
         }
     }
@@ -120,8 +121,8 @@ fn the_text_of_a_candidate_reads_back() {
     let problem: ConvProblem = PROBLEMS[0].parse().unwrap();
     let target = target(Isa::Avx2);
     for space in Space::of(&problem, &target) {
-        for candidate in space.neighbours(&space.default_candidate().plan) {
-            let text = one_line(&candidate.schedule);
+        for candidate in space.neighbours(&space.default_candidate()) {
+            let text = candidate.schedule.one_line();
             assert_eq!(parse_schedule(&text).unwrap(), candidate.schedule);
         }
     }

@@ -9,6 +9,7 @@ use clap::Args;
 use clap::builder::RangedU64ValueParser;
 use convgen::algorithm::Algorithm;
 use convgen::record::{Database, Store, default_path};
+use convgen::scheduler::space::Space;
 use convgen::{Compiler, Error, Host, Isa, Pick, scheduler};
 use convgen_ir::elem::Layout;
 use convgen_ir::parse::parse_schedule;
@@ -177,13 +178,52 @@ fn direction(text: &str) -> Result<Direction, String> {
         .ok_or_else(|| format!("`{text}` is no direction: fwd, bwd_d, bwd_w, bwd_b"))
 }
 
-/// A schedule instead of the scheduler's.
+/// An algorithm and a schedule instead of the scheduler's.
 #[derive(Args)]
 pub struct ScheduleArg {
+    /// Use this algorithm instead of the default: direct
+    #[arg(long, value_name = "NAME")]
+    algorithm: Option<Algorithm>,
     /// Use this schedule instead of the default: directives such as `split ow by 4; unroll ow.i`, a
     /// file of them, or - for standard input
     #[arg(long, value_name = "TEXT|FILE")]
     schedule: Option<String>,
+}
+
+/// What the user wants instead of the scheduler's pick.
+#[derive(Clone, Debug, Default)]
+pub struct Given {
+    /// The algorithm.
+    pub algorithm: Option<Algorithm>,
+    /// The schedule.
+    pub schedule: Option<Schedule>,
+}
+
+impl Given {
+    /// Whether the pick is the scheduler's alone.
+    pub fn is_nothing(&self) -> bool {
+        self.algorithm.is_none() && self.schedule.is_none()
+    }
+
+    /// The algorithm and the schedule to compile with: the compiler's pick, but for what is given.
+    pub fn plan(
+        &self,
+        problem: &ConvProblem,
+        compiler: &Compiler,
+    ) -> Result<(Algorithm, Schedule), Error> {
+        let (algorithm, schedule) = match (self.algorithm, &self.schedule) {
+            (None, None) => {
+                let Pick { algorithm, schedule, .. } = compiler.pick(problem);
+                (algorithm, schedule)
+            }
+            (None, Some(_)) => scheduler::default_schedule(problem, compiler.target()),
+            (Some(algorithm), _) => {
+                let space = Space::new(problem, algorithm, compiler.target())?;
+                (algorithm, space.default_candidate().schedule)
+            }
+        };
+        Ok((algorithm, self.schedule.clone().unwrap_or(schedule)))
+    }
 }
 
 impl ScheduleArg {
@@ -192,8 +232,12 @@ impl ScheduleArg {
         self.schedule.as_deref() == Some(STDIN)
     }
 
-    /// Reads the schedule, if one is given.
-    pub fn read(&self) -> anyhow::Result<Option<Schedule>> {
+    /// Reads what is given.
+    pub fn read(&self) -> anyhow::Result<Given> {
+        Ok(Given { algorithm: self.algorithm, schedule: self.read_schedule()? })
+    }
+
+    fn read_schedule(&self) -> anyhow::Result<Option<Schedule>> {
         let Some(given) = &self.schedule else { return Ok(None) };
         let is_file = given == STDIN || std::path::Path::new(given).is_file();
         let text = if is_file { source::read_text(given.as_ref())? } else { given.clone() };
@@ -208,27 +252,9 @@ impl ScheduleArg {
     }
 }
 
-/// The algorithm and the schedule to compile with: the compiler's pick, or the schedule given.
-pub fn plan(
-    problem: &ConvProblem,
-    compiler: &Compiler,
-    given: Option<&Schedule>,
-) -> (Algorithm, Schedule) {
-    match given {
-        Some(schedule) => {
-            let (algorithm, _) = scheduler::default_schedule(problem, compiler.target());
-            (algorithm, schedule.clone())
-        }
-        None => {
-            let Pick { algorithm, schedule, .. } = compiler.pick(problem);
-            (algorithm, schedule)
-        }
-    }
-}
-
 /// Adds what helps with a schedule that does not apply, if the user gave it.
-pub fn scheduled<T>(result: Result<T, Error>, given: Option<&Schedule>) -> anyhow::Result<T> {
-    match given {
+pub fn scheduled<T>(result: Result<T, Error>, given: &Given) -> anyhow::Result<T> {
+    match &given.schedule {
         Some(_) => result.hint(|| {
             "`convgen print --stage nest DESCRIPTOR` shows the loops that a schedule names, \
              `convgen print --schedule ...` what the directives make of them"

@@ -8,23 +8,20 @@
 mod report;
 
 use std::io::Write;
-use std::path::PathBuf;
 
 use anyhow::{Context, anyhow, bail};
 use clap::Args;
 use convgen::check::{self, Data};
-use convgen::scheduler::space::one_line;
-use convgen::{Compiler, Error, Host, Kernel, machine, suites, tune};
+use convgen::{Compiler, Error, Host, Kernel, machine, tune};
 use convgen_ir::problem::{ConvProblem, Descriptor};
-use convgen_ir::schedule::Schedule;
 use indicatif::ProgressBar;
 
 use self::report::{Row, Table};
-use super::args::{DirectionArg, IsaArg, LayoutArg, ScheduleArg, plan, scheduled, thread_count};
+use super::args::{DirectionArg, Given, IsaArg, LayoutArg, ScheduleArg, scheduled, thread_count};
 use super::failure::{Hint, Verdict};
 use super::memory;
 use super::output::{json_line, progress, title};
-use super::source::{self, Blame, ModelArgs, STDIN};
+use super::problems::ProblemsArg;
 
 /// The fewest calls that are timed.
 const MIN_CALLS: usize = 3;
@@ -53,20 +50,8 @@ thread) and verified (null with --no-verify).";
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 pub struct BenchArgs {
-    /// A problem, as one quoted string or as several words
-    #[arg(value_name = "DESCRIPTOR")]
-    words: Vec<String>,
-    /// The problems of a network built in; `convgen suites` lists them
-    #[arg(long, value_name = "NAME")]
-    suite: Option<String>,
-    /// The problems of a file, one a line, or of an ONNX model; - for standard input
-    #[arg(long, value_name = "FILE")]
-    file: Option<PathBuf>,
-    /// Use this batch instead of the problem's own
-    #[arg(long, value_name = "N")]
-    batch: Option<u64>,
     #[command(flatten)]
-    model: ModelArgs,
+    problems: ProblemsArg,
     #[command(flatten)]
     layout: LayoutArg,
     #[command(flatten)]
@@ -91,9 +76,12 @@ pub struct BenchArgs {
 
 /// Measures every problem asked for.
 pub fn bench(args: &BenchArgs, out: &mut impl Write) -> anyhow::Result<Verdict> {
-    let problems = problems(args)?;
-    let schedule = args.schedule.read()?;
-    let bench = Bench::new(args, schedule)?;
+    if args.problems.is_stdin() && args.schedule.is_stdin() {
+        bail!("--file and --schedule cannot both read standard input");
+    }
+    let problems = args.problems.read(args.direction.driver())?;
+    let given = args.schedule.read()?;
+    let bench = Bench::new(args, given)?;
     let mut table = Table::default();
     let measured = bench.measure_all(&problems, &mut table, out);
     if !args.json && !table.is_empty() {
@@ -107,13 +95,13 @@ pub fn bench(args: &BenchArgs, out: &mut impl Write) -> anyhow::Result<Verdict> 
 struct Bench<'a> {
     args: &'a BenchArgs,
     compiler: Compiler,
-    schedule: Option<Schedule>,
+    given: Given,
     /// Of all threads together.
     peak_gflops: f64,
 }
 
 impl<'a> Bench<'a> {
-    fn new(args: &'a BenchArgs, schedule: Option<Schedule>) -> anyhow::Result<Self> {
+    fn new(args: &'a BenchArgs, given: Given) -> anyhow::Result<Self> {
         let host = Host::detect();
         let compiler = args.isa.compiler(&host, args.threads)?;
         let bits = compiler.target().isa().vector_bits();
@@ -122,7 +110,7 @@ impl<'a> Bench<'a> {
         let peaks = machine::peak_gflops(&host, PEAK_SECONDS);
         let peak = peaks.iter().find(|(width, _)| *width == bits);
         let (_, one) = peak.ok_or_else(|| anyhow!("no peak was measured at {bits} bits"))?;
-        Ok(Self { args, compiler, schedule, peak_gflops: one * args.threads as f64 })
+        Ok(Self { args, compiler, given, peak_gflops: one * args.threads as f64 })
     }
 
     fn measure_all(
@@ -150,7 +138,7 @@ impl<'a> Bench<'a> {
         let problem = self.args.layout.apply(&problem);
         memory::check(&problem).hint(|| "measure a smaller batch or a smaller size".to_owned())?;
         let compiled = self.compile(&problem);
-        let (kernel, compile_seconds) = scheduled(compiled, self.schedule.as_ref())?;
+        let (kernel, compile_seconds) = scheduled(compiled, &self.given)?;
         let verified = match self.args.no_verify {
             true => None,
             false => Some(self.verified(&kernel, bar)),
@@ -162,7 +150,7 @@ impl<'a> Bench<'a> {
             name: descriptor.name.clone(),
             kernel: kernel.name().to_owned(),
             algorithm: kernel.algorithm().name(),
-            schedule: one_line(kernel.schedule()),
+            schedule: kernel.schedule().one_line(),
             isa: self.compiler.target().isa().to_string(),
             layout: problem.layout().name(),
             threads: self.args.threads,
@@ -179,10 +167,10 @@ impl<'a> Bench<'a> {
 
     /// The kernel, and the seconds its making took.
     fn compile(&self, problem: &ConvProblem) -> Result<(Kernel, f64), Error> {
-        let (kernel, seconds) = tune::once(|| match &self.schedule {
-            None => self.compiler.compile(problem),
-            Some(given) => {
-                let (algorithm, schedule) = plan(problem, &self.compiler, Some(given));
+        let (kernel, seconds) = tune::once(|| match self.given.is_nothing() {
+            true => self.compiler.compile(problem),
+            false => {
+                let (algorithm, schedule) = self.given.plan(problem, &self.compiler)?;
                 self.compiler.compile_with(problem, algorithm, &schedule)
             }
         });
@@ -225,46 +213,6 @@ fn timed(seconds: f64, mut call: impl FnMut() -> Result<(), Error>) -> Result<tu
     let mut last = Ok(());
     let timing = tune::time(seconds, MIN_CALLS, || last = call());
     last.map(|()| timing)
-}
-
-/// The problems of the command line, of the suite and of the file, in this order.
-fn problems(args: &BenchArgs) -> anyhow::Result<Vec<Descriptor>> {
-    let mut problems = Vec::new();
-    if !args.words.is_empty() {
-        problems.push(source::descriptor(&args.words.join(" "))?);
-    }
-    if let Some(name) = &args.suite {
-        let suite = suites::find(name).hint(|| "`convgen suites` describes them".to_owned())?;
-        problems.extend(suite.descriptors()?);
-    }
-    if let Some(path) = &args.file {
-        if path.as_os_str() == STDIN && args.schedule.is_stdin() {
-            bail!("--file and --schedule cannot both read standard input");
-        }
-        for line in source::read_lines(path, &args.model, args.batch, args.direction.driver())? {
-            match &line.descriptor {
-                // What a model has besides is still measured.
-                Err(Blame::Unsupported(unsupported)) => {
-                    // Nobody is left to tell if standard error is closed.
-                    let _ = writeln!(std::io::stderr(), "{line}: unsupported: {unsupported}");
-                }
-                Ok(_) | Err(Blame::Text(_)) => problems.push(line.into_descriptor()?),
-            }
-        }
-    }
-    if problems.is_empty() {
-        return Err(anyhow!("no problem to measure"))
-            .hint(|| "give a descriptor, --suite NAME or --file FILE".to_owned());
-    }
-    match args.batch {
-        Some(batch) => problems.into_iter().map(|problem| with_batch(problem, batch)).collect(),
-        None => Ok(problems),
-    }
-}
-
-fn with_batch(descriptor: Descriptor, batch: u64) -> anyhow::Result<Descriptor> {
-    let problem = descriptor.problem.with_batch(batch).with_context(|| title(&descriptor))?;
-    Ok(Descriptor { problem, ..descriptor })
 }
 
 fn seconds(text: &str) -> Result<f64, String> {

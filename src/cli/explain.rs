@@ -8,7 +8,7 @@ use convgen::{Host, Kernel, Origin};
 use convgen_ir::nest::Role;
 use convgen_ir::problem::ConvProblem;
 
-use super::args::{DescriptorArg, IsaArg, LayoutArg, ScheduleArg, plan, scheduled, thread_count};
+use super::args::{DescriptorArg, IsaArg, LayoutArg, ScheduleArg, scheduled, thread_count};
 use super::failure::Verdict;
 use super::output::bytes;
 
@@ -40,9 +40,9 @@ pub fn explain(args: &ExplainArgs, out: &mut impl Write) -> anyhow::Result<Verdi
     let problem = args.layout.apply(&descriptor.problem);
     let given = args.schedule.read()?;
     let compiler = args.isa.compiler(&Host::detect(), args.threads)?;
-    let (algorithm, schedule) = plan(&problem, &compiler, given.as_ref());
+    let (algorithm, schedule) = given.plan(&problem, &compiler)?;
     let compiled = compiler.compile_with(&problem, algorithm, &schedule);
-    let kernel = scheduled(compiled, given.as_ref())?;
+    let kernel = scheduled(compiled, &given)?;
     writeln!(out, "problem          {problem}")?;
     writeln!(out, "multiply-adds    {}", problem.macs())?;
     writeln!(out, "target           {}", compiler.target())?;
@@ -52,7 +52,7 @@ pub fn explain(args: &ExplainArgs, out: &mut impl Write) -> anyhow::Result<Verdi
         writeln!(out, "register tile    {tile}")?;
     }
     costs(&kernel, out)?;
-    let origin = given.is_none().then(|| compiler.pick(&problem).origin);
+    let origin = given.is_nothing().then(|| compiler.pick(&problem).origin);
     writeln!(out, "schedule         {}", chosen_by(origin.as_ref()))?;
     for directive in &schedule.directives {
         writeln!(out, "  {directive}")?;

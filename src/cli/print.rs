@@ -13,7 +13,7 @@ use convgen_ir::problem::ConvProblem;
 use convgen_ir::schedule::Schedule;
 use convgen_ir::verify::VerifiedNest;
 
-use super::args::{DescriptorArg, IsaArg, LayoutArg, ScheduleArg, plan, scheduled};
+use super::args::{DescriptorArg, IsaArg, LayoutArg, ScheduleArg, scheduled};
 use super::failure::Verdict;
 
 const EXAMPLES: &str = "\
@@ -72,10 +72,10 @@ pub fn print(args: &PrintArgs, out: &mut impl Write) -> anyhow::Result<Verdict> 
     let problem = args.layout.apply(&descriptor.problem);
     let given = args.schedule.read()?;
     let compiler = args.isa.compiler(&Host::detect(), 1)?;
-    let (algorithm, schedule) = plan(&problem, &compiler, given.as_ref());
+    let (algorithm, schedule) = given.plan(&problem, &compiler)?;
     let choice = Choice { compiler: &compiler, problem: &problem, algorithm, schedule: &schedule };
     let text = choice.text(args);
-    write!(out, "{}", scheduled(text, given.as_ref())?)?;
+    write!(out, "{}", scheduled(text, &given)?)?;
     Ok(Verdict::Good)
 }
 

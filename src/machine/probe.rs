@@ -58,6 +58,16 @@ impl Probe {
         Some(Probe { bytes, chunk_bytes: 0, flops })
     }
 
+    /// Multiply-adds that wait for one another, as many in a pass as [`fma`](Probe::fma) has.
+    pub(crate) fn chain(host: &Host, vector_bits: u32) -> Option<Probe> {
+        let bytes = match native(host, vector_bits, Kind::Chain) {
+            Some(bytes) => bytes,
+            None => portable(host, vector_bits, Kind::Chain)?,
+        };
+        let lanes = f64::from(vector_bits / 32);
+        Some(Probe { bytes, chunk_bytes: 0, flops: 2.0 * lanes * (ACCUMULATORS * STEPS) as f64 })
+    }
+
     /// Loads, none if the host lacks the vector width.
     pub(crate) fn read(host: &Host, vector_bits: u32) -> Option<Probe> {
         let bytes = match native(host, vector_bits, Kind::Read) {
@@ -88,6 +98,8 @@ impl Probe {
 enum Kind {
     /// A pass advances every accumulator [`STEPS`] times.
     Fma,
+    /// A pass advances one accumulator as often as [`Kind::Fma`] advances any.
+    Chain,
     /// A pass loads every chunk.
     Read,
 }
@@ -139,11 +151,15 @@ fn emit(builder: &mut FunctionBuilder, kind: Kind, fma: bool) {
     let [passes, data, chunks] = params[..] else { return };
     let sums = match kind {
         Kind::Fma => (0..ACCUMULATORS).map(|i| splat(builder, i as f32)).collect(),
+        Kind::Chain => vec![splat(builder, 0.0)],
         Kind::Read => vec![],
     };
     let operands = [FACTOR, ADDEND].map(|x| splat(builder, x));
     let end = counted(builder, passes, &sums, |builder, sums| match kind {
         Kind::Fma => (0..STEPS).for_each(|_| multiply_add(builder, sums, operands, fma)),
+        Kind::Chain => {
+            (0..STEPS * ACCUMULATORS).for_each(|_| multiply_add(builder, sums, operands, fma));
+        }
         Kind::Read => read(builder, data, chunks),
     });
     builder.switch_to_block(end);

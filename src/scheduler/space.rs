@@ -8,14 +8,15 @@
 //! Does not: rank (that is the cost model), measure (that is `tune`), or ask whether a nest fits the
 //! target's limits (that is the verifier, when a candidate is lowered).
 
+use std::collections::HashSet;
 use std::fmt;
 
 use convgen_ir::elem::Layout;
 use convgen_ir::problem::ConvProblem;
 use convgen_ir::schedule::Schedule;
 
-use super::default_plan;
 use super::plan::{CopyInput, Excluded, LaneAxis, Order, Plan, Shape, Walk, is_pointwise};
+use super::{Planned, default_schedule};
 use crate::algorithm::{Algorithm, Unsupported};
 use crate::target::Target;
 
@@ -33,8 +34,8 @@ const MOST_PARTS: u64 = 8;
 pub struct Candidate {
     /// The algorithm.
     pub algorithm: Algorithm,
-    /// The decisions.
-    pub plan: Plan,
+    /// The decisions, of a problem that has some to make.
+    pub plan: Option<Plan>,
     /// What they become.
     pub schedule: Schedule,
 }
@@ -42,14 +43,8 @@ pub struct Candidate {
 impl fmt::Display for Candidate {
     /// The algorithm, then the schedule on one line, as `--schedule` reads it.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.algorithm, one_line(&self.schedule))
+        write!(f, "{}: {}", self.algorithm, self.schedule.one_line())
     }
-}
-
-/// A schedule on one line, as the parser reads it.
-pub fn one_line(schedule: &Schedule) -> String {
-    let directives: Vec<String> = schedule.directives.iter().map(ToString::to_string).collect();
-    directives.join("; ")
 }
 
 /// All candidates of one algorithm for a problem on a target.
@@ -58,6 +53,8 @@ pub struct Space<'p> {
     algorithm: Algorithm,
     problem: &'p ConvProblem,
     target: &'p Target,
+    /// What plans are made for; none where the default pick is all there is.
+    planned: Option<Planned>,
 }
 
 impl<'p> Space<'p> {
@@ -71,7 +68,10 @@ impl<'p> Space<'p> {
         target: &'p Target,
     ) -> Result<Space<'p>, Unsupported> {
         match algorithm {
-            Algorithm::Direct => Ok(Space { algorithm, problem, target }),
+            Algorithm::Direct => {
+                let planned = Planned::new(algorithm, problem);
+                Ok(Space { algorithm, problem, target, planned })
+            }
         }
     }
 
@@ -86,43 +86,47 @@ impl<'p> Space<'p> {
         self.algorithm
     }
 
-    /// The default pick's point. It may exceed the space: the default takes every problem.
+    /// The default pick's point.
     pub fn default_candidate(&self) -> Candidate {
-        self.written(default_plan(self.problem, self.target))
+        match &self.planned {
+            Some(planned) => self.written(planned, planned.default_plan(self.target)),
+            None => {
+                let (algorithm, schedule) = default_schedule(self.problem, self.target);
+                Candidate { algorithm, plan: None, schedule }
+            }
+        }
     }
 
-    /// The candidate of a plan.
-    ///
-    /// # Errors
-    /// Why it is no candidate.
-    pub fn candidate(&self, plan: Plan) -> Result<Candidate, Excluded> {
-        plan.check(self.problem, self.target)?;
-        Ok(self.written(plan))
+    fn candidate(&self, planned: &Planned, plan: Plan) -> Result<Candidate, Excluded> {
+        plan.check(&planned.forward, self.target)?;
+        Ok(self.written(planned, plan))
     }
 
-    fn written(&self, plan: Plan) -> Candidate {
-        let schedule = plan.schedule(self.problem, self.target);
-        Candidate { algorithm: self.algorithm, plan, schedule }
+    fn written(&self, planned: &Planned, plan: Plan) -> Candidate {
+        let schedule = plan.schedule(&planned.forward, self.target);
+        Candidate { algorithm: self.algorithm, plan: Some(plan), schedule }
     }
 
     /// Every combination of choices: a candidate, or the reason why it is none.
     pub fn all(&self) -> impl Iterator<Item = Result<Candidate, Excluded>> + '_ {
-        let start = std::iter::once(default_plan(self.problem, self.target));
-        let mut plans: Box<dyn Iterator<Item = Plan> + '_> = Box::new(start);
-        for knob in Knob::ALL {
-            plans = Box::new(plans.flat_map(move |plan| self.turned(&plan, knob)));
-        }
-        plans.map(|plan| self.candidate(plan))
+        self.planned.iter().flat_map(move |planned| {
+            let start = std::iter::once(planned.default_plan(self.target));
+            let mut plans: Box<dyn Iterator<Item = Plan> + '_> = Box::new(start);
+            for knob in Knob::ALL {
+                plans = Box::new(plans.flat_map(move |plan| self.turned(planned, &plan, knob)));
+            }
+            plans.map(move |plan| self.candidate(planned, plan))
+        })
     }
 
     /// The candidates that differ in one decision, and in what must follow from it.
-    pub fn neighbours(&self, plan: &Plan) -> Vec<Candidate> {
-        let turned = Knob::ALL.into_iter().flat_map(|knob| self.turned(plan, knob));
-        let others = turned.map(|plan| self.repaired(plan)).filter(|other| other != plan);
-        let mut plans: Vec<Plan> = others.collect();
-        let mut seen = std::collections::HashSet::new();
+    pub fn neighbours(&self, candidate: &Candidate) -> Vec<Candidate> {
+        let (Some(planned), Some(plan)) = (&self.planned, &candidate.plan) else { return vec![] };
+        let turned = Knob::ALL.into_iter().flat_map(|knob| self.turned(planned, plan, knob));
+        let mut plans: Vec<Plan> = turned.map(|plan| self.repaired(planned, plan)).collect();
+        let mut seen = HashSet::from([plan.clone()]);
         plans.retain(|plan| seen.insert(plan.clone()));
-        plans.into_iter().filter_map(|plan| self.candidate(plan).ok()).collect()
+        plans.into_iter().filter_map(|plan| self.candidate(planned, plan).ok()).collect()
     }
 
     /// A candidate with every decision drawn anew; `draw(n)` gives a number below `n`. It begins at the
@@ -130,20 +134,23 @@ impl<'p> Space<'p> {
     pub fn sample(&self, mut draw: impl FnMut(usize) -> usize) -> Candidate {
         // Choices that fit only others not yet drawn are met in the second round.
         const ROUNDS: usize = 2;
-        let mut plan = default_plan(self.problem, self.target);
+        let Some(planned) = &self.planned else { return self.default_candidate() };
+        let mut plan = planned.default_plan(self.target);
         for knob in Knob::ALL.into_iter().cycle().take(ROUNDS * Knob::ALL.len()) {
-            let turned = self.turned(&plan, knob).into_iter().map(|plan| self.repaired(plan));
-            let legal = |plan: &Plan| plan.check(self.problem, self.target).is_ok();
-            let mut choices: Vec<Plan> = turned.filter(legal).collect();
+            let turned = self.turned(planned, &plan, knob).into_iter();
+            let repaired = turned.map(|plan| self.repaired(planned, plan));
+            let legal = |plan: &Plan| plan.check(&planned.forward, self.target).is_ok();
+            let mut choices: Vec<Plan> = repaired.filter(legal).collect();
             if !choices.is_empty() {
                 plan = choices.swap_remove(draw(choices.len()));
             }
         }
-        self.written(plan)
+        self.written(planned, plan)
     }
 
     /// A plan with one knob at each of its choices.
-    fn turned(&self, plan: &Plan, knob: Knob) -> Vec<Plan> {
+    fn turned(&self, planned: &Planned, plan: &Plan, knob: Knob) -> Vec<Plan> {
+        let problem = &planned.forward;
         let with = |set: &dyn Fn(&mut Plan)| {
             let mut plan = plan.clone();
             set(&mut plan);
@@ -157,7 +164,7 @@ impl<'p> Space<'p> {
         };
         let registers = u64::from(self.target.registers());
         match knob {
-            Knob::Fused => match is_pointwise(self.problem) {
+            Knob::Fused => match planned.may_fuse && is_pointwise(problem) {
                 true => flags(&[true, false], |plan| &mut plan.fused),
                 false => flags(&[false], |plan| &mut plan.fused),
             },
@@ -166,21 +173,21 @@ impl<'p> Space<'p> {
             }
             Knob::Vectors => numbers((1..=MOST_VECTORS).collect(), |plan| &mut plan.vectors),
             Knob::Rows => {
-                let shape = Shape::new(self.problem, plan.fused);
+                let shape = Shape::new(problem, plan.fused);
                 let (_, extent) = shape.tiled(plan.lanes);
                 numbers((1..=registers.min(extent)).collect(), |plan| &mut plan.rows)
             }
-            Knob::Block => numbers(self.blocks(plan), |plan| &mut plan.block),
+            Knob::Block => numbers(self.blocks(problem, plan), |plan| &mut plan.block),
             Knob::ChannelTasks => flags(&[false, true], |plan| &mut plan.channel_tasks),
             Knob::Order => {
                 Order::ALL.into_iter().map(|order| with(&|plan| plan.order = order)).collect()
             }
             Knob::Copy => {
-                self.copies().into_iter().map(|copy| with(&|plan| plan.copy = copy)).collect()
+                copies(problem).into_iter().map(|copy| with(&|plan| plan.copy = copy)).collect()
             }
             Knob::PackWeights => flags(&[true, false], |plan| &mut plan.pack_weights),
             Knob::Steps => {
-                let channels = self.problem.in_channels_per_group();
+                let channels = problem.in_channels_per_group();
                 let divisors =
                     (1..=MOST_STEPS.min(channels)).filter(|by| channels.is_multiple_of(*by));
                 numbers(divisors.collect(), |plan| &mut plan.steps)
@@ -190,10 +197,10 @@ impl<'p> Space<'p> {
     }
 
     /// Sizes of a task: doublings of the smallest, and parts of the whole that are alike.
-    fn blocks(&self, plan: &Plan) -> Vec<u64> {
-        let shape = Shape::new(self.problem, plan.fused);
+    fn blocks(&self, problem: &ConvProblem, plan: &Plan) -> Vec<u64> {
+        let shape = Shape::new(problem, plan.fused);
         let extent = shape.axes[0].1;
-        let unit = plan.task_unit(&shape, plan.lane_extent(self.problem, self.target)).max(1);
+        let unit = plan.task_unit(&shape, plan.lane_extent(problem, self.target)).max(1);
         let doublings = (0..).map(|k| unit << k).take_while(|block| *block < extent);
         let parts = (1..=MOST_PARTS).map(|n| extent.div_ceil(n).next_multiple_of(unit).min(extent));
         let mut blocks: Vec<u64> = doublings.chain(parts).collect();
@@ -202,30 +209,32 @@ impl<'p> Space<'p> {
         blocks
     }
 
-    fn copies(&self) -> Vec<Option<CopyInput>> {
-        let layouts = match self.problem.layout() {
-            Layout::ChannelsLast => vec![None],
-            Layout::ChannelsFirst => vec![None, Some(Layout::ChannelsLast)],
-        };
-        let places = [None, Some(Walk::Channels), Some(Walk::Rows), Some(Walk::Columns)];
-        let copies = places.into_iter().flat_map(|at| {
-            layouts.iter().map(move |layout| Some(CopyInput { at, layout: *layout }))
-        });
-        std::iter::once(None).chain(copies).collect()
-    }
-
     /// The plan with the decisions that no longer fit the others moved to the nearest that do.
-    fn repaired(&self, mut plan: Plan) -> Plan {
-        let shape = Shape::new(self.problem, plan.fused);
+    fn repaired(&self, planned: &Planned, mut plan: Plan) -> Plan {
+        let problem = &planned.forward;
+        let shape = Shape::new(problem, plan.fused);
         let (lane, row) = shape.tiled(plan.lanes);
         let lanes = u64::from(self.target.lanes());
         plan.vectors = plan.vectors.clamp(1, lane.div_ceil(lanes).max(1));
         plan.rows = plan.rows.min(row);
-        let unit = plan.task_unit(&shape, plan.lane_extent(self.problem, self.target));
+        let unit = plan.task_unit(&shape, plan.lane_extent(problem, self.target));
         plan.block = plan.block.next_multiple_of(unit).min(shape.axes[0].1);
-        plan.taps &= plan.steps == self.problem.in_channels_per_group();
+        plan.taps &= plan.steps == problem.in_channels_per_group();
         plan
     }
+}
+
+/// Where the input may be copied, and how.
+fn copies(problem: &ConvProblem) -> Vec<Option<CopyInput>> {
+    let layouts = match problem.layout() {
+        Layout::ChannelsLast => vec![None],
+        Layout::ChannelsFirst => vec![None, Some(Layout::ChannelsLast)],
+    };
+    let places = [None, Some(Walk::Channels), Some(Walk::Rows), Some(Walk::Columns)];
+    let copies = places
+        .into_iter()
+        .flat_map(|at| layouts.iter().map(move |layout| Some(CopyInput { at, layout: *layout })));
+    std::iter::once(None).chain(copies).collect()
 }
 
 /// A decision of a plan.

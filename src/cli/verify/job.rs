@@ -1,11 +1,11 @@
 //! One problem of a list, and what became of it.
 
 use convgen::check::{self, Check};
-use convgen::{Compiler, Error};
+use convgen::{Compiler, Error, Pick};
 use convgen_ir::elem::Layout;
 use convgen_ir::problem::ConvProblem;
 
-use crate::cli::args::{DirectionArg, plan};
+use crate::cli::args::DirectionArg;
 use crate::cli::memory;
 use crate::cli::source::{Blame, Line};
 
@@ -74,7 +74,7 @@ impl Job {
         match compiler.compile(problem) {
             Err(Error::Unsupported(unsupported)) => Outcome::Unsupported(unsupported.to_string()),
             Err(error) => {
-                let (_, schedule) = plan(problem, compiler, None);
+                let Pick { schedule, .. } = compiler.pick(problem);
                 let test_case = format!("problem:\n{problem}\nschedule:\n{schedule}");
                 Outcome::Failed(format!("{error}\n{}", test_case.trim_end()))
             }

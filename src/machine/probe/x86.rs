@@ -62,7 +62,7 @@ impl Width {
         asm.test(rdi, rdi)?;
         asm.jz(end)?;
         match kind {
-            Kind::Fma => self.start_sums(&mut asm)?,
+            Kind::Fma | Kind::Chain => self.start_sums(&mut asm)?,
             Kind::Read => {
                 asm.test(rdx, rdx)?;
                 asm.jz(end)?;
@@ -70,7 +70,8 @@ impl Width {
         }
         asm.set_label(&mut pass)?;
         match kind {
-            Kind::Fma => self.advance_sums(&mut asm)?,
+            Kind::Fma => self.advance_sums(&mut asm, ACCUMULATORS)?,
+            Kind::Chain => self.advance_sums(&mut asm, 1)?,
             Kind::Read => self.read(&mut asm)?,
         }
         asm.dec(rdi)?;
@@ -102,14 +103,12 @@ impl Width {
         asm.add_instruction(Instruction::with2(self.broadcast, self.register(i), scalar)?)
     }
 
-    /// `sum = sum * factor + addend` for all sums.
-    fn advance_sums(&self, asm: &mut CodeAssembler) -> Result<(), IcedError> {
+    /// `sum = sum * factor + addend` for the first few sums, in turns.
+    fn advance_sums(&self, asm: &mut CodeAssembler, sums: usize) -> Result<(), IcedError> {
         let [factor, addend] = [ACCUMULATORS, ACCUMULATORS + 1].map(|i| self.register(i));
-        for _ in 0..STEPS {
-            for i in 0..ACCUMULATORS {
-                let sum = self.register(i);
-                asm.add_instruction(Instruction::with3(self.fma, sum, factor, addend)?)?;
-            }
+        for i in 0..STEPS * ACCUMULATORS {
+            let sum = self.register(i % sums);
+            asm.add_instruction(Instruction::with3(self.fma, sum, factor, addend)?)?;
         }
         Ok(())
     }

@@ -1,0 +1,448 @@
+//! What the core itself does: vector operations, loads, waiting, and the loops around them.
+//!
+//! Straight code is what one iteration of the innermost loops carries out once unrolled loops are
+//! written out and vector loops are vectors. Equal loads of one iteration are one load, as both
+//! emitters make them.
+
+use std::collections::HashSet;
+
+use convgen_ir::bounds::Context;
+use convgen_ir::nest::{Access, AxisId, BufferId, Expr, Loop, Mode, Nest, Role, Stmt, visit_exprs};
+
+use super::trips::Ranges;
+use super::{Rates, Term};
+use crate::target::{Isa, Target};
+
+/// Cycles of an iteration of a loop that is not written out: its counter and its pointers.
+const ITERATION: f64 = 1.0;
+
+/// Cycles of entering and leaving such a loop: its pointers, and a jump that is not foreseen.
+const ENTRY: f64 = 8.0;
+
+/// Cycles of calling a micro-kernel: arguments, saved registers, and the start of its pipeline.
+const CALL: f64 = 30.0;
+
+/// Micro-operations that a core starts in a cycle.
+const WIDTH: f64 = 4.0;
+
+/// Micro-operations of asking whether a vector or an element is padding, each dimension.
+const TEST: f64 = 3.0;
+
+/// Vector registers that Cranelift keeps sums in; beyond these they live on the stack.
+const NARROW_SUMS: f64 = 8.0;
+
+/// Cycles by which a sum on the stack waits longer than one in a register.
+const STORED: f64 = 5.0;
+
+/// Micro-operations of one iteration that a core holds decoded; it starts half as many of others, and
+/// code beyond the first-level cache half as many again.
+const DECODED: f64 = 4096.0;
+
+/// Micro-operations to put an element into its lane.
+const INSERT: f64 = 2.0;
+
+/// A way of the first-level cache: addresses that differ by a multiple of it share a set.
+const WAY: i64 = 4096;
+
+/// Bytes of a cache line.
+const LINE: i64 = 64;
+
+/// Seconds of a call, by what they are spent on.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Work {
+    arithmetic: f64,
+    loads: f64,
+    latency: f64,
+    loops: f64,
+    copies: f64,
+    /// Bytes of lines that fall out of a full set of the first-level cache before they are used up.
+    pub(super) refetched: f64,
+    /// What the terms say they counted.
+    operations: f64,
+    loaded: f64,
+    calls: f64,
+    scalar: bool,
+}
+
+impl Work {
+    pub(super) fn of(nest: &Nest, target: &Target, rates: &Rates, batch: i64) -> Work {
+        let ways = (target.caches().l1d as i64 / WAY).max(2);
+        let mut walk = Walk {
+            nest,
+            target,
+            rates,
+            batch,
+            ways,
+            ranges: Ranges::default(),
+            known: Context::default(),
+            inside: vec![],
+            work: Work::default(),
+        };
+        walk.run(&nest.body, 1.0, Code::Loops);
+        walk.work
+    }
+
+    pub(super) fn terms(&self) -> Vec<Term> {
+        let narrow = if self.scalar { ", some left to Cranelift" } else { "" };
+        let term = |name, seconds, what| Term { name, seconds, what };
+        vec![
+            term(
+                "arithmetic",
+                self.arithmetic,
+                format!("{:.3e} operations{narrow}", self.operations),
+            ),
+            term("loads", self.loads, format!("{:.3e} loads and stores", self.loaded)),
+            term("latency", self.latency, "sums that wait for themselves".to_string()),
+            term("loops", self.loops, format!("{:.3e} micro-kernels", self.calls)),
+            term("copies", self.copies, "outside of register tiles".to_string()),
+        ]
+    }
+}
+
+/// Whose code a block is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Code {
+    /// Around register tiles: Cranelift's.
+    Loops,
+    /// The scope of a register tile, of wide vectors.
+    Wide,
+    /// The scope of a register tile that is left to Cranelift.
+    Narrow,
+}
+
+/// The lanes and copies of the statement at hand.
+#[derive(Clone, Default)]
+struct Written {
+    unrolled: Vec<(AxisId, i64)>,
+    lanes: Option<(AxisId, i64)>,
+}
+
+/// One run of straight code.
+#[derive(Default)]
+struct Straight {
+    operations: f64,
+    /// Micro-operations besides arithmetic and memory.
+    others: f64,
+    loads: f64,
+    stores: f64,
+    /// Multiply-adds into sums, and the sums.
+    adds: f64,
+    sums: f64,
+    /// Distinct addresses: buffer, bytes.
+    seen: HashSet<(BufferId, i64)>,
+}
+
+struct Walk<'n> {
+    nest: &'n Nest,
+    target: &'n Target,
+    rates: &'n Rates,
+    batch: i64,
+    ways: i64,
+    ranges: Ranges,
+    known: Context,
+    /// The loops around that are not written out, outermost first.
+    inside: Vec<AxisId>,
+    work: Work,
+}
+
+impl Walk<'_> {
+    /// A block that runs `runs` times.
+    fn run(&mut self, block: &[Stmt], runs: f64, code: Code) {
+        let mut straight = Straight::default();
+        let mut tiles = 0.0;
+        self.stmts(block, runs, code, &Written::default(), &mut straight, &mut tiles);
+    }
+
+    fn stmts(
+        &mut self,
+        block: &[Stmt],
+        runs: f64,
+        mut code: Code,
+        written: &Written,
+        straight: &mut Straight,
+        tiles: &mut f64,
+    ) {
+        for (i, stmt) in block.iter().enumerate() {
+            match stmt {
+                Stmt::Loop(l) => match l.mode {
+                    Mode::Unroll | Mode::Vector => {
+                        let mut inner = written.clone();
+                        let trips = l.trip_count().unwrap_or(1);
+                        match l.mode {
+                            Mode::Vector => inner.lanes = Some((l.axis, trips)),
+                            Mode::Serial | Mode::Parallel | Mode::Unroll => {
+                                inner.unrolled.push((l.axis, trips));
+                            }
+                        }
+                        self.enter(l, |walk| {
+                            walk.stmts(&l.body, runs, code, &inner, straight, tiles);
+                        });
+                    }
+                    Mode::Serial | Mode::Parallel => self.looped(l, runs, code, written, *tiles),
+                },
+                Stmt::If(guards, body) => {
+                    let part = runs * self.ranges.fraction(guards);
+                    let mut inner = self.known.clone();
+                    inner.assume(guards);
+                    let outer = std::mem::replace(&mut self.known, inner);
+                    self.run_all(body, part, code, *tiles);
+                    self.known = outer;
+                }
+                Stmt::Declare(id) if self.nest.buffer(*id).role == Role::Reg => {
+                    *tiles += self.nest.buffer(*id).len(self.batch) as f64;
+                    if code == Code::Loops {
+                        code = self.code_of(&block[i + 1..]);
+                        self.work.calls += runs;
+                        let call = if code == Code::Wide { CALL } else { 0.0 };
+                        self.work.loops += runs * call * self.rates.cycle();
+                    }
+                }
+                Stmt::Declare(_) => {}
+                Stmt::Let(..) | Stmt::Store(..) => self.add(stmt, code, written, straight),
+            }
+        }
+        if written.unrolled.is_empty() && written.lanes.is_none() {
+            self.finish(straight, runs, code, *tiles);
+        }
+    }
+
+    /// A block of its own inside the scope of the same tiles.
+    fn run_all(&mut self, block: &[Stmt], runs: f64, code: Code, mut tiles: f64) {
+        let mut straight = Straight::default();
+        self.stmts(block, runs, code, &Written::default(), &mut straight, &mut tiles);
+    }
+
+    fn looped(&mut self, l: &Loop, runs: f64, code: Code, written: &Written, tiles: f64) {
+        let copies: i64 = written.unrolled.iter().map(|(_, trips)| trips).product();
+        let runs = runs * copies as f64;
+        let extent = (l.hi.at(self.batch) - l.lo).max(0) as f64;
+        self.inside.push(l.axis);
+        self.enter(l, |walk| {
+            let trips = extent * walk.ranges.fraction(&l.guards);
+            // A loop of one iteration is none.
+            if extent > 1.0 {
+                let cycles = ITERATION * trips + ENTRY;
+                walk.work.loops += runs * cycles * walk.rates.cycle();
+            }
+            walk.run_all(&l.body, runs * trips, code, tiles);
+        });
+        self.inside.pop();
+    }
+
+    fn enter(&mut self, l: &Loop, f: impl FnOnce(&mut Self)) {
+        self.ranges.enter(l.axis, l.lo, l.hi.at(self.batch));
+        let mut inner = self.known.clone();
+        inner.enter(l);
+        let outer = std::mem::replace(&mut self.known, inner);
+        f(self);
+        self.known = outer;
+        self.ranges.leave();
+    }
+
+    /// Who emits the scope of a register tile: the micro-kernel emitter takes vectors whose elements
+    /// are neighbours or all the same, padded on one side at most.
+    fn code_of(&self, scope: &[Stmt]) -> Code {
+        match self.target.isa() {
+            Isa::Clif => Code::Narrow,
+            Isa::Avx2 | Isa::Avx512 => {
+                if self.all_fit(scope, None, &self.known) {
+                    Code::Wide
+                } else {
+                    Code::Narrow
+                }
+            }
+        }
+    }
+
+    fn all_fit(&self, block: &[Stmt], lanes: Option<AxisId>, known: &Context) -> bool {
+        block.iter().all(|stmt| match stmt {
+            Stmt::Loop(l) => {
+                let lanes = if l.mode == Mode::Vector { Some(l.axis) } else { lanes };
+                let mut inner = known.clone();
+                inner.enter(l);
+                self.all_fit(&l.body, lanes, &inner)
+            }
+            Stmt::If(_, body) => self.all_fit(body, lanes, known),
+            Stmt::Declare(_) => true,
+            Stmt::Let(_, value) => self.value_fits(value, lanes, known),
+            Stmt::Store(_, value) => lanes.is_some() && self.value_fits(value, lanes, known),
+        })
+    }
+
+    fn value_fits(&self, value: &Expr, lanes: Option<AxisId>, known: &Context) -> bool {
+        let mut fits = true;
+        value.visit(&mut |expr| match expr {
+            Expr::Load(access) => fits &= self.stride(access, lanes) <= 1,
+            Expr::Pad(access) => {
+                fits &= self.stride(access, lanes) == 1 && self.unproven(access, known) <= 1;
+            }
+            Expr::Const(_)
+            | Expr::Local(_)
+            | Expr::Unary(..)
+            | Expr::Binary(..)
+            | Expr::Fma(..)
+            | Expr::Select { .. } => {}
+        });
+        fits
+    }
+
+    /// Elements between neighbouring lanes.
+    fn stride(&self, access: &Access, lanes: Option<AxisId>) -> i64 {
+        lanes.map_or(0, |lanes| self.coefficient(access, lanes).abs())
+    }
+
+    /// Dimensions in which a padded load may lie outside.
+    fn unproven(&self, access: &Access, known: &Context) -> usize {
+        let shape = &self.nest.buffer(access.buffer).shape;
+        let inside = access.index.iter().zip(shape).filter(|(i, dim)| known.inside(i, **dim));
+        access.index.len() - inside.count()
+    }
+
+    /// Elements by which an access moves with a variable.
+    fn coefficient(&self, access: &Access, axis: AxisId) -> i64 {
+        let strides = self.nest.buffer(access.buffer).strides();
+        access.index.iter().zip(strides).map(|(index, s)| index.coefficient(axis) * s).sum()
+    }
+
+    fn width(&self, code: Code) -> i64 {
+        match code {
+            Code::Wide => i64::from(self.target.lanes()),
+            Code::Loops | Code::Narrow => i64::from(Isa::Clif.vector_bits() / 32),
+        }
+    }
+
+    /// Adds a statement, with all its copies and lanes.
+    fn add(&mut self, stmt: &Stmt, code: Code, written: &Written, straight: &mut Straight) {
+        let copies = written.unrolled.iter().map(|(_, trips)| trips).product::<i64>() as f64;
+        let vectors = match written.lanes {
+            Some((_, lanes)) => (lanes as u64).div_ceil(self.width(code) as u64) as f64,
+            None => 1.0,
+        };
+        let each = copies * vectors;
+        let mut fused = 0.0;
+        visit_exprs(std::slice::from_ref(stmt), &mut |expr| match expr {
+            Expr::Fma(..) => {
+                straight.operations += each;
+                fused += each;
+            }
+            Expr::Unary(..) | Expr::Binary(..) | Expr::Select { .. } => straight.operations += each,
+            Expr::Load(access) => self.load(access, code, written, straight),
+            Expr::Pad(access) => {
+                self.load(access, code, written, straight);
+                straight.others += each * TEST * self.unproven(access, &self.known) as f64;
+            }
+            Expr::Const(_) | Expr::Local(_) => {}
+        });
+        if let Stmt::Store(to, _) = stmt {
+            match self.nest.buffer(to.buffer).role {
+                Role::Reg => {
+                    let sums = self.addresses(to, code, written).len() as f64;
+                    straight.adds += fused;
+                    straight.sums += if fused > 0.0 { sums } else { 0.0 };
+                }
+                Role::Input
+                | Role::Gradient
+                | Role::Weights
+                | Role::Bias
+                | Role::Scale
+                | Role::Residual
+                | Role::Output
+                | Role::Packed
+                | Role::Scratch => straight.stores += each * self.apart(to, code, written),
+            }
+        }
+    }
+
+    fn load(&self, access: &Access, code: Code, written: &Written, straight: &mut Straight) {
+        if self.nest.buffer(access.buffer).role == Role::Reg {
+            return;
+        }
+        let apart = self.apart(access, code, written);
+        for address in self.addresses(access, code, written) {
+            if straight.seen.insert((access.buffer, address)) {
+                straight.loads += apart;
+                // An element put into its lane is an operation besides.
+                straight.others += if apart > 1.0 { INSERT * apart } else { 0.0 };
+            }
+        }
+    }
+
+    /// Loads or stores for one vector: its lanes, if they are no neighbours.
+    fn apart(&self, access: &Access, code: Code, written: &Written) -> f64 {
+        let Some((axis, lanes)) = written.lanes else { return 1.0 };
+        match self.coefficient(access, axis) {
+            0 | 1 => 1.0,
+            _ => lanes.min(self.width(code)) as f64,
+        }
+    }
+
+    /// The places of an access relative to the loops around: one a vector, or one a broadcast.
+    fn addresses(&self, access: &Access, code: Code, written: &Written) -> HashSet<i64> {
+        let shape = self.nest.buffer(access.buffer).strides();
+        let start = access.index.iter().zip(shape).map(|(index, s)| index.constant * s).sum();
+        let mut places = HashSet::from([start]);
+        let width = self.width(code);
+        let lanes = written.lanes.map(|(axis, lanes)| {
+            let vectors = (lanes as u64).div_ceil(width as u64) as i64;
+            (self.coefficient(access, axis) * width, vectors)
+        });
+        let unrolled = written.unrolled.iter();
+        let steps = unrolled.map(|(axis, trips)| (self.coefficient(access, *axis), *trips));
+        for (step, trips) in steps.chain(lanes).filter(|(step, _)| *step != 0) {
+            places = places.iter().flat_map(|p| (0..trips).map(move |i| p + i * step)).collect();
+        }
+        places
+    }
+
+    /// Charges straight code that runs so often.
+    fn finish(&mut self, straight: &mut Straight, runs: f64, code: Code, tiles: f64) {
+        let one = std::mem::take(straight);
+        let [fma, latency, load] = self.rates.vectors(code == Code::Wide);
+        let spills = code == Code::Narrow && one.sums.max(tiles / 4.0) > NARROW_SUMS;
+        let spilled = if spills { one.adds } else { 0.0 };
+        let memory = one.loads + one.stores * 2.0 + spilled * 2.0;
+        let started = one.operations + one.others + memory;
+        let slower = match started {
+            few if few <= DECODED => 1.0,
+            some if some <= 2.0 * DECODED => 2.0,
+            _ => 4.0,
+        };
+        let issue = started * slower / WIDTH * self.rates.cycle();
+        let arithmetic = (one.operations * fma).max(issue);
+        let loads = (memory * load - arithmetic).max(0.0);
+        let depth = if one.sums > 0.0 { one.adds / one.sums } else { 0.0 };
+        let latency = latency + if spills { STORED * self.rates.cycle() } else { 0.0 };
+        let waiting = (depth * latency - arithmetic - loads).max(0.0);
+        self.work.operations += runs * one.operations;
+        self.work.loaded += runs * memory;
+        match code {
+            Code::Loops => self.work.copies += runs * (arithmetic + loads + waiting),
+            Code::Wide | Code::Narrow => {
+                self.work.arithmetic += runs * arithmetic;
+                self.work.loads += runs * loads;
+                self.work.latency += runs * waiting;
+            }
+        }
+        self.work.scalar |= code == Code::Narrow;
+        self.work.refetched += runs * self.conflicts(&one);
+    }
+
+    /// Bytes fetched again because more lines share a set than it has ways. A set holds them all only
+    /// as long as it takes to come back to the first; each line then serves one iteration, not many.
+    fn conflicts(&self, straight: &Straight) -> f64 {
+        let mut lines: Vec<(i64, BufferId, i64)> = straight
+            .seen
+            .iter()
+            .map(|(buffer, place)| {
+                let bytes = place * self.nest.buffer(*buffer).elem.bytes() as i64;
+                (bytes.rem_euclid(WAY) / LINE, *buffer, bytes.div_euclid(LINE))
+            })
+            .collect();
+        lines.sort_unstable();
+        lines.dedup();
+        let sets = lines.chunk_by(|a, b| a.0 == b.0 && a.1 == b.1);
+        // One way is left to the other operands that pass by.
+        let full = sets.map(<[_]>::len).filter(|lines| *lines as i64 > self.ways - 1);
+        full.map(|lines| (lines as i64 * LINE) as f64).sum()
+    }
+}

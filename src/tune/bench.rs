@@ -1,0 +1,190 @@
+//! One problem's bench: its data, its threads, and kernels that are verified before they are timed.
+//!
+//! Promises: [`Bench::admit`] gives a kernel only if its whole output is that of the oracle, so
+//! nothing wrong is ever timed; timings of one [`Bench::race`] take turns.
+
+use convgen_ir::problem::ConvProblem;
+use rayon::ThreadPool;
+
+use super::{Timing, interleaved, once};
+use crate::check::{self, CheckError, Data, Oracle};
+use crate::compiler::Compiler;
+use crate::cost::{self, Rates};
+use crate::error::Error;
+use crate::runtime::{Kernel, PackedWeights};
+use crate::scheduler::space::Candidate;
+
+/// Calls by which a kernel is judged before it races: of two, one is rarely interrupted.
+const FIRST_CALLS: usize = 2;
+
+/// Why a problem or a candidate cannot be measured.
+#[derive(Debug, thiserror::Error)]
+pub enum TuneError {
+    /// A stage of the compiler refuses it.
+    #[error(transparent)]
+    Compile(#[from] Error),
+    /// It computes something wrong.
+    #[error(transparent)]
+    Check(#[from] CheckError),
+    /// The threads could not be started.
+    #[error("{threads} threads could not be started: {reason}")]
+    Threads {
+        /// How many were asked for.
+        threads: usize,
+        /// The operating system's words.
+        reason: String,
+    },
+}
+
+/// A kernel that may be timed.
+pub struct Entrant {
+    /// What it was made from.
+    pub candidate: Candidate,
+    /// The kernel.
+    pub kernel: Kernel,
+    /// Seconds that the cost model predicts.
+    pub predicted: f64,
+    /// Seconds of the shorter of its first calls.
+    pub first: f64,
+    weights: PackedWeights,
+}
+
+/// The data and the threads of one problem.
+pub struct Bench<'c> {
+    compiler: &'c Compiler,
+    problem: ConvProblem,
+    rates: Rates,
+    threads: usize,
+    pool: Option<ThreadPool>,
+    data: Data,
+    oracle: Oracle,
+}
+
+impl<'c> Bench<'c> {
+    /// A bench whose oracle is a kernel of this candidate, held against the formula and the
+    /// interpreter.
+    ///
+    /// # Errors
+    /// If the candidate is refused or wrong, or the threads are.
+    pub fn new(
+        compiler: &'c Compiler,
+        problem: &ConvProblem,
+        reference: &Candidate,
+        rates: Rates,
+        threads: usize,
+    ) -> Result<Bench<'c>, TuneError> {
+        let kernel = compiler.compile_with(problem, reference.algorithm, &reference.schedule)?;
+        let oracle = Oracle::new(&kernel)?;
+        let pool = match threads {
+            0 | 1 => None,
+            _ => Some(start(threads)?),
+        };
+        let problem = problem.clone();
+        let data = Data::reals(&problem);
+        Ok(Bench { compiler, problem, rates, threads: threads.max(1), pool, data, oracle })
+    }
+
+    /// The problem.
+    pub fn problem(&self) -> &ConvProblem {
+        &self.problem
+    }
+
+    /// The compiler.
+    pub fn compiler(&self) -> &'c Compiler {
+        self.compiler
+    }
+
+    /// Seconds of a call by the cost model.
+    ///
+    /// # Errors
+    /// The stage that refuses the candidate.
+    pub fn predict(&self, candidate: &Candidate) -> Result<f64, Error> {
+        let Candidate { algorithm, schedule, .. } = candidate;
+        let nest = self.compiler.lower(&self.problem, *algorithm, schedule)?;
+        let (target, batch) = (self.compiler.target(), self.problem.batch());
+        Ok(cost::cost(&nest, target, &self.rates, batch, self.threads).seconds)
+    }
+
+    /// Compiles a candidate and compares its output with the oracle's.
+    ///
+    /// # Errors
+    /// If it is refused, or computes something else.
+    pub fn admit(&self, candidate: Candidate, predicted: f64) -> Result<Entrant, TuneError> {
+        let Candidate { algorithm, schedule, .. } = &candidate;
+        let kernel = self.compiler.compile_with(&self.problem, *algorithm, schedule)?;
+        self.oracle.check(&kernel)?;
+        let weights = kernel.pack_weights(self.data.weights())?;
+        let mut entrant = Entrant { candidate, kernel, predicted, first: 0.0, weights };
+        let mut output = vec![0.0; self.data.output_len()];
+        let extras = self.data.extras();
+        let arguments = self.data.arguments(&entrant.weights, &extras);
+        entrant.first = f64::INFINITY;
+        for _ in 0..FIRST_CALLS {
+            let (called, seconds) = once(|| self.call(&entrant, &arguments, &mut output));
+            called?;
+            entrant.first = entrant.first.min(seconds);
+        }
+        Ok(entrant)
+    }
+
+    /// Holds a kernel against the formula and the interpreter, in full.
+    ///
+    /// # Errors
+    /// The first output that differs.
+    pub fn verify(&self, entrant: &Entrant) -> Result<(), TuneError> {
+        Ok(check::check(&entrant.kernel).map(|_| ())?)
+    }
+
+    /// Times kernels in turns, each for so many seconds in so many rounds.
+    ///
+    /// # Errors
+    /// If a call fails.
+    pub fn race(
+        &self,
+        entrants: &[&Entrant],
+        seconds_each: f64,
+        rounds: usize,
+    ) -> Result<Vec<Timing>, TuneError> {
+        let extras = self.data.extras();
+        let failed = std::cell::Cell::new(None);
+        let mut calls: Vec<_> = entrants
+            .iter()
+            .map(|entrant| {
+                let mut output = vec![0.0; self.data.output_len()];
+                let arguments = self.data.arguments(&entrant.weights, &extras);
+                let failed = &failed;
+                move || {
+                    if let Err(error) = self.call(entrant, &arguments, &mut output) {
+                        failed.set(Some(error));
+                    }
+                }
+            })
+            .collect();
+        let mut functions: Vec<&mut dyn FnMut()> =
+            calls.iter_mut().map(|call| call as &mut dyn FnMut()).collect();
+        let timings = interleaved(seconds_each, rounds, &mut functions);
+        match failed.take() {
+            Some(error) => Err(error.into()),
+            None => Ok(timings),
+        }
+    }
+
+    fn call(
+        &self,
+        entrant: &Entrant,
+        arguments: &crate::runtime::Arguments,
+        output: &mut [f32],
+    ) -> Result<(), Error> {
+        match &self.pool {
+            None => entrant.kernel.run_with(arguments, output),
+            Some(pool) => {
+                pool.install(|| entrant.kernel.run_parallel(arguments, output, self.threads))
+            }
+        }
+    }
+}
+
+fn start(threads: usize) -> Result<ThreadPool, TuneError> {
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
+    pool.map_err(|error| TuneError::Threads { threads, reason: error.to_string() })
+}

@@ -1,0 +1,464 @@
+//! The search for the fastest schedule of one problem.
+//!
+//! Rounds of three steps until the time is up: the cost model ranks the candidates near the best ones
+//! known, the most promising are compiled and verified, and they race against the best so far. A race
+//! is successive halving: all run for a short time in turns, the slower half is dropped, the rest runs
+//! for twice as long. A candidate whose first call already takes much longer than the best call known
+//! does not race at all. In the end the best races against the default pick, and is held against all
+//! oracles once more; it wins only if both say so.
+
+use std::collections::HashSet;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use convgen_ir::problem::ConvProblem;
+
+use super::bench::{Bench, Entrant, TuneError};
+use super::{Stopwatch, Timing};
+use crate::compiler::Compiler;
+use crate::cost::Rates;
+use crate::scheduler::space::{Candidate, Space};
+
+/// Kernels that race at once, besides the best so far.
+const FIELD: usize = 8;
+
+/// Of these, drawn at random instead of ranked: the model may be wrong about a whole region.
+const STRANGERS: usize = 2;
+
+/// Candidates ranked before the first race, and before each later one.
+const RANKED: usize = 192;
+
+/// The part of the time that ranking may take.
+const RANKING: f64 = 0.25;
+
+/// A first call so many times the best call known is no match: calls vary less than that.
+const HOPELESS: f64 = 1.5;
+
+/// Rounds of a race in which each survivor is timed before the slower half is dropped.
+const ROUNDS: usize = 3;
+
+/// Calls, about, that each kernel of a race makes before the first cut.
+const CALLS: f64 = 4.0;
+
+/// The shortest time for which a kernel is timed before it is dropped, in seconds.
+const SHORTEST: f64 = 1e-3;
+
+/// The part of the time for the last race, of the best against the default.
+const FINAL: f64 = 0.15;
+
+/// The best must be faster than the default by more than this to be picked instead of it.
+const MARGIN: f64 = 0.005;
+
+/// What a search may use.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Seconds, all in all.
+    pub seconds: f64,
+    /// Threads of a call.
+    pub threads: usize,
+    /// Decides what is drawn at random.
+    pub seed: u64,
+}
+
+/// How a search stands.
+#[derive(Clone, Copy, Debug)]
+pub struct Progress {
+    /// Candidates measured.
+    pub tried: usize,
+    /// Seconds of the best call.
+    pub best: f64,
+    /// Seconds of the default pick's best call.
+    pub default: f64,
+    /// Seconds left.
+    pub left: f64,
+}
+
+/// A candidate and its times.
+#[derive(Clone, Debug)]
+pub struct Measured {
+    /// What was measured.
+    pub candidate: Candidate,
+    /// Seconds of a call by the cost model.
+    pub predicted: f64,
+    /// Seconds of the shortest call.
+    pub seconds: f64,
+}
+
+/// What a search found.
+#[derive(Clone, Debug)]
+pub struct Tuned {
+    /// The default pick.
+    pub default: Measured,
+    /// The pick: the fastest, or the default.
+    pub best: Measured,
+    /// Everything measured, the default first.
+    pub measured: Vec<Measured>,
+    /// Candidates that were not measured, and why.
+    pub refused: Vec<(Candidate, String)>,
+    /// Seconds the search took.
+    pub seconds: f64,
+    /// Whether it was asked to stop.
+    pub stopped: bool,
+}
+
+impl Tuned {
+    /// How many times faster the pick is than the default.
+    pub fn gain(&self) -> f64 {
+        self.default.seconds / self.best.seconds
+    }
+}
+
+/// Searches within the limits, until asked to stop.
+///
+/// # Errors
+/// If the default pick itself is refused, or wrong.
+pub fn search(
+    compiler: &Compiler,
+    problem: &ConvProblem,
+    rates: Rates,
+    limits: Limits,
+    stop: &AtomicBool,
+    mut report: impl FnMut(Progress),
+) -> Result<Tuned, TuneError> {
+    let watch = Stopwatch::start();
+    let spaces = Space::of(problem, compiler.target());
+    let Some(default) = spaces.first().map(Space::default_candidate) else {
+        return Err(TuneError::Compile(crate::error::Error::Codegen {
+            message: "no algorithm computes the problem".to_string(),
+        }));
+    };
+    let bench = Bench::new(compiler, problem, &default, rates, limits.threads)?;
+    let predicted = bench.predict(&default)?;
+    let entrant = bench.admit(default, predicted)?;
+    let timing = bench.race(&[&entrant], SHORTEST.max(CALLS * entrant.first), 1)?[0];
+    let mut search = Search {
+        bench: &bench,
+        spaces: &spaces,
+        limits,
+        watch,
+        stop,
+        draw: Draw(limits.seed),
+        pool: Vec::new(),
+        seen: HashSet::from([entrant.candidate.clone()]),
+        measured: vec![timed(&entrant, timing)],
+        refused: Vec::new(),
+    };
+    let (default, best) = search.run(entrant, &mut report)?;
+    let Search { measured, refused, .. } = search;
+    Ok(Tuned {
+        default,
+        best,
+        measured,
+        refused,
+        seconds: watch.seconds(),
+        stopped: stop.load(Ordering::Relaxed),
+    })
+}
+
+/// The entrant by its first call.
+fn measured(entrant: &Entrant) -> Measured {
+    let (candidate, predicted) = (entrant.candidate.clone(), entrant.predicted);
+    Measured { candidate, predicted, seconds: entrant.first }
+}
+
+/// The entrant by the calls of a race.
+fn timed(entrant: &Entrant, timing: Timing) -> Measured {
+    Measured { seconds: timing.min, ..measured(entrant) }
+}
+
+/// Measures candidates drawn at random all over the spaces of a problem, the default pick first: what
+/// tells how well the cost model ranks. Kernels race in groups; a much slower one than the fastest is
+/// timed by few calls, but is not left out.
+///
+/// # Errors
+/// As [`search`].
+pub fn survey(
+    compiler: &Compiler,
+    problem: &ConvProblem,
+    rates: Rates,
+    limits: Limits,
+    candidates: usize,
+    stop: &AtomicBool,
+) -> Result<Vec<Measured>, TuneError> {
+    let spaces = Space::of(problem, compiler.target());
+    let mut draw = Draw(limits.seed);
+    let mut drawn: Vec<Candidate> = spaces.iter().map(Space::default_candidate).collect();
+    for space in spaces.iter().cycle().take(DRAWS * candidates) {
+        let candidate = space.sample(|below| draw.below(below));
+        if drawn.len() < candidates && !drawn.contains(&candidate) {
+            drawn.push(candidate);
+        }
+    }
+    let bench = Bench::new(compiler, problem, &drawn[0], rates, limits.threads)?;
+    let share = limits.seconds / drawn.len() as f64;
+    let mut all: Vec<Measured> = Vec::new();
+    for group in drawn.chunks(FIELD) {
+        let mut field = Vec::new();
+        for candidate in group.iter().filter(|_| !stop.load(Ordering::Relaxed)) {
+            // A refused candidate is no point of the comparison.
+            let Ok(predicted) = bench.predict(candidate) else { continue };
+            let entrant = bench.admit(candidate.clone(), predicted)?;
+            match all.first().is_some_and(|default| entrant.first > SLOW * default.seconds) {
+                true => all.push(Measured { seconds: entrant.first, ..measured(&entrant) }),
+                false => field.push(entrant),
+            }
+        }
+        let runners: Vec<&Entrant> = field.iter().collect();
+        let timings = bench.race(&runners, share / 2.0, ROUNDS)?;
+        let raced = field.iter().zip(timings);
+        all.extend(raced.map(|(entrant, timing)| timed(entrant, timing)));
+    }
+    Ok(all)
+}
+
+/// A candidate of a survey so many times slower than the default is timed by one call.
+const SLOW: f64 = 4.0;
+
+/// Draws for each candidate of a survey, at most: some are drawn twice.
+const DRAWS: usize = 8;
+
+/// The rank correlation of predicted and measured seconds by Spearman's formula; 1 is the same order.
+pub fn rank_correlation(measured: &[Measured]) -> f64 {
+    let predicted = ranks(measured, |m| m.predicted);
+    let seconds = ranks(measured, |m| m.seconds);
+    let mean = (measured.len() as f64 - 1.0) / 2.0;
+    let (mut both, mut first, mut second) = (0.0, 0.0, 0.0);
+    for (a, b) in predicted.iter().zip(&seconds) {
+        both += (a - mean) * (b - mean);
+        first += (a - mean).powi(2);
+        second += (b - mean).powi(2);
+    }
+    if first * second > 0.0 { both / (first * second).sqrt() } else { 0.0 }
+}
+
+/// The place of each value in the order; equal ones share the mean of their places.
+fn ranks(measured: &[Measured], value: impl Fn(&Measured) -> f64) -> Vec<f64> {
+    let below = |a: f64| measured.iter().filter(|m| value(m) < a).count() as f64;
+    let equal = |a: f64| measured.iter().filter(|m| value(m) == a).count() as f64;
+    measured.iter().map(|m| below(value(m)) + (equal(value(m)) - 1.0) / 2.0).collect()
+}
+
+struct Search<'s, 'c> {
+    bench: &'s Bench<'c>,
+    spaces: &'s [Space<'s>],
+    limits: Limits,
+    watch: Stopwatch,
+    stop: &'s AtomicBool,
+    draw: Draw,
+    /// Ranked and not yet measured.
+    pool: Vec<(f64, Candidate)>,
+    seen: HashSet<Candidate>,
+    /// The default first.
+    measured: Vec<Measured>,
+    refused: Vec<(Candidate, String)>,
+}
+
+impl Search<'_, '_> {
+    /// The default's and the best's measurement.
+    fn run(
+        &mut self,
+        default: Entrant,
+        report: &mut impl FnMut(Progress),
+    ) -> Result<(Measured, Measured), TuneError> {
+        let mut best: Option<Entrant> = None;
+        while self.left() > self.limits.seconds * FINAL {
+            self.rank();
+            let champion = best.as_ref().unwrap_or(&default);
+            let field = self.field(champion);
+            if field.is_empty() && self.pool.is_empty() {
+                break;
+            }
+            if let Some(winner) = self.race(champion, field, report)? {
+                best = Some(winner);
+            }
+            report(self.progress());
+        }
+        self.finish(default, best)
+    }
+
+    fn left(&self) -> f64 {
+        match self.stop.load(Ordering::Relaxed) {
+            true => 0.0,
+            false => (self.limits.seconds - self.watch.seconds()).max(0.0),
+        }
+    }
+
+    fn progress(&self) -> Progress {
+        let fastest = self.measured.iter().map(|m| m.seconds).fold(f64::INFINITY, f64::min);
+        let default = self.measured.first().map_or(fastest, |m| m.seconds);
+        Progress { tried: self.measured.len(), best: fastest, default, left: self.left() }
+    }
+
+    /// Fills the pool: what is near the fastest measured, what is near the most promising, strangers.
+    fn rank(&mut self) {
+        let watch = Stopwatch::start();
+        let allowed = RANKING * self.limits.seconds.min(self.left());
+        let mut origins: Vec<(f64, Candidate)> =
+            self.measured.iter().map(|m| (m.seconds, m.candidate.clone())).collect();
+        origins.sort_by(|a, b| a.0.total_cmp(&b.0));
+        origins.truncate(3);
+        let goal = self.pool.len() + RANKED;
+        let mut origins: Vec<Candidate> = origins.into_iter().map(|(_, c)| c).collect();
+        while let Some(origin) = origins.pop() {
+            let algorithm = origin.algorithm;
+            let space = self.spaces.iter().find(|space| space.algorithm() == algorithm);
+            for candidate in space.map(|s| s.neighbours(&origin)).unwrap_or_default() {
+                if watch.seconds() > allowed || self.pool.len() >= goal {
+                    break;
+                }
+                self.predict(candidate);
+            }
+            self.pool.sort_by(|a, b| b.0.total_cmp(&a.0));
+            let promising = self.pool.last().filter(|_| origins.is_empty());
+            if let Some((_, candidate)) = promising
+                && watch.seconds() < allowed
+                && self.pool.len() < goal
+            {
+                // Each step is downhill, or ends when nothing new is near.
+                let next = candidate.clone();
+                if next != origin && !self.measured.iter().any(|m| m.candidate == next) {
+                    origins.push(next);
+                }
+            }
+        }
+        for space in self.spaces {
+            for _ in 0..STRANGERS * 4 {
+                if watch.seconds() < allowed {
+                    let candidate = space.sample(|below| self.draw.below(below));
+                    self.predict(candidate);
+                }
+            }
+        }
+        self.pool.sort_by(|a, b| b.0.total_cmp(&a.0));
+    }
+
+    fn predict(&mut self, candidate: Candidate) {
+        if !self.seen.insert(candidate.clone()) {
+            return;
+        }
+        match self.bench.predict(&candidate) {
+            Ok(predicted) => self.pool.push((predicted, candidate)),
+            Err(error) => self.refused.push((candidate, error.to_string())),
+        }
+    }
+
+    /// The next candidates to race: compiled, verified, and not hopeless.
+    fn field(&mut self, champion: &Entrant) -> Vec<Entrant> {
+        let mut field = Vec::new();
+        let best = self.seconds_of(champion).min(champion.first);
+        while field.len() < FIELD && self.left() > self.limits.seconds * FINAL {
+            let stranger = field.len() >= FIELD - STRANGERS;
+            let next = match stranger && !self.pool.is_empty() {
+                true => Some(self.pool.swap_remove(self.draw.below(self.pool.len()))),
+                false => self.pool.pop(),
+            };
+            let Some((predicted, candidate)) = next else { break };
+            match self.bench.admit(candidate.clone(), predicted) {
+                Ok(entrant) if entrant.first > HOPELESS * best => {
+                    let seconds = entrant.first;
+                    self.measured.push(Measured { candidate, predicted, seconds });
+                    if stranger {
+                        break;
+                    }
+                }
+                Ok(entrant) => field.push(entrant),
+                Err(error) => self.refused.push((candidate, error.to_string())),
+            }
+        }
+        field
+    }
+
+    fn seconds_of(&self, entrant: &Entrant) -> f64 {
+        let found = self.measured.iter().find(|m| m.candidate == entrant.candidate);
+        found.map_or(f64::INFINITY, |m| m.seconds)
+    }
+
+    /// Successive halving of the field and the champion; the winner, if it is not the champion.
+    fn race(
+        &mut self,
+        champion: &Entrant,
+        field: Vec<Entrant>,
+        report: &mut impl FnMut(Progress),
+    ) -> Result<Option<Entrant>, TuneError> {
+        let mut seconds = (CALLS * champion.first.min(self.seconds_of(champion))).max(SHORTEST);
+        let mut alive: Vec<Entrant> = field;
+        let mut kings = self.seconds_of(champion);
+        while !alive.is_empty() && self.left() > 0.0 {
+            let mut runners: Vec<&Entrant> = vec![champion];
+            runners.extend(&alive);
+            let timings = self.bench.race(&runners, seconds, ROUNDS)?;
+            let times: Vec<f64> = timings.iter().map(|timing| timing.min).collect();
+            self.note(champion, timings[0]);
+            for (entrant, timing) in alive.iter().zip(&timings[1..]) {
+                self.note(entrant, *timing);
+            }
+            kings = kings.min(times[0]);
+            let mut ranked: Vec<(f64, Entrant)> =
+                times[1..].iter().copied().zip(std::mem::take(&mut alive)).collect();
+            ranked.sort_by(|a, b| a.0.total_cmp(&b.0));
+            let keep = ranked.len() / 2;
+            // The fastest wins if nobody is left to be compared with.
+            if keep == 0 {
+                return Ok(ranked
+                    .into_iter()
+                    .find(|(t, _)| *t < kings)
+                    .map(|(_, entrant)| entrant));
+            }
+            ranked.truncate(keep);
+            alive = ranked.into_iter().map(|(_, entrant)| entrant).collect();
+            seconds *= 2.0;
+            report(self.progress());
+        }
+        Ok(None)
+    }
+
+    /// Keeps the shortest time of each candidate.
+    fn note(&mut self, entrant: &Entrant, timing: Timing) {
+        match self.measured.iter_mut().find(|m| m.candidate == entrant.candidate) {
+            Some(m) => m.seconds = m.seconds.min(timing.min),
+            None => self.measured.push(timed(entrant, timing)),
+        }
+    }
+
+    /// The last race, and the last check.
+    fn finish(
+        &mut self,
+        default: Entrant,
+        best: Option<Entrant>,
+    ) -> Result<(Measured, Measured), TuneError> {
+        let Some(best) = best else {
+            let first = Measured { seconds: self.seconds_of(&default), ..measured(&default) };
+            return Ok((first.clone(), first));
+        };
+        let stopped = self.stop.load(Ordering::Relaxed);
+        let seconds = if stopped { SHORTEST } else { self.limits.seconds * FINAL / 2.0 };
+        let timings = self.bench.race(&[&default, &best], seconds, 4 * ROUNDS)?;
+        let [first, second] = [(&default, timings[0]), (&best, timings[1])]
+            .map(|(entrant, timing)| timed(entrant, timing));
+        let faster = second.seconds * (1.0 + MARGIN) < first.seconds;
+        let right = faster
+            && match self.bench.verify(&best) {
+                Ok(()) => true,
+                Err(error) => {
+                    self.refused.push((best.candidate.clone(), error.to_string()));
+                    false
+                }
+            };
+        let winner = if right { second } else { first.clone() };
+        self.note(&default, timings[0]);
+        self.note(&best, timings[1]);
+        Ok((first, winner))
+    }
+}
+
+/// Numbers that look random, the same for the same seed.
+pub struct Draw(pub u64);
+
+impl Draw {
+    /// A number below a limit.
+    pub fn below(&mut self, limit: usize) -> usize {
+        // A linear congruential generator of Knuth's; its high bits are the better ones.
+        self.0 =
+            self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        ((self.0 >> 33) % limit.max(1) as u64) as usize
+    }
+}
