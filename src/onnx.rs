@@ -59,7 +59,7 @@ pub struct Unsupported {
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum OnnxError {
     /// The bytes are no model.
-    #[error("no ONNX model: {0}")]
+    #[error("no ONNX model")]
     Proto(#[from] ProtoError),
     /// A message without a graph, as nearly any short file is one.
     #[error("no ONNX model: there is no graph in it")]

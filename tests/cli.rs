@@ -352,9 +352,10 @@ mod models {
     #[test]
     fn the_convolutions_of_a_model_are_verified() {
         let text = stdout(convgen(&["verify", &model("ops")]).success());
-        assert!(text.ends_with("verified 6, failed 0, unsupported 3\n"), "{text}");
-        let up = "ops.onnx:4 (up): unsupported: a transposed convolution, which no algorithm";
-        assert!(text.contains(up), "{text}");
+        assert!(text.ends_with("verified 7, failed 0, unsupported 2\n"), "{text}");
+        let unknown =
+            "ops.onnx:8 (unknown): unsupported: the operation `NonZero` is not understood";
+        assert!(text.contains(unknown), "{text}");
         let sizes = ["--dim", "height=31", "--dim", "width=20"];
         let dynamic = model("dynamic");
         let arguments = [&["verify", &dynamic, "--batch", "2"], &sizes[..]].concat();
@@ -367,11 +368,11 @@ mod models {
         let arguments = ["bench", "--file", &file, "--json", "--seconds", "0", "--no-verify"];
         let assert = convgen(&[&arguments[..], &["--batch", "2"]].concat())
             .success()
-            .stderr(contains("ops.onnx:4 (up): unsupported: "));
+            .stderr(contains("ops.onnx:7 (half): unsupported: "));
         let text = stdout(assert);
         let rows: Vec<Value> =
             text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-        assert_eq!((rows.len(), &rows[1]["name"]), (6, &"depthwise".into()));
+        assert_eq!((rows.len(), &rows[1]["name"]), (7, &"depthwise".into()));
         let problem = "conv2d f32 nchw n2 g8 ic8 oc8 ih36 iw13 kh3 kw3 ph0:1 pw1 bias";
         assert_eq!(rows[1]["problem"], problem);
     }

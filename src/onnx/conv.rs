@@ -39,19 +39,32 @@ pub(super) fn conv(node: &Node) -> Result<(Found, Value), Stop> {
     Ok((computed(weights).map(|()| problem), output))
 }
 
-/// Why a `ConvTranspose` node is not computed, and its output.
+/// The problem of a `ConvTranspose` node, and its output.
 pub(super) fn conv_transpose(node: &Node) -> Result<(Found, Value), Stop> {
-    let (input, filter) = (node.shape(0)?, node.shape(1)?);
+    let (input, weights) = (node.shape(0)?, node.input(1)?);
+    let filter = weights.shape()?;
     let rank = spatial_rank(input, filter)?;
     let groups = groups(node)?;
     if filter[0] != input[1] || input[1] % groups != 0 {
         let read = filter[0] / groups;
         return Err(Fault::Channels { channels: input[1], read, groups }.into());
     }
-    let mut shape = vec![input[0], filter[1].saturating_mul(groups)];
-    shape.extend(transposed_sizes(node, &input[2..], &filter[2..], rank)?);
-    let reason = "a transposed convolution, which no algorithm computes yet".to_owned();
-    Ok((Err(reason), Value::of(shape)?))
+    let channels = filter[1].saturating_mul(groups);
+    let (axes, beyond) = transposed_axes(node, &input[2..], &filter[2..])?;
+    if rank > convgen_ir::problem::MAX_RANK {
+        let mut shape = vec![input[0], channels];
+        for (axis, beyond) in axes.iter().zip(&beyond) {
+            let size = axis.transposed_size(axis.input) + i128::from(*beyond);
+            let given = saturated(size);
+            shape.push(u64::try_from(size).map_err(|_| Fault::Size { given })?);
+        }
+        return Ok((Err(format!("{rank} spatial dimensions")), Value::of(shape)?));
+    }
+    let mut spec = ConvSpec::transposed(input[1], channels, axes, &beyond).batch(input[0]);
+    spec = spec.groups(groups).layout(Layout::ChannelsFirst).bias(node.optional(2).is_some());
+    let problem = ConvProblem::new(spec).map_err(Fault::from)?;
+    let output = Value::of(problem.output_shape(problem.batch()))?;
+    Ok((computed(weights).map(|()| problem), output))
 }
 
 /// The output of a pooling node.
@@ -199,39 +212,79 @@ fn pads(node: &Node, rank: usize) -> Result<(Vec<i64>, Vec<i64>), Fault> {
     Ok((given[..rank].to_vec(), given[rank..].to_vec()))
 }
 
-/// The output sizes of a transposed convolution.
-fn transposed_sizes(
+/// The axes of a transposed convolution, with the sizes that are read, and the positions that are
+/// written beyond the last window.
+fn transposed_axes(
     node: &Node,
     input: &[u64],
     kernel: &[u64],
-    rank: usize,
-) -> Result<Vec<u64>, Fault> {
-    let strides = node.sizes("strides", rank)?;
-    if node.ints("output_shape").is_some() {
-        return node.sizes("output_shape", rank);
-    }
-    let padding = node.word("auto_pad");
-    if let Some("SAME_UPPER" | "SAME_LOWER") = padding.as_deref() {
-        return Ok(input.iter().zip(&strides).map(|(size, s)| size.saturating_mul(*s)).collect());
-    }
-    let (before, after) = match padding.as_deref() {
-        None | Some("" | "NOTSET") => pads(node, rank)?,
-        Some("VALID") => (vec![0; rank], vec![0; rank]),
-        Some(other) => return Err(unknown_padding(other)),
+) -> Result<(Vec<SpatialAxis>, Vec<u64>), Fault> {
+    let rank = input.len();
+    let (strides, dilations) = (node.sizes("strides", rank)?, node.sizes("dilations", rank)?);
+    let mut axes: Vec<SpatialAxis> = (0..rank)
+        .map(|i| SpatialAxis {
+            stride: strides[i],
+            dilation: dilations[i],
+            ..SpatialAxis::new(input[i], kernel[i])
+        })
+        .collect();
+    let mut beyond = output_padding(node, rank)?;
+    let mode = node.word("auto_pad");
+    let sizes = match (node.ints("output_shape").is_some(), mode.as_deref()) {
+        (true, _) => Some(node.sizes("output_shape", rank)?),
+        (false, Some("SAME_UPPER" | "SAME_LOWER")) => {
+            Some(input.iter().zip(&strides).map(|(size, s)| size.saturating_mul(*s)).collect())
+        }
+        (false, None | Some("" | "NOTSET" | "VALID")) => None,
+        (false, Some(other)) => return Err(unknown_padding(other)),
     };
-    let dilations = node.sizes("dilations", rank)?;
-    let more = node.ints("output_padding").unwrap_or_default();
-    if !more.is_empty() && more.len() != rank {
-        return Err(Fault::Count { name: "output_padding", given: more.len(), expected: rank });
+    match sizes {
+        Some(sizes) => {
+            let upper = mode.as_deref() == Some("SAME_UPPER");
+            for ((axis, beyond), size) in axes.iter_mut().zip(&mut beyond).zip(sizes) {
+                fit(axis, beyond, size, upper);
+            }
+        }
+        None if mode.as_deref() == Some("VALID") => {}
+        None => {
+            let (before, after) = pads(node, rank)?;
+            for (i, axis) in axes.iter_mut().enumerate() {
+                (axis.pad_before, axis.pad_after) = (before[i], after[i]);
+            }
+        }
     }
-    let size = |i: usize| {
-        let axis = SpatialAxis { dilation: dilations[i], ..SpatialAxis::new(input[i], kernel[i]) };
-        let span = (i128::from(input[i]) - 1) * i128::from(strides[i]) + i128::from(axis.extent());
-        let more = i128::from(more.get(i).copied().unwrap_or(0));
-        let size = span + more - i128::from(before[i]) - i128::from(after[i]);
-        u64::try_from(size).map_err(|_| Fault::Size { given: saturated(size) })
+    Ok((axes, beyond))
+}
+
+/// Pads an axis so that this size is written: what is too much is cut off in halves, the larger one
+/// before (`SAME_UPPER`: after); what is missing is written beyond.
+fn fit(axis: &mut SpatialAxis, beyond: &mut u64, size: u64, upper: bool) {
+    let total = axis.transposed_size(axis.input) + i128::from(*beyond) - i128::from(size);
+    if total < 0 {
+        *beyond = beyond.saturating_add(u64::try_from(-total).unwrap_or(u64::MAX));
+        return;
+    }
+    let (less, more) = (saturated(total / 2), saturated(total - total / 2));
+    (axis.pad_before, axis.pad_after) = if upper { (less, more) } else { (more, less) };
+}
+
+/// The attribute `output_padding`, zeros if it is not given.
+fn output_padding(node: &Node, rank: usize) -> Result<Vec<u64>, Fault> {
+    let given = match node.ints("output_padding") {
+        Some(given) if !given.is_empty() => given,
+        Some(_) | None => return Ok(vec![0; rank]),
     };
-    (0..rank).map(size).collect()
+    if given.len() != rank {
+        return Err(Fault::Count { name: "output_padding", given: given.len(), expected: rank });
+    }
+    let size = |given: &i64| {
+        u64::try_from(*given).map_err(|_| Fault::Value {
+            name: "output_padding",
+            given: given.to_string(),
+            expected: "no negative number",
+        })
+    };
+    given.iter().map(size).collect()
 }
 
 fn unknown_padding(given: &str) -> Fault {

@@ -140,6 +140,20 @@ def ops():
     g.save(g.op("Conv", y, g.weights(5, 6, 3), name="stated"), [1, 5, 1])
 
 
+def transposed():
+    """The ways in which a transposed convolution says what it writes."""
+    g = Graph("transposed", "image", [1, 4, 7, 5])
+    up = lambda name, **attributes: g.conv("image", 4, 6, 3, name, op="ConvTranspose", **attributes)
+    up("plain", bias=True)
+    up("pads", strides=[2, 2], pads=[1, 0, 1, 2], output_padding=[1, 0])
+    up("groups", group=2, dilations=[2, 1], auto_pad="VALID")
+    up("upper", strides=[2, 2], auto_pad="SAME_UPPER")
+    up("lower", strides=[2, 2], auto_pad="SAME_LOWER")
+    up("wide", strides=[4, 4], auto_pad="SAME_UPPER")
+    g.save(up("stated", strides=[2, 3], output_shape=[14, 16]), [1, 6, 14, 16])
+
+
 resnet50()
 dynamic()
 ops()
+transposed()
