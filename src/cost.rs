@@ -69,14 +69,14 @@ impl fmt::Display for Cost {
 }
 
 /// Predicts a call with a batch, on some threads: the sum of the parts of a problem.
-pub fn cost(
-    nests: &[VerifiedNest],
+pub fn cost<'n>(
+    nests: impl IntoIterator<Item = &'n VerifiedNest>,
     target: &Target,
     rates: &Rates,
     batch: u64,
     threads: usize,
 ) -> Cost {
-    let parts = nests.iter().map(|nest| part(nest, target, rates, batch, threads));
+    let parts = nests.into_iter().map(|nest| part(nest, target, rates, batch, threads));
     let add = |mut sum: Cost, part: Cost| {
         sum.seconds += part.seconds;
         for (term, other) in sum.terms.iter_mut().zip(part.terms) {

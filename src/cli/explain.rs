@@ -2,20 +2,40 @@
 
 use std::io::Write;
 
+use anyhow::anyhow;
 use clap::Args;
 use convgen::algorithm::Algorithm;
-use convgen::{Host, Kernel, Origin};
+use convgen::cost::{self, Rates};
+use convgen::scheduler::space::{Candidate, Space};
+use convgen::tune::bench::Bench;
+use convgen::tune::search::Draw;
+use convgen::{Compiler, Host, Kernel, Origin, machine};
 use convgen_ir::nest::Role;
 use convgen_ir::problem::ConvProblem;
 
 use super::args::{DescriptorArg, IsaArg, LayoutArg, ScheduleArg, scheduled, thread_count};
 use super::failure::Verdict;
+use super::memory;
 use super::output::bytes;
 
 const EXAMPLES: &str = "\
 Examples:
   convgen explain conv2d ic64 oc64 ih56 iw56 kh3 kw3 ph1 pw1
-  convgen explain 'conv2d g32 ic32 oc32 ih112 iw112 kh3 kw3 ph1 pw1 bias | relu6' --layout nchw";
+  convgen explain 'conv2d g32 ic32 oc32 ih112 iw112 kh3 kw3 ph1 pw1 bias | relu6' --layout nchw
+  convgen explain --measure --candidates 8 conv2d ic64 oc64 ih56 iw56 kh3 kw3 ph1 pw1
+
+The prediction is the cost model's: what is counted in the lowered loops, at the rates of an ordinary
+core, or with --measure at the rates of this one, beside the time of the kernel itself.";
+
+/// How long each rate of the machine is measured, in seconds.
+const RATE_SECONDS: f64 = 0.02;
+/// How long a kernel is timed, in seconds, and in how many rounds.
+const KERNEL_SECONDS: f64 = 0.1;
+const ROUNDS: usize = 5;
+/// The most candidates that are listed.
+const MAX_CANDIDATES: u64 = 1000;
+/// Candidates drawn at random for each that is listed, besides the neighbours of the pick.
+const DRAWN: usize = 4;
 
 /// The arguments of `convgen explain`.
 #[derive(Args)]
@@ -30,6 +50,12 @@ pub struct ExplainArgs {
     threads: usize,
     #[command(flatten)]
     schedule: ScheduleArg,
+    /// Measure this machine's rates for the prediction, and the kernels
+    #[arg(long)]
+    measure: bool,
+    /// List that many other schedules, those with the shortest predicted times
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=MAX_CANDIDATES))]
+    candidates: Option<u64>,
     #[command(flatten)]
     descriptor: DescriptorArg,
 }
@@ -57,11 +83,117 @@ pub fn explain(args: &ExplainArgs, out: &mut impl Write) -> anyhow::Result<Verdi
     for directive in &schedule.directives {
         writeln!(out, "  {directive}")?;
     }
+    let model = Model::new(args, &compiler, &problem)?;
+    let pick = Candidate { algorithm, plan: None, schedule };
+    model.write(&kernel, &pick, out)?;
+    if let Some(count) = args.candidates {
+        model.write_others(&pick, count as usize, out)?;
+    }
     writeln!(out, "other algorithms")?;
     for line in others(&problem, algorithm) {
         writeln!(out, "  {line}")?;
     }
     Ok(Verdict::Good)
+}
+
+/// The cost model, with its rates.
+struct Model<'a> {
+    args: &'a ExplainArgs,
+    compiler: &'a Compiler,
+    problem: &'a ConvProblem,
+    rates: Rates,
+}
+
+impl<'a> Model<'a> {
+    fn new(
+        args: &'a ExplainArgs,
+        compiler: &'a Compiler,
+        problem: &'a ConvProblem,
+    ) -> anyhow::Result<Self> {
+        let target = compiler.target();
+        let rates = match args.measure {
+            false => Rates::nominal(target),
+            true => machine::rates(&Host::detect(), target.isa(), RATE_SECONDS)
+                .ok_or_else(|| anyhow!("the rates of {} were not measured", target.isa()))?,
+        };
+        Ok(Model { args, compiler, problem, rates })
+    }
+
+    /// The terms of the prediction, and the measured time.
+    fn write(&self, kernel: &Kernel, pick: &Candidate, out: &mut impl Write) -> anyhow::Result<()> {
+        let rates = if self.args.measure { "of this machine" } else { "of an ordinary core" };
+        let (target, batch) = (self.compiler.target(), self.problem.batch());
+        let cost = cost::cost(kernel.nests(), target, &self.rates, batch, self.args.threads);
+        writeln!(out, "prediction       at rates {rates}")?;
+        for line in cost.to_string().lines() {
+            writeln!(out, "  {line}")?;
+        }
+        if self.args.measure {
+            memory::check(self.problem)?;
+            let seconds = self.seconds(&self.bench(pick)?, pick, cost.seconds)?;
+            let ratio = cost.seconds / seconds;
+            writeln!(
+                out,
+                "  {:<12}{:>12.3} us   predicted {ratio:.2} of it",
+                "measured",
+                seconds * 1e6
+            )?;
+        }
+        Ok(())
+    }
+
+    fn bench(&self, pick: &Candidate) -> anyhow::Result<Bench<'a>> {
+        Ok(Bench::new(self.compiler, self.problem, pick, self.rates, self.args.threads)?)
+    }
+
+    fn seconds(&self, bench: &Bench, of: &Candidate, predicted: f64) -> anyhow::Result<f64> {
+        let entrant = bench.admit(of.clone(), predicted)?;
+        let timings = bench.race(&[&entrant], KERNEL_SECONDS, ROUNDS)?;
+        Ok(timings.first().map_or(f64::INFINITY, |timing| timing.min))
+    }
+
+    /// Other schedules, the most promising first.
+    fn write_others(
+        &self,
+        pick: &Candidate,
+        count: usize,
+        out: &mut impl Write,
+    ) -> anyhow::Result<()> {
+        let (target, batch) = (self.compiler.target(), self.problem.batch());
+        let mut ranked: Vec<(f64, Candidate)> = Vec::new();
+        let mut draw = Draw(1);
+        for space in Space::of(self.problem, target) {
+            let default = space.default_candidate();
+            let drawn = (0..DRAWN * count).map(|_| space.sample(|below| draw.below(below)));
+            let drawn: Vec<Candidate> = drawn.collect();
+            for candidate in space.neighbours(&default).into_iter().chain(drawn) {
+                let Candidate { algorithm, schedule, .. } = &candidate;
+                let Ok(nests) = self.compiler.lower(self.problem, *algorithm, schedule) else {
+                    continue;
+                };
+                let cost = cost::cost(&nests, target, &self.rates, batch, self.args.threads);
+                let known = ranked.iter().any(|(_, other)| other.schedule == *schedule);
+                if !known && *schedule != pick.schedule {
+                    ranked.push((cost.seconds, candidate));
+                }
+            }
+        }
+        ranked.sort_by(|a, b| a.0.total_cmp(&b.0));
+        ranked.truncate(count);
+        let bench = if self.args.measure { Some(self.bench(pick)?) } else { None };
+        writeln!(out, "other schedules")?;
+        for (predicted, candidate) in ranked {
+            let measured = match &bench {
+                Some(bench) => {
+                    let seconds = self.seconds(bench, &candidate, predicted)?;
+                    format!(", measured {:.3} us", seconds * 1e6)
+                }
+                None => String::new(),
+            };
+            writeln!(out, "  predicted {:.3} us{measured}: {candidate}", predicted * 1e6)?;
+        }
+        Ok(())
+    }
 }
 
 fn costs(kernel: &Kernel, out: &mut impl Write) -> anyhow::Result<()> {
