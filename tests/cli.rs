@@ -452,11 +452,28 @@ mod explain {
             "workspace",
             "packed weights",
             "machine code",
+            "prediction       at rates of an ordinary core",
+            "arithmetic",
+            "predicted",
             "other algorithms",
         ];
         for word in words {
             assert!(text.contains(word), "{word}: {text}");
         }
+    }
+
+    #[test]
+    fn other_schedules_are_listed_and_measured() {
+        let arguments = ["explain", TINY, "--measure", "--candidates", "3"];
+        let text = stdout(convgen(&arguments).success());
+        assert_eq!(text.matches(", measured ").count(), 3, "{text}");
+        assert!(text.contains("at rates of this machine"), "{text}");
+    }
+
+    #[test]
+    fn an_algorithm_is_chosen_by_its_name() {
+        convgen(&["explain", TINY, "--algorithm", "direct"]).success().stdout(contains("(given)"));
+        refused(&["explain", TINY, "--algorithm", "magic"], &["no algorithm `magic`", "direct"]);
     }
 }
 

@@ -28,6 +28,9 @@ const WIDTH: f64 = 4.0;
 /// Micro-operations of asking whether a vector or an element is padding, each dimension.
 const TEST: f64 = 3.0;
 
+/// Vector registers that a micro-kernel needs besides its tile.
+const OPERANDS: i64 = 3;
+
 /// Vector registers that Cranelift keeps sums in; beyond these they live on the stack.
 const NARROW_SUMS: f64 = 8.0;
 
@@ -191,7 +194,7 @@ impl Walk<'_> {
                 Stmt::Declare(id) if self.nest.buffer(*id).role == Role::Reg => {
                     *tiles += self.nest.buffer(*id).len(self.batch) as f64;
                     if code == Code::Loops {
-                        code = self.code_of(&block[i + 1..]);
+                        code = self.code_of(*id, &block[i + 1..]);
                         self.work.calls += runs;
                         let call = if code == Code::Wide { CALL } else { 0.0 };
                         self.work.loops += runs * call * self.rates.cycle();
@@ -239,19 +242,28 @@ impl Walk<'_> {
         self.ranges.leave();
     }
 
-    /// Who emits the scope of a register tile: the micro-kernel emitter takes vectors whose elements
-    /// are neighbours or all the same, padded on one side at most.
-    fn code_of(&self, scope: &[Stmt]) -> Code {
+    /// Who emits the scope of a register tile: the micro-kernel emitter takes tiles that leave some
+    /// registers, and vectors whose elements are neighbours or all the same, padded on one side at most.
+    fn code_of(&self, tile: BufferId, scope: &[Stmt]) -> Code {
         match self.target.isa() {
             Isa::Clif => Code::Narrow,
             Isa::Avx2 | Isa::Avx512 => {
-                if self.all_fit(scope, None, &self.known) {
-                    Code::Wide
-                } else {
-                    Code::Narrow
+                let room = self.cells(tile) + OPERANDS <= i64::from(self.target.registers());
+                match room && self.all_fit(scope, None, &self.known) {
+                    true => Code::Wide,
+                    false => Code::Narrow,
                 }
             }
         }
+    }
+
+    /// Vector registers of a tile.
+    fn cells(&self, tile: BufferId) -> i64 {
+        let shape = &self.nest.buffer(tile).shape;
+        let Some((row, rows)) = shape.split_last() else { return 1 };
+        let lanes = u64::from(self.target.lanes());
+        let vectors = (row.at(self.batch) as u64).div_ceil(lanes) as i64;
+        rows.iter().fold(vectors, |cells, dim| cells.saturating_mul(dim.at(self.batch)))
     }
 
     fn all_fit(&self, block: &[Stmt], lanes: Option<AxisId>, known: &Context) -> bool {

@@ -120,8 +120,14 @@ pub enum Excluded {
     CopyLayout,
 }
 
-/// Vector registers that must be left for operands, at least: a weight, and a value or a broadcast.
-pub const FEWEST_OPERANDS: u64 = 2;
+/// Vector registers that must be left for operands, at least: a weight, and a value or a broadcast; of a
+/// micro-kernel one more of each, or it is left to Cranelift where a mask or an epilogue needs some.
+pub fn fewest_operands(isa: Isa) -> u64 {
+    match isa {
+        Isa::Clif => 2,
+        Isa::Avx2 | Isa::Avx512 => 4,
+    }
+}
 
 /// Vector multiply-adds in the body of the innermost loop, at most: beyond, the time to compile grows
 /// and the first level of the instruction cache overflows.
@@ -254,8 +260,9 @@ impl Plan {
             return Err(Excluded::Rows { rows: self.rows, extent: row });
         }
         let (tile, registers) = (self.vectors * self.rows, u64::from(target.registers()));
-        if tile + FEWEST_OPERANDS > registers {
-            return Err(Excluded::Registers { tile, operands: FEWEST_OPERANDS, registers });
+        let operands = fewest_operands(target.isa());
+        if tile + operands > registers {
+            return Err(Excluded::Registers { tile, operands, registers });
         }
         let in_place = problem.layout() == Layout::ChannelsFirst && self.lanes != LaneAxis::Columns;
         match self.copy {

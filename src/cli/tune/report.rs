@@ -59,7 +59,7 @@ pub struct Row {
     pub refused: usize,
     /// Seconds of the search.
     pub seconds: f64,
-    /// Spearman's rank correlation of predicted and measured times.
+    /// Spearman's rank correlation of predicted and measured times, of a survey.
     pub rank_correlation: Option<f64>,
     /// The algorithm of the pick.
     pub algorithm: &'static str,
@@ -140,6 +140,8 @@ impl Row {
             row.picked(problem, default, best);
         }
         row.timed(&measured);
+        // What a search measures is what the model picked: no sample of its opinions.
+        row.rank_correlation = (measured.len() > 2).then(|| rank_correlation(&measured));
         row
     }
 
@@ -154,7 +156,6 @@ impl Row {
 
     fn timed(&mut self, measured: &[Measured]) {
         self.tried = measured.len() as u64;
-        self.rank_correlation = (measured.len() > 2).then(|| rank_correlation(measured));
         let point = |m: &Measured| Point {
             predicted_ms: m.predicted * 1e3,
             ms: m.seconds * 1e3,
