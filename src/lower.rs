@@ -4,6 +4,7 @@
 
 mod cut;
 mod pads;
+mod tiles;
 mod trim;
 
 use convgen_ir::nest::Nest;
@@ -18,10 +19,11 @@ pub struct Pass {
 }
 
 /// The passes, in order. `trim` runs first so that `cut` sees only guards that matter.
-pub const PASSES: [Pass; 4] = [
+pub const PASSES: [Pass; 5] = [
     Pass { name: "trim", run: trim::run },
     Pass { name: "cut", run: cut::run },
     Pass { name: "trim", run: trim::run },
+    Pass { name: "tiles", run: tiles::run },
     Pass { name: "pads", run: pads::run },
 ];
 

@@ -12,7 +12,7 @@ use convgen_ir::elem::Layout;
 use convgen_ir::problem::{ConvProblem, Direction};
 use convgen_ir::schedule::Schedule;
 
-use self::plan::{CopyInput, LaneAxis, Order, Plan, Shape, Walk, is_pointwise};
+use self::plan::{CopyInput, LaneAxis, Order, Plan, Shape, Walk, has_padding, is_pointwise};
 use crate::algorithm::Algorithm;
 use crate::target::{Isa, Target};
 
@@ -70,6 +70,10 @@ const MICRO_KERNEL_OPERANDS: u64 = 4;
 /// written out, neighbouring taps share the columns they load.
 const UNROLLED_TAPS: u64 = 256;
 
+/// Columns of the tile of a depthwise kernel, at most: each border of the image is a kernel of its own,
+/// so tiles are kept short.
+const DEPTHWISE_COLUMNS: u64 = 14;
+
 /// One way of a first-level cache: a page, on every CPU that looks it up by virtual address. On 1x1
 /// layers of 1024 channels tiles of 14 rows reach 77 % of the peak, tiles of 7 rows 97 %.
 const L1_WAY_BYTES: u64 = 4096;
@@ -103,13 +107,62 @@ impl<'p> Picker<'p> {
             channel_tasks: false,
             order: Order::ALL[0],
             copy: None,
+            in_place: false,
             pack_weights: true,
             steps,
             taps,
         };
+        if self.is_depthwise(lanes) {
+            plan.order = self.depthwise_order();
+            // Whether padding can be met in place depends on whether tasks share a row.
+            plan.block = self.shape.axes[0].1;
+            plan.in_place = plan.check_in_place(self.problem).is_ok();
+        }
         self.task_block(&mut plan);
-        plan.copy = self.copied_input(&plan);
+        if plan.in_place && plan.check_in_place(self.problem).is_err() {
+            plan.in_place = false;
+            self.task_block(&mut plan);
+        }
+        if !plan.in_place {
+            plan.copy = self.copied_input(&plan);
+        }
         plan
+    }
+
+    /// Whether all loads of the tile are vectors: each element of the input is then used for so few
+    /// products that a copy of it costs as much as they do.
+    fn is_depthwise(&self, lanes: LaneAxis) -> bool {
+        lanes == LaneAxis::Groups && self.problem.in_channels_per_group() == 1
+    }
+
+    /// Channels inside pixels: the input is then read from front to back. Not if the weights, which
+    /// every pixel then needs, would fill the first-level cache.
+    fn depthwise_order(&self) -> Order {
+        let weights: u64 = self.problem.weights_shape().iter().product();
+        let bytes = weights * self.problem.elem().bytes() as u64;
+        match bytes <= self.target.caches().l1d as u64 / 2 {
+            true => Order([Walk::Rows, Walk::Columns, Walk::Channels]),
+            false => Order::ALL[0],
+        }
+    }
+
+    /// The tile of a depthwise kernel: beside the sums, the weights of a row of taps stay in registers,
+    /// and an element of the input, a zero and what the epilogue computes pass.
+    fn depthwise_tile(&self) -> (u64, u64) {
+        let (lane, columns) = self.shape.tiled(LaneAxis::Groups);
+        let taps = self.problem.spatial().last().map_or(1, |s| s.kernel);
+        let registers = u64::from(self.target.registers());
+        let budget = match self.target.isa() {
+            Isa::Clif => registers - CRANELIFT_OPERANDS,
+            Isa::Avx2 | Isa::Avx512 => registers.saturating_sub(taps + 3).max(registers / 2),
+        };
+        let rows = balanced(columns, budget.min(DEPTHWISE_COLUMNS));
+        let all = match self.target.isa() {
+            Isa::Clif => (lane / u64::from(self.target.lanes())).max(1),
+            Isa::Avx2 | Isa::Avx512 => lane.div_ceil(u64::from(self.target.lanes())),
+        };
+        let fits = |vectors: &u64| all.is_multiple_of(*vectors) && vectors * rows <= budget;
+        ((1..=4).rev().find(fits).unwrap_or(1), rows)
     }
 
     /// Vectors should be contiguous in memory where the data is: channels last, channels; channels
@@ -142,6 +195,9 @@ impl<'p> Picker<'p> {
 
     /// The register tile: the lane axis by one or two vectors, another axis by rows.
     fn tile(&self, lanes: LaneAxis) -> (u64, u64) {
+        if self.is_depthwise(lanes) {
+            return self.depthwise_tile();
+        }
         let width = u64::from(self.target.lanes());
         let operands = match self.target.isa() {
             Isa::Clif => CRANELIFT_OPERANDS,
@@ -199,7 +255,10 @@ impl<'p> Picker<'p> {
         let cached = self.target.caches().l2 as u64;
         let mut packed = |block: u64| {
             plan.block = block.min(extent);
-            plan.packed_input_bytes(self.problem, self.target)
+            match plan.in_place {
+                true => 0,
+                false => plan.packed_input_bytes(self.problem, self.target),
+            }
         };
         while block > unit && packed(block) > cached {
             block = (block / 2).next_multiple_of(unit);
@@ -222,10 +281,7 @@ impl<'p> Picker<'p> {
 
     /// Whether some tap of some output falls outside the input.
     fn is_padded(&self) -> bool {
-        self.problem.spatial().iter().any(|s| {
-            let end = (s.output() - 1) * s.stride + s.extent();
-            s.pad_before > 0 || end as i64 - s.pad_before > s.input as i64
-        })
+        self.problem.spatial().iter().any(has_padding)
     }
 
     fn scratch_limit(&self) -> u64 {

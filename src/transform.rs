@@ -9,7 +9,9 @@ mod fuse;
 mod mode;
 mod pack_input;
 mod pack_weights;
+mod peel;
 mod reorder;
+mod skip_padding;
 mod split;
 
 use convgen_ir::nest::{
@@ -65,6 +67,12 @@ pub enum Refusal {
     NotOutermost { axis: String },
     #[error("inside `{axis}` is no sum in a register with spatial loops around it")]
     NoAccumulator { axis: String },
+    #[error("`{axis}` is no reduction axis")]
+    NotReduction { axis: String },
+    #[error("no padding depends on `{axis}`")]
+    NoPadding { axis: String },
+    #[error("`{axis}` would become {given} loops, more than {limit}")]
+    Parts { axis: String, given: i64, limit: i64 },
     #[error("the weights are packed already")]
     AlreadyPacked,
     #[error("inside `{axis}` the input is not read, or was packed already")]
@@ -102,6 +110,8 @@ pub fn apply_one(nest: &Nest, directive: &Directive) -> Result<Nest, Refusal> {
         Directive::Unroll { axis } => mode::unroll(&mut nest, axis)?,
         Directive::Parallel { axis } => mode::parallel(&mut nest, axis)?,
         Directive::AccumulateOutput { at } => accumulate::apply(&mut nest, at)?,
+        Directive::SkipPadding { at } => skip_padding::apply(&mut nest, at)?,
+        Directive::Peel { axis } => peel::apply(&mut nest, axis)?,
         Directive::PackWeights => pack_weights::apply(&mut nest)?,
         Directive::PackInput { at, layout } => pack_input::apply(&mut nest, at, *layout)?,
     }

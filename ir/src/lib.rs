@@ -113,6 +113,11 @@
 //! multiplied and added like any other, not skipped: an infinite weight there makes a NaN, and a sum
 //! of negative zeros becomes positive. All other accesses lie inside, by proof.
 //!
+//! A schedule may say `skip padding`. It puts the condition that a tap is inside on the loop of the
+//! reduction, so a tap outside is no operation at all: it contributes nothing, whatever its weight. The
+//! sum differs from the plain nest's only where a weight on padding is infinite or a NaN, and in the
+//! sign of a sum that is zero.
+//!
 //! ## Buffers
 //!
 //! Row-major, the last dimension contiguous; `f32[]` is one element. `N` is the number of images of a
@@ -143,13 +148,15 @@
 //!
 //! A [`schedule::Schedule`] is a list of rewrites, carried out in order, each on the nest that the ones
 //! before it left; one that does not apply is refused. A rewrite keeps every bit, unless it reorders
-//! the loops of reductions. Directives end with the line or with `;`.
+//! the loops of reductions or skips padding. Directives end with the line or with `;`.
 //! ```text
 //! directive = "split" axis "by" integer [ "tail" "=" ("guard" | "cut" | "pad") ]   axis.o around axis.i
 //!           | "reorder" axis { axis }                    these loops in this order
 //!           | "fuse" axis axis                           two loops become a_b
 //!           | "vectorize" axis | "unroll" axis | "parallel" axis
 //!           | "accumulate" "output" "at" axis            one register tile for all sums inside
+//!           | "skip" "padding" "at" axis               taps of this reduction outside the input
+//!           | "peel" axis                              iterations that touch padding get loops of their own
 //!           | "pack" "weights"                           into the order in which the nest reads them
 //!           | "pack" "input" "at" axis [ "layout" "=" layout ]      what is read inside, into scratch
 //! ```

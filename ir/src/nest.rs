@@ -448,6 +448,11 @@ impl Loop {
         self.hi.fixed().map(|hi| hi - self.lo)
     }
 
+    /// The same iterations whatever the guards say.
+    pub fn unguarded(self) -> Loop {
+        Loop { guards: vec![], cut: false, ..self }
+    }
+
     /// The same loop around another body.
     pub fn with_body(&self, body: Vec<Stmt>) -> Loop {
         Loop {

@@ -67,6 +67,8 @@ impl fmt::Display for Directive {
             Directive::Unroll { axis } => write!(f, "unroll {axis}"),
             Directive::Parallel { axis } => write!(f, "parallel {axis}"),
             Directive::AccumulateOutput { at } => write!(f, "accumulate output at {at}"),
+            Directive::SkipPadding { at } => write!(f, "skip padding at {at}"),
+            Directive::Peel { axis } => write!(f, "peel {axis}"),
             Directive::PackWeights => f.write_str("pack weights"),
             Directive::PackInput { at, layout: None } => write!(f, "pack input at {at}"),
             Directive::PackInput { at, layout: Some(layout) } => {

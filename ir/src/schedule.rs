@@ -75,6 +75,17 @@ pub enum Directive {
         /// The loop whose body holds the tile.
         at: String,
     },
+    /// `skip padding at kh`: taps of this reduction that fall outside the input are left out.
+    SkipPadding {
+        /// A reduction axis that walks over taps.
+        at: String,
+    },
+    /// `peel ow.o`: the first and last iterations, in which a tap may fall outside the input, become
+    /// loops of their own.
+    Peel {
+        /// The axis.
+        axis: String,
+    },
     /// `pack weights`: the weights are copied once into the order in which the nest reads them.
     PackWeights,
     /// `pack input at oh layout=nhwc`: what a loop's body reads of the input is copied into scratch,

@@ -6,17 +6,18 @@
 //! [`MicroKernel::arguments`] lists. Every operation of the nest becomes the instruction of the same
 //! rounding, in the nest's order for each value, so the bits are the interpreter's.
 //!
-//! Three steps, one file each: `translate` writes the scope as loops around straight lines of vector
-//! operations and numbers equal values; `allocate` decides which register holds what; `encode` is
-//! the instruction set. A scope outside the domain is [`Unfit`], with its
+//! Four steps, one file each: `translate` writes the scope as loops around straight lines of vector
+//! operations and numbers equal values; `share` brings the uses of a load together; `allocate`
+//! decides which register holds what; `encode` is the instruction set. A scope outside the domain is [`Unfit`], with its
 //! reason, and is left to Cranelift: slower, the same bits.
 
 mod allocate;
 mod encode;
+mod share;
 mod translate;
 
 use convgen_ir::bounds::Context;
-use convgen_ir::nest::{Affine, AxisId, BufferId, Nest, Stmt};
+use convgen_ir::nest::{Affine, AxisId, BufferId, Loop, Nest, Stmt};
 
 /// The vector registers an emitter may use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -54,12 +55,16 @@ pub struct MicroKernel {
 }
 
 /// A value that the surrounding code computes.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Argument {
     /// The address of the element of a buffer at these terms of outer loop variables.
     Pointer(BufferId, Vec<(AxisId, i64)>),
     /// A sum of outer loop variables, clamped to 32 bits.
     Sum(Affine),
+    /// The first value of a loop's variable that the guards leave.
+    First(Loop),
+    /// One past the last, at least the first.
+    End(Loop),
 }
 
 /// What is known outside of a scope: the variables, outermost first, numbers for unrolled ones.

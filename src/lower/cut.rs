@@ -7,43 +7,38 @@
 //! for v in 0..V where v*f+f-1 >= E and v*f < E { unroll u in 0..r { S } }      r = E mod f
 //! ```
 //! The loop that is split is the innermost one outside `u` that the guard mentions. A parallel `v`
-//! stays one loop, the body of the innermost parallel loop becomes two `if`s. Register tiles of the second part shrink to what it
-//! uses. Where the guard's other terms are no multiples of `f`, the second part keeps it (`where`).
+//! stays one loop, the body of the innermost parallel loop becomes two `if`s. Where the guard's other terms are no multiples of `f`, the second part keeps it (`where`).
 
-use convgen_ir::bounds::Context;
-use convgen_ir::nest::{
-    AxisId, BufferId, Dim, Guard, Loop, Mode, Nest, Role, Stmt, visit_accesses, visit_accesses_mut,
-    visit_loops_mut,
-};
+use convgen_ir::nest::{AxisId, Dim, Guard, Loop, Mode, Nest, Stmt, visit_loops_mut};
 
 pub(super) fn run(nest: &mut Nest) {
     let body = std::mem::take(&mut nest.body);
-    nest.body = block(nest, body, &mut vec![]);
+    nest.body = block(body, &mut vec![]);
 }
 
-fn block(nest: &mut Nest, stmts: Vec<Stmt>, around: &mut Vec<AxisId>) -> Vec<Stmt> {
+fn block(stmts: Vec<Stmt>, around: &mut Vec<AxisId>) -> Vec<Stmt> {
     let mut result = Vec::new();
     for stmt in stmts {
         match stmt {
             Stmt::Loop(l) => {
                 let axis = l.axis;
-                for part in split_at(nest, l, around) {
+                for part in split_at(l, around) {
                     around.push(axis);
-                    result.push(inner(nest, part, around));
+                    result.push(inner(part, around));
                     around.pop();
                 }
             }
-            Stmt::If(guards, body) => result.push(Stmt::If(guards, block(nest, body, around))),
+            Stmt::If(guards, body) => result.push(Stmt::If(guards, block(body, around))),
             Stmt::Declare(_) | Stmt::Let(..) | Stmt::Store(..) => result.push(stmt),
         }
     }
     result
 }
 
-fn inner(nest: &mut Nest, stmt: Stmt, around: &mut Vec<AxisId>) -> Stmt {
+fn inner(stmt: Stmt, around: &mut Vec<AxisId>) -> Stmt {
     match stmt {
         Stmt::Loop(mut l) => {
-            l.body = block(nest, l.body, around);
+            l.body = block(l.body, around);
             Stmt::Loop(l)
         }
         Stmt::If(..) | Stmt::Declare(_) | Stmt::Let(..) | Stmt::Store(..) => stmt,
@@ -69,7 +64,7 @@ impl Cut {
 }
 
 /// Splits a loop until no loop inside it has a cut guard that this loop decides.
-fn split_at(nest: &mut Nest, l: Loop, around: &[AxisId]) -> Vec<Stmt> {
+fn split_at(l: Loop, around: &[AxisId]) -> Vec<Stmt> {
     let Some(cut) = find_cut(&l, around) else { return vec![Stmt::Loop(l)] };
     let last = cut.guard.map(|sum| sum.substitute(cut.axis, &constant(cut.trips - 1)));
     let first = match cut.remainder() {
@@ -78,7 +73,7 @@ fn split_at(nest: &mut Nest, l: Loop, around: &[AxisId]) -> Vec<Stmt> {
             let mut whole = l;
             drop_guard(&mut whole.body, &cut);
             whole.guards.push(last);
-            return split_at(nest, whole, around);
+            return split_at(whole, around);
         }
         // A multiple of `f` that starts an incomplete tile is `E - r`: say so as a bound.
         Some(rest) => cut.guard.map(|sum| sum.without(cut.axis).plus((rest - 1).max(0))),
@@ -90,41 +85,41 @@ fn split_at(nest: &mut Nest, l: Loop, around: &[AxisId]) -> Vec<Stmt> {
     };
     let beyond = Guard::AtLeast(end.clone(), *limit);
     if l.mode == Mode::Parallel {
-        let l = branched(nest, l, &cut, [vec![last], vec![beyond, first]]);
-        return split_at(nest, l, around);
+        let l = branched(l, &cut, [vec![last], vec![beyond, first]]);
+        return split_at(l, around);
     }
-    let [whole, rest] = parts(nest, &l.body, &cut);
+    let [whole, rest] = parts(&l.body, &cut);
     let with = |guards: Vec<Guard>, body| {
         let mut part = l.with_body(body);
         part.guards.extend(guards);
         part
     };
-    let mut parts = split_at(nest, with(vec![last], whole), around);
-    parts.extend(split_at(nest, with(vec![beyond, first], rest), around));
+    let mut parts = split_at(with(vec![last], whole), around);
+    parts.extend(split_at(with(vec![beyond, first], rest), around));
     parts
 }
 
 /// The body without the guard, and the body of the remainder, empty if there is none.
-fn parts(nest: &mut Nest, body: &[Stmt], cut: &Cut) -> [Vec<Stmt>; 2] {
+fn parts(body: &[Stmt], cut: &Cut) -> [Vec<Stmt>; 2] {
     let (mut whole, mut rest) = (body.to_vec(), body.to_vec());
     drop_guard(&mut whole, cut);
     if cut.remainder() == Some(0) {
         return [whole, vec![]];
     }
-    shorten(nest, &mut rest, cut);
+    shorten(&mut rest, cut);
     [whole, rest]
 }
 
 /// Both parts as branches inside the innermost of the parallel loops, which stay alone in their
 /// blocks.
-fn branched(nest: &mut Nest, mut l: Loop, cut: &Cut, guards: [Vec<Guard>; 2]) -> Loop {
+fn branched(mut l: Loop, cut: &Cut, guards: [Vec<Guard>; 2]) -> Loop {
     l.body = match <[Stmt; 1]>::try_from(std::mem::take(&mut l.body)) {
         Ok([Stmt::Loop(next)]) if next.mode == Mode::Parallel => {
-            vec![Stmt::Loop(branched(nest, next, cut, guards))]
+            vec![Stmt::Loop(branched(next, cut, guards))]
         }
         body => {
             let body = body.map_or_else(|body| body, Vec::from);
-            let branches = guards.into_iter().zip(parts(nest, &body, cut));
+            let branches = guards.into_iter().zip(parts(&body, cut));
             let written = branches.filter(|(_, body)| !body.is_empty());
             written.map(|(guards, body)| Stmt::If(guards, body)).collect()
         }
@@ -185,8 +180,8 @@ fn uncut(mut l: Loop, axis: AxisId) -> Loop {
     l
 }
 
-/// The second part: the loops run to the remainder, and register tiles shrink with them.
-fn shorten(nest: &mut Nest, block: &mut [Stmt], cut: &Cut) {
+/// The second part: the loops run to the remainder.
+fn shorten(block: &mut [Stmt], cut: &Cut) {
     let remainder = cut.remainder();
     visit_loops_mut(block, &mut |u| {
         if u.axis == cut.axis && u.guards.contains(&cut.guard) {
@@ -197,99 +192,4 @@ fn shorten(nest: &mut Nest, block: &mut [Stmt], cut: &Cut) {
             u.cut &= remainder.is_some() && !u.guards.is_empty();
         }
     });
-    if remainder.is_some() {
-        shrink_tiles(nest, block);
-    }
-}
-
-/// Gives each register tile declared in a block a twin of the size that the block uses.
-fn shrink_tiles(nest: &mut Nest, block: &mut [Stmt]) {
-    let mut declared = Vec::new();
-    declarations(block, &mut declared);
-    for id in declared {
-        if nest.buffer(id).role != Role::Reg {
-            continue;
-        }
-        let shape = used_shape(nest, block, id);
-        if shape == nest.buffer(id).shape {
-            continue;
-        }
-        let mut twin = nest.buffer(id).clone();
-        twin.shape = shape;
-        twin.name = fresh_name(nest, &twin.name);
-        let twin = nest.add_buffer(twin);
-        rename(block, id, twin);
-    }
-}
-
-fn fresh_name(nest: &Nest, name: &str) -> String {
-    let base = name.split('.').next().unwrap_or(name);
-    let mut number = 1;
-    while nest.find_buffer(&format!("{base}.{number}")).is_some() {
-        number += 1;
-    }
-    format!("{base}.{number}")
-}
-
-fn declarations(block: &[Stmt], found: &mut Vec<BufferId>) {
-    for stmt in block {
-        match stmt {
-            Stmt::Loop(l) => declarations(&l.body, found),
-            Stmt::If(_, body) => declarations(body, found),
-            Stmt::Declare(id) => found.push(*id),
-            Stmt::Let(..) | Stmt::Store(..) => {}
-        }
-    }
-}
-
-/// One past the largest index in each dimension.
-fn used_shape(nest: &Nest, block: &[Stmt], id: BufferId) -> Vec<Dim> {
-    let mut used = vec![1; nest.buffer(id).shape.len()];
-    cover_indices(block, id, &Context::default(), &mut used);
-    used.into_iter().map(Dim::Fixed).collect()
-}
-
-/// Extends a shape by the accesses of a block. Loops side by side may give an axis other lengths.
-fn cover_indices(block: &[Stmt], id: BufferId, context: &Context, used: &mut [i64]) {
-    for stmt in block {
-        match stmt {
-            Stmt::Loop(l) => {
-                let mut inside = context.clone();
-                inside.enter(&Loop { guards: vec![], ..l.with_body(vec![]) });
-                cover_indices(&l.body, id, &inside, used);
-            }
-            Stmt::If(_, body) => cover_indices(body, id, context, used),
-            Stmt::Declare(_) => {}
-            Stmt::Let(..) | Stmt::Store(..) => {
-                visit_accesses(std::slice::from_ref(stmt), &mut |access, _| {
-                    if access.buffer == id {
-                        for (used, index) in used.iter_mut().zip(&access.index) {
-                            let (_, hi) = context.interval(index).unwrap_or((0, 0));
-                            *used = (*used).max(hi as i64 + 1);
-                        }
-                    }
-                });
-            }
-        }
-    }
-}
-
-fn rename(block: &mut [Stmt], from: BufferId, to: BufferId) {
-    visit_accesses_mut(block, &mut |access| {
-        if access.buffer == from {
-            access.buffer = to;
-        }
-    });
-    redeclare(block, from, to);
-}
-
-fn redeclare(block: &mut [Stmt], from: BufferId, to: BufferId) {
-    for stmt in block {
-        match stmt {
-            Stmt::Loop(l) => redeclare(&mut l.body, from, to),
-            Stmt::If(_, body) => redeclare(body, from, to),
-            Stmt::Declare(id) if *id == from => *id = to,
-            Stmt::Declare(_) | Stmt::Let(..) | Stmt::Store(..) => {}
-        }
-    }
 }

@@ -2,7 +2,8 @@
 //!
 //! Promises: a plan that [`Plan::check`] accepts becomes a schedule whose directives all apply to the
 //! plain nest of the problem; equal plans become equal schedules. No decision changes the order of a
-//! sum, so every plan of a problem gives the same bits. Does not: choose (that is the scheduler), or
+//! sum, so every plan of a problem gives the same bits, or two sets of bits where padding may be
+//! skipped ([`Plan::in_place`]). Does not: choose (that is the scheduler), or
 //! ask whether the nest fits the target's limits (that is the verifier).
 
 use convgen_ir::elem::Layout;
@@ -86,6 +87,9 @@ pub struct Plan {
     pub order: Order,
     /// Where the input is copied, if it is.
     pub copy: Option<CopyInput>,
+    /// Whether padding is met where the input lies: taps outside are skipped in rows and planes, and
+    /// known in the tiles of columns at a border, which become kernels of their own.
+    pub in_place: bool,
     /// Whether the weights are copied into the order in which they are read.
     pub pack_weights: bool,
     /// Input channels written out in the innermost loop.
@@ -116,6 +120,8 @@ pub enum Excluded {
     Steps { steps: u64, channels: u64 },
     #[error("a loop body of {body} multiply-adds is larger than {limit}")]
     Body { body: u64, limit: u64 },
+    #[error("padding is not met in place: {reason}")]
+    InPlace { reason: &'static str },
     #[error("the input has that layout already, or its columns are the lanes")]
     CopyLayout,
 }
@@ -132,6 +138,9 @@ pub fn fewest_operands(isa: Isa) -> u64 {
 /// Vector multiply-adds in the body of the innermost loop, at most: beyond, the time to compile grows
 /// and the first level of the instruction cache overflows.
 pub const LARGEST_BODY: u64 = 512;
+
+/// Kernels for one loop over tiles of columns, at most: one a tile at a border, one for the others.
+pub const MOST_BORDERS: u64 = 4;
 
 /// A problem as a plan sees it: the loops that are tiled, named as they are after fusing.
 pub(super) struct Shape<'p> {
@@ -234,7 +243,51 @@ impl Plan {
         let shape = Shape::new(problem, self.fused);
         self.check_tile(problem, target, &shape)?;
         self.check_loops(problem, target, &shape)?;
+        if self.in_place {
+            self.check_in_place(problem)?;
+        }
         self.check_body(problem)
+    }
+
+    /// Whether all padding is skipped or known at compile time.
+    pub(super) fn check_in_place(&self, problem: &ConvProblem) -> Result<(), Excluded> {
+        let excluded = |reason| Err(Excluded::InPlace { reason });
+        let Some((columns, others)) = problem.spatial().split_last() else {
+            return excluded("there is no axis");
+        };
+        if self.copy.is_some() {
+            return excluded("the input is copied");
+        }
+        if !problem.spatial().iter().any(has_padding) {
+            return excluded("there is none");
+        }
+        if others.iter().any(|s| s.kernel == 1 && has_padding(s)) {
+            return excluded("no loop over taps can skip it");
+        }
+        if !has_padding(columns) {
+            return Ok(());
+        }
+        if self.lanes == LaneAxis::Columns {
+            return excluded("columns are the lanes");
+        }
+        if others.is_empty() && self.block < columns.output() {
+            return excluded("tasks begin anywhere in a row");
+        }
+        if self.column_kernels(columns) > MOST_BORDERS {
+            return excluded("too many tiles touch it");
+        }
+        Ok(())
+    }
+
+    /// Kernels that the tiles of columns become if those that touch padding are compiled apart.
+    fn column_kernels(&self, s: &SpatialAxis) -> u64 {
+        let tiles = s.output().div_ceil(self.rows) as i64;
+        let step = (self.rows * s.stride) as i64;
+        let reach = ((self.rows - 1) * s.stride + s.extent()) as i64;
+        let first = (s.pad_before + step - 1).div_euclid(step).clamp(0, tiles);
+        let end = (s.input as i64 + s.pad_before - reach).div_euclid(step) + 1;
+        let end = end.clamp(first, tiles);
+        (first + tiles - end) as u64 + u64::from(first < end)
     }
 
     fn check_tile(
@@ -324,7 +377,7 @@ impl Plan {
             return Err(Excluded::Steps { steps: self.steps, channels });
         }
         let kernel = problem.spatial().last().map_or(1, |s| s.kernel);
-        let taps = if self.taps { kernel } else { 1 };
+        let taps = if self.taps || self.in_place { kernel } else { 1 };
         let body = self.vectors * self.rows * self.steps * taps;
         match body > LARGEST_BODY {
             true => Err(Excluded::Body { body, limit: LARGEST_BODY }),
@@ -380,6 +433,11 @@ impl Writer<'_> {
         }
         if let Some(copy) = self.plan.copy {
             self.copy(&loops, copy);
+        }
+        if let (true, Some(axis)) = (self.plan.in_place, loops.columns.first())
+            && self.problem.spatial().last().is_some_and(has_padding)
+        {
+            self.directives.push(Directive::Peel { axis: axis.clone() });
         }
         Schedule { directives: self.directives }
     }
@@ -447,7 +505,18 @@ impl Writer<'_> {
         for axis in self.task_loops(loops) {
             self.directives.push(Directive::Parallel { axis: axis.clone() });
         }
+        if self.plan.in_place {
+            self.skip_padding();
+        }
         self.directives.push(Directive::AccumulateOutput { at: innermost });
+    }
+
+    /// Leaves out the taps on padding in every axis but the columns.
+    fn skip_padding(&mut self) {
+        let axes = self.problem.axis_names().iter().zip(self.problem.spatial());
+        let others = axes.take(self.problem.rank() - 1).filter(|(_, s)| has_padding(s));
+        let skipped = others.map(|(name, _)| Directive::SkipPadding { at: format!("k{name}") });
+        self.directives.extend(skipped);
     }
 
     fn task_loops<'l>(&self, loops: &'l Loops) -> impl Iterator<Item = &'l String> + use<'l> {
@@ -465,7 +534,9 @@ impl Writer<'_> {
         let channels = self.problem.in_channels_per_group();
         let (_, inner) = self.split("ic", self.plan.steps, channels, Tail::Guard);
         self.directives.push(unroll(&inner));
-        if let (true, Some(name)) = (self.plan.taps, self.problem.axis_names().last()) {
+        if let (true, Some(name)) =
+            (self.plan.taps || self.plan.in_place, self.problem.axis_names().last())
+        {
             self.directives.push(unroll(&format!("k{name}")));
         }
     }
@@ -502,6 +573,12 @@ impl Writer<'_> {
 
 fn with(first: String, second: Option<String>) -> Vec<String> {
     [first].into_iter().chain(second).collect()
+}
+
+/// Whether some tap of some output falls outside the input in this axis.
+pub(super) fn has_padding(s: &SpatialAxis) -> bool {
+    let end = (s.output() - 1) * s.stride + s.extent();
+    s.pad_before > 0 || end as i64 - s.pad_before > s.input as i64
 }
 
 /// Whether every output pixel depends on the input pixel at the same place alone.

@@ -11,10 +11,11 @@
 //! `r`: no bit changes. Where a guard of `t` stays to run time (`where`), `I` runs without it, on `pad`
 //! loads, so that the whole tile is defined.
 //!
-//! Precondition: between `l` and the sum stand spatial loops of known length only, starting at zero.
+//! Precondition: between `l` and the sum stand spatial loops of known length only, starting at zero;
+//! no guard of a reduction depends on them.
 
 use convgen_ir::nest::{
-    Affine, AxisKind, BufferId, Dim, Loop, Nest, Role, Stmt, visit_accesses_mut,
+    Affine, AxisId, AxisKind, BufferId, Dim, Loop, Nest, Role, Stmt, visit_accesses_mut,
 };
 
 use super::split::pad_loads;
@@ -28,6 +29,9 @@ pub(super) fn apply(nest: &mut Nest, at: &str) -> Result<(), Refusal> {
         let refusal = || Refusal::NoAccumulator { axis: at.to_string() };
         let (tile, leaf) = spatial_chain(nest, &l).ok_or_else(refusal)?;
         let parts = Parts::of(nest, leaf).ok_or_else(refusal)?;
+        if let Some(reduction) = guarded_by(parts.reduce, &tile) {
+            return Err(Refusal::GuardOrder { axis: nest.axis(reduction).name.clone() });
+        }
         let dims: Vec<Dim> = tile.iter().map(|t| t.hi).collect();
         match &shape {
             Some((acc, first)) if *acc != parts.acc || *first != dims => return Err(refusal()),
@@ -59,6 +63,16 @@ fn spatial_chain<'n>(nest: &Nest, l: &'n Loop) -> Option<(Vec<Loop>, &'n [Stmt])
         block = &t.body;
     }
     Some((tile, block))
+}
+
+/// The first reduction, from the outside, whose guards depend on the tile.
+fn guarded_by(reduce: &Loop, tile: &[Loop]) -> Option<AxisId> {
+    let depends = reduce.guards.iter().any(|g| tile.iter().any(|t| g.sum().mentions(t.axis)));
+    match (depends, reduce.body.as_slice()) {
+        (true, _) => Some(reduce.axis),
+        (false, [Stmt::Loop(inner)]) => guarded_by(inner, tile),
+        (false, _) => None,
+    }
 }
 
 /// The leaf of an unaccumulated nest.

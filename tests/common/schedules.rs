@@ -31,6 +31,10 @@ pub enum Step {
     Tile(Index, bool),
     /// The tile alone, which is legal if its loops are in registers already.
     Accumulate(Index),
+    /// One of the reductions whose taps may fall on padding.
+    SkipPadding(Index),
+    /// One of the loops around accesses of the input.
+    Peel(Index),
     /// The weights.
     PackWeights,
     /// Any loop.
@@ -53,15 +57,16 @@ fn step() -> impl Strategy<Value = Step> {
         3 => tile(),
         1 => accumulate(),
         1 => Just(Step::PackWeights),
-        1 => pack_input(),
+        3 => prop_oneof![pack_input(), skip_padding(), peel()],
     ]
 }
 
 fn ordered() -> impl Strategy<Value = Vec<Step>> {
     let shape = (some(prop_oneof![4 => split(), 1 => fuse()], 4), some(reorder(), 2));
-    let tasks = (some(Just(Step::Parallel), 3), some(pack_input(), 1));
+    let tasks = (some(Just(Step::Parallel), 3), some(prop_oneof![pack_input(), skip_padding()], 1));
     let tile = (tile().prop_map(|step| vec![step]), some(vectorize(), 1), some(unroll(), 2));
-    let panels = (some(Just(Step::PackWeights), 1), some(pack_input(), 1));
+    let panels =
+        (some(Just(Step::PackWeights), 1), some(prop_oneof![3 => pack_input(), 2 => peel()], 1));
     (shape, tasks, tile, panels)
         .prop_map(|((a, b), (c, d), (e, f, g), (h, i))| [a, b, c, d, e, f, g, h, i].concat())
 }
@@ -102,6 +107,14 @@ fn accumulate() -> impl Strategy<Value = Step> {
     any::<Index>().prop_map(Step::Accumulate)
 }
 
+fn skip_padding() -> impl Strategy<Value = Step> {
+    any::<Index>().prop_map(Step::SkipPadding)
+}
+
+fn peel() -> impl Strategy<Value = Step> {
+    any::<Index>().prop_map(Step::Peel)
+}
+
 fn pack_input() -> impl Strategy<Value = Step> {
     let layout = prop::option::of(prop::sample::select(Layout::ALL));
     (any::<Index>(), layout).prop_map(|(at, layout)| Step::PackInput(at, layout))
@@ -135,8 +148,11 @@ pub fn apply(unscheduled: &Nest, steps: &[Step]) -> Vec<Applied> {
     applied
 }
 
-/// Whether two reductions change places.
+/// Whether two reductions change places, or taps are left out.
 fn moves_reductions(nest: &Nest, directive: &Directive) -> bool {
+    if matches!(directive, Directive::SkipPadding { .. }) {
+        return true;
+    }
     let Directive::Reorder { axes } = directive else { return false };
     let is_named_sum = |l: &&Found| l.reduction && axes.contains(&l.name);
     let mut before: Vec<String> =
@@ -289,6 +305,14 @@ fn resolve(step: &Step, nest: &Nest) -> Option<Vec<Directive>> {
         }
         Step::Accumulate(at) => {
             Directive::AccumulateOutput { at: pick(at, |l| !l.tile.is_empty())? }
+        }
+        Step::SkipPadding(at) => {
+            let tap = |l: &Found| l.reduction && l.name.starts_with('k');
+            Directive::SkipPadding { at: pick(at, tap)? }
+        }
+        Step::Peel(axis) => {
+            let outer = |l: &Found| l.name.starts_with('o') && l.serial;
+            Directive::Peel { axis: pick(axis, outer)? }
         }
         Step::PackWeights => Directive::PackWeights,
         Step::PackInput(at, layout) => {

@@ -49,6 +49,11 @@ impl ScheduleParser<'_> {
                 self.cursor.keyword("output", "`output`")?;
                 Ok(Directive::AccumulateOutput { at: self.at()? })
             }
+            "skip" => {
+                self.cursor.keyword("padding", "`padding`")?;
+                Ok(Directive::SkipPadding { at: self.at()? })
+            }
+            "peel" => Ok(Directive::Peel { axis: self.axis()? }),
             "pack" => self.pack(),
             _ => Err(first.unknown(Named::Directive)),
         }
@@ -126,6 +131,8 @@ vectorize oc.i
 unroll ow.i
 parallel oh
 accumulate output at ow.o
+skip padding at kh
+peel ow.o
 pack weights
 pack input at oh layout=nhwc
 pack input at oh

@@ -60,6 +60,24 @@ impl<'n> Emitter<'n, '_> {
             self.known.enter(l);
             return self.with_variable(l.axis, Bound::Const(l.lo), |e| e.block(&l.body, lanes));
         }
+        let (lo, hi, tested) = self.range(l);
+        let runs = l.guards.is_empty() && l.trip_count().is_some();
+        self.known.enter(l);
+        self.counted(lo, hi, runs, |emitter, value| {
+            emitter.with_variable(l.axis, Bound::Runtime(value), |emitter| {
+                emitter.hoist(l);
+                if tested.is_empty() {
+                    emitter.block(&l.body, lanes);
+                } else {
+                    emitter.tested(&tested, lanes, |emitter| emitter.block(&l.body, lanes));
+                }
+            });
+        });
+    }
+
+    /// The first value of a loop's variable and one past the last, by its guards of positive step; and
+    /// the other guards.
+    pub(super) fn range(&mut self, l: &Loop) -> (Value, Value, Vec<Guard>) {
         let mut lo = self.builder.ins().iconst(types::I64, l.lo);
         let mut hi = self.extent(l.hi, 0);
         let mut tested = Vec::new();
@@ -77,18 +95,7 @@ impl<'n> Emitter<'n, '_> {
             let narrower = self.builder.ins().icmp(condition, end, *bound);
             *bound = self.builder.ins().select(narrower, end, *bound);
         }
-        let runs = l.guards.is_empty() && l.trip_count().is_some();
-        self.known.enter(l);
-        self.counted(lo, hi, runs, |emitter, value| {
-            emitter.with_variable(l.axis, Bound::Runtime(value), |emitter| {
-                emitter.hoist(l);
-                if tested.is_empty() {
-                    emitter.block(&l.body, lanes);
-                } else {
-                    emitter.tested(&tested, lanes, |emitter| emitter.block(&l.body, lanes));
-                }
-            });
-        });
+        (lo, hi, tested)
     }
 
     /// The first value of the loop's variable at which `rest + step * v >= limit`.

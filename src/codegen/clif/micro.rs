@@ -46,6 +46,12 @@ impl Emitter<'_, '_> {
     fn argument(&mut self, argument: &Argument) -> Value {
         match argument {
             Argument::Pointer(buffer, terms) => self.address(*buffer, terms),
+            Argument::First(l) => self.range(l).0,
+            Argument::End(l) => {
+                let (first, end, _) = self.range(l);
+                let empty = self.builder.ins().icmp(IntCC::SignedLessThan, end, first);
+                self.builder.ins().select(empty, first, end)
+            }
             Argument::Sum(sum) => {
                 let value = self.sum(sum, Lanes::SCALAR);
                 let high = self.builder.ins().iconst(types::I64, CLAMP);

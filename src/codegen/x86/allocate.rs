@@ -56,9 +56,9 @@ impl Assembler {
             match item {
                 Item::Line(steps) => self.line(steps)?,
                 Item::Loop { trips, strides, body } => {
-                    let top = self.encoder.begin_loop(depth, *trips);
+                    let ends = self.encoder.begin_loop(depth, *trips, strides);
                     self.items(body, depth + 1)?;
-                    self.encoder.end_loop(depth, top, *trips, strides);
+                    self.encoder.end_loop(depth, ends, *trips, strides);
                 }
             }
         }

@@ -10,7 +10,7 @@ use iced_x86::{
     MemoryOperand, Register,
 };
 
-use super::translate::{Mask, Place, Stream};
+use super::translate::{Mask, Place, Stream, Trips};
 use super::{Unfit, Vectors, unfit};
 
 /// A vector register by number.
@@ -60,6 +60,11 @@ const ROUND_TO_EVEN: u32 = 0x08;
 /// Two to the power of 31: the first float beyond 32-bit integers.
 const TWO_31: u32 = 0x4f00_0000;
 
+/// Where an argument of the function is.
+fn argument(number: usize) -> MemoryOperand {
+    MemoryOperand::with_base_displ(Register::RDI, 8 * number as i64)
+}
+
 /// Writes one function.
 pub(super) struct Encoder {
     vectors: Vectors,
@@ -72,8 +77,11 @@ pub(super) struct Encoder {
     next_label: u64,
 }
 
-/// A loop's first instruction.
-pub(super) struct Top(u64);
+/// A loop's first instruction and the one after its last.
+pub(super) struct Ends {
+    top: u64,
+    after: u64,
+}
 
 impl Encoder {
     pub(super) fn new(vectors: Vectors, streams: usize) -> Encoder {
@@ -128,7 +136,7 @@ impl Encoder {
             return unfit("more pointers and counters than registers");
         }
         for (stream, argument) in streams.iter().enumerate() {
-            let from = MemoryOperand::with_base_displ(Register::RDI, 8 * *argument as i64);
+            let from = self::argument(*argument);
             self.push(Instruction::with2(Code::Mov_r64_rm64, GENERAL[stream], from));
         }
         self.prologue = std::mem::take(&mut self.body);
@@ -170,21 +178,35 @@ impl Encoder {
         GENERAL[self.streams + depth]
     }
 
-    pub(super) fn begin_loop(&mut self, depth: usize, trips: i64) -> Top {
+    pub(super) fn begin_loop(
+        &mut self,
+        depth: usize,
+        trips: Trips,
+        strides: &[(Stream, i64)],
+    ) -> Ends {
         let counter = self.counter(depth);
-        self.push(Instruction::with2(Code::Mov_r64_imm64, counter, trips));
-        let label = self.label();
-        let mut top = Instruction::with(Code::Nopd);
-        top.set_ip(label);
-        self.body.push(top);
-        Top(label)
+        let ends = Ends { top: self.label(), after: self.label() };
+        match trips {
+            Trips::Fixed(trips) => {
+                self.push(Instruction::with2(Code::Mov_r64_imm64, counter, trips));
+            }
+            Trips::Between { first, end } => {
+                self.advance_by(first, strides, 1);
+                let [first, end] = [first, end].map(argument);
+                self.push(Instruction::with2(Code::Mov_r64_rm64, counter, end));
+                self.push(Instruction::with2(Code::Sub_r64_rm64, counter, first));
+                self.push(Instruction::with_branch(Code::Jle_rel32_64, ends.after));
+            }
+        }
+        self.place_label(ends.top);
+        ends
     }
 
     pub(super) fn end_loop(
         &mut self,
         depth: usize,
-        top: Top,
-        trips: i64,
+        ends: Ends,
+        trips: Trips,
         strides: &[(Stream, i64)],
     ) {
         for (stream, bytes) in strides {
@@ -192,10 +214,33 @@ impl Encoder {
         }
         let counter = self.counter(depth);
         self.push(Instruction::with1(Code::Dec_rm64, counter));
-        self.push(Instruction::with_branch(Code::Jne_rel32_64, top.0));
-        for (stream, bytes) in strides {
-            self.advance(GENERAL[*stream], -bytes * trips);
+        self.push(Instruction::with_branch(Code::Jne_rel32_64, ends.top));
+        match trips {
+            Trips::Fixed(trips) => {
+                for (stream, bytes) in strides {
+                    self.advance(GENERAL[*stream], -bytes * trips);
+                }
+            }
+            Trips::Between { end, .. } => {
+                self.place_label(ends.after);
+                self.advance_by(end, strides, -1);
+            }
         }
+    }
+
+    /// Moves pointers by an argument times their stride.
+    fn advance_by(&mut self, by: usize, strides: &[(Stream, i64)], sign: i64) {
+        for (stream, bytes) in strides {
+            self.push(Instruction::with2(Code::Mov_r64_imm64, Register::RAX, sign * bytes));
+            self.push(Instruction::with2(Code::Imul_r64_rm64, Register::RAX, argument(by)));
+            self.push(Instruction::with2(Code::Add_r64_rm64, GENERAL[*stream], Register::RAX));
+        }
+    }
+
+    fn place_label(&mut self, label: u64) {
+        let mut here = Instruction::with(Code::Nopd);
+        here.set_ip(label);
+        self.body.push(here);
     }
 
     fn advance(&mut self, pointer: Register, bytes: i64) {
@@ -484,13 +529,12 @@ impl Encoder {
         if mask.limit.is_some() {
             self.lane_count(mask);
         }
-        let mut end = Instruction::with(Code::Nopd);
-        end.set_ip(self.label());
+        let end = self.label();
         let slot = slot as i64 * 4 * self.vectors.lanes();
         for lane in 0..mask.lanes as i32 {
             if mask.limit.is_some() {
                 self.push(Instruction::with2(Code::Cmp_rm32_imm32, Register::ECX, lane));
-                self.push(Instruction::with_branch(Code::Jle_rel32_64, end.ip()));
+                self.push(Instruction::with_branch(Code::Jle_rel32_64, end));
             }
             let element = MemoryOperand::with_base_displ(Register::RSP, slot + i64::from(4 * lane));
             self.push(Instruction::with2(Code::Mov_r32_rm32, Register::EAX, element));
@@ -499,7 +543,7 @@ impl Encoder {
             self.push(Instruction::with2(Code::Mov_rm32_r32, to, Register::EAX));
         }
         if mask.limit.is_some() {
-            self.body.push(end);
+            self.place_label(end);
         }
     }
 
@@ -537,7 +581,7 @@ impl Encoder {
         let Some((argument, start)) = mask.limit else {
             return self.push(Instruction::with2(Code::Mov_r32_imm32, Register::ECX, lanes));
         };
-        let left = MemoryOperand::with_base_displ(Register::RDI, 8 * argument as i64);
+        let left = self::argument(argument);
         self.push(Instruction::with2(Code::Mov_r32_rm32, Register::ECX, left));
         self.push(Instruction::with2(Code::Sub_rm32_imm32, Register::ECX, start as i32));
         self.push(Instruction::with2(Code::Mov_r32_imm32, Register::EAX, lanes));

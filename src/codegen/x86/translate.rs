@@ -9,9 +9,10 @@ use std::collections::HashMap;
 use convgen_ir::bounds::Context;
 use convgen_ir::nest::{
     Access, Affine, AxisId, BinaryOp, BufferId, Dim, Expr, Guard, LocalId, Loop, Mode, Nest, Role,
-    Scalar, Stmt, UnaryOp, visit_stores,
+    Scalar, Stmt, UnaryOp, visit_exprs, visit_stores,
 };
 
+use super::share::share_loads;
 use super::{Argument, Outside, Unfit, Vectors, unfit};
 
 /// A vector value of one straight line.
@@ -73,11 +74,21 @@ pub(super) enum Step {
 pub(super) enum Item {
     Line(Vec<Step>),
     Loop {
-        trips: i64,
+        trips: Trips,
         /// Bytes by which each stream advances an iteration.
         strides: Vec<(Stream, i64)>,
         body: Vec<Item>,
     },
+}
+
+/// How often a loop runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Trips {
+    /// That many times.
+    Fixed(i64),
+    /// From one value to before another, which two arguments hold; the streams' pointers count from
+    /// zero.
+    Between { first: usize, end: usize },
 }
 
 /// A translated scope.
@@ -125,6 +136,12 @@ pub(super) fn translate(
         streams: translator.streams.iter().map(|stream| stream.argument).collect(),
         arguments: translator.arguments,
     })
+}
+
+fn has_pads(block: &[Stmt]) -> bool {
+    let mut found = false;
+    visit_exprs(block, &mut |expr| found |= matches!(expr, Expr::Pad(_)));
+    found
 }
 
 fn writes_scratch(nest: &Nest, scope: &[Stmt]) -> bool {
@@ -212,21 +229,23 @@ impl Translator<'_> {
     }
 
     fn loop_(&mut self, l: &Loop) -> Result<(), Unfit> {
-        let (Some(hi), true) = (l.hi.fixed(), l.guards.is_empty()) else {
-            return unfit("a loop has no fixed length");
-        };
+        let Some(hi) = l.hi.fixed() else { return unfit("a loop has no fixed length") };
         let outside = self.known.clone();
-        self.known.enter(l);
+        self.known.enter(&l.with_body(vec![]).unguarded());
+        let open: Vec<Guard> =
+            l.guards.iter().filter(|guard| !self.known.always(guard)).cloned().collect();
+        self.known.assume(&l.guards);
         match l.mode {
             Mode::Parallel => return unfit("a task loop is inside the scope"),
-            Mode::Serial if hi - l.lo > 1 => self.runtime_loop(l, hi)?,
-            Mode::Serial | Mode::Unroll => {
-                for value in l.lo..hi {
-                    self.variables.push((l.axis, Some(value)));
-                    self.block(&l.body, None)?;
-                    self.variables.pop();
-                }
+            Mode::Serial if !open.is_empty() => self.bounded_loop(l, hi, &open)?,
+            Mode::Unroll | Mode::Vector if !open.is_empty() => {
+                return unfit("a loop that is written out has a guard");
             }
+            Mode::Serial if hi - l.lo > 1 => {
+                self.lows.insert(l.axis, l.lo);
+                self.runtime_loop(l, Trips::Fixed(hi - l.lo))?;
+            }
+            Mode::Serial | Mode::Unroll => self.unrolled(l, hi)?,
             Mode::Vector => {
                 for start in (l.lo..hi).step_by(self.width as usize) {
                     let mask = Mask { lanes: self.width.min(hi - start), limit: None };
@@ -238,12 +257,48 @@ impl Translator<'_> {
         Ok(())
     }
 
-    /// A loop that stays a loop. Its variable counts from zero; its first value is a displacement.
-    fn runtime_loop(&mut self, l: &Loop, hi: i64) -> Result<(), Unfit> {
+    fn unrolled(&mut self, l: &Loop, hi: i64) -> Result<(), Unfit> {
+        let padded = has_pads(&l.body);
+        for value in l.lo..hi {
+            let around = padded.then(|| self.known.clone());
+            if padded {
+                self.known
+                    .enter(&Loop { lo: value, ..Loop::new(l.axis, Dim::Fixed(value + 1), vec![]) });
+            }
+            self.variables.push((l.axis, Some(value)));
+            self.block(&l.body, None)?;
+            self.variables.pop();
+            if let Some(around) = around {
+                self.known = around;
+            }
+        }
+        Ok(())
+    }
+
+    /// A loop whose ends the surrounding code computes. Its variable counts from the true zero.
+    fn bounded_loop(&mut self, l: &Loop, hi: i64, open: &[Guard]) -> Result<(), Unfit> {
+        let mut bounds = Loop { lo: l.lo, ..Loop::new(l.axis, Dim::Fixed(hi), vec![]) };
+        for guard in open {
+            let (outer, inner, constant) = self.resolve(guard.sum(), None);
+            let step = guard.sum().coefficient(l.axis);
+            if step <= 0 || !inner.is_empty() {
+                return unfit("a condition is on more than the loop and those outside");
+            }
+            let terms = outer.into_iter().chain([(l.axis, step)]);
+            bounds.guards.push(guard.map(|_| Affine::from_terms(constant, terms)));
+        }
+        self.lows.insert(l.axis, 0);
+        let first = self.argument(Argument::First(bounds.clone()));
+        let end = self.argument(Argument::End(bounds));
+        self.runtime_loop(l, Trips::Between { first, end })
+    }
+
+    /// A loop that stays a loop. Its variable counts from zero; its first value, if it is a number, is
+    /// a displacement.
+    fn runtime_loop(&mut self, l: &Loop, trips: Trips) -> Result<(), Unfit> {
         self.end_line();
         let before = std::mem::take(&mut self.finished);
         self.variables.push((l.axis, None));
-        self.lows.insert(l.axis, l.lo);
         self.block(&l.body, None)?;
         self.variables.pop();
         self.end_line();
@@ -258,14 +313,14 @@ impl Translator<'_> {
                 Some((stream, coefficient * bytes))
             })
             .collect();
-        self.finished.push(Item::Loop { trips: hi - l.lo, strides, body });
+        self.finished.push(Item::Loop { trips, strides, body });
         Ok(())
     }
 
     fn end_line(&mut self) {
         let line = std::mem::take(&mut self.line);
         if !line.steps.is_empty() {
-            self.finished.push(Item::Line(line.steps));
+            self.finished.push(Item::Line(share_loads(line.steps)));
         }
     }
 
@@ -493,13 +548,17 @@ impl Translator<'_> {
         Ok(value)
     }
 
-    /// A padded load is a masked one if only the end of the lanes can be outside.
+    /// A padded load is a zero or a plain load where this is known, and a masked one if only the end of
+    /// the lanes can be outside.
     fn pad(&mut self, access: &Access, lanes: Option<Lanes>) -> Result<Value, Unfit> {
         let Some(vector) = lanes else { return unfit("an element is loaded outside of vectors") };
         let mut open = Vec::new();
         for (index, dim) in access.index.iter().zip(&self.nest.buffer(access.buffer).shape) {
             if let Dim::Fixed(extent) = dim {
                 let ends = [Guard::AtLeast(index.clone(), 0), Guard::Below(index.clone(), *extent)];
+                if ends.iter().any(|guard| self.known.never(guard)) {
+                    return self.expr(&Expr::f32(0.0), lanes);
+                }
                 open.extend(ends.into_iter().filter(|guard| !self.known.always(guard)));
             }
         }

@@ -1,0 +1,104 @@
+//! Shrinks register tiles to what is used of them.
+//!
+//! ```text
+//! reg acc f32[14,32]; .. acc[ow.i,oc.i] ..  ->  reg acc.1 f32[7,32]; .. acc.1[ow.i,oc.i] ..
+//! ```
+//! where `ow.i` runs to 7 there, as in the last, incomplete tile of a loop. Each declaration that uses
+//! less than the whole tile gets a tile of its own.
+
+use convgen_ir::bounds::Context;
+use convgen_ir::nest::{BufferId, Dim, Loop, Nest, Role, Stmt, visit_accesses, visit_accesses_mut};
+
+pub(super) fn run(nest: &mut Nest) {
+    let mut body = std::mem::take(&mut nest.body);
+    shrink(nest, &mut body);
+    nest.body = body;
+}
+
+fn shrink(nest: &mut Nest, block: &mut [Stmt]) {
+    for i in 0..block.len() {
+        match &mut block[i] {
+            Stmt::Loop(l) => shrink(nest, &mut l.body),
+            Stmt::If(_, body) => shrink(nest, body),
+            Stmt::Declare(id) if nest.buffer(*id).role == Role::Reg => {
+                let id = *id;
+                let shape = used_shape(nest, &block[i + 1..], id);
+                if shape != nest.buffer(id).shape {
+                    let twin = twin(nest, id, shape);
+                    rename(&mut block[i..], id, twin);
+                }
+            }
+            Stmt::Declare(_) | Stmt::Let(..) | Stmt::Store(..) => {}
+        }
+    }
+}
+
+fn twin(nest: &mut Nest, id: BufferId, shape: Vec<Dim>) -> BufferId {
+    let mut twin = nest.buffer(id).clone();
+    twin.shape = shape;
+    twin.name = fresh_name(nest, &twin.name);
+    nest.add_buffer(twin)
+}
+
+fn fresh_name(nest: &Nest, name: &str) -> String {
+    let base = name.split('.').next().unwrap_or(name);
+    let mut number = 1;
+    while nest.find_buffer(&format!("{base}.{number}")).is_some() {
+        number += 1;
+    }
+    format!("{base}.{number}")
+}
+
+/// One past the largest index in each dimension, within the shape.
+fn used_shape(nest: &Nest, block: &[Stmt], id: BufferId) -> Vec<Dim> {
+    let mut used = vec![1; nest.buffer(id).shape.len()];
+    cover_indices(block, id, &Context::default(), &mut used);
+    let shape = &nest.buffer(id).shape;
+    let within = |(used, dim): (i64, &Dim)| dim.fixed().map_or(used, |extent| used.min(extent));
+    used.into_iter().zip(shape).map(within).map(Dim::Fixed).collect()
+}
+
+/// Extends a shape by the accesses of a block. Loops side by side may give an axis other lengths.
+fn cover_indices(block: &[Stmt], id: BufferId, context: &Context, used: &mut [i64]) {
+    for stmt in block {
+        match stmt {
+            Stmt::Loop(l) => {
+                let mut inside = context.clone();
+                inside.enter(&Loop { guards: vec![], ..l.with_body(vec![]) });
+                cover_indices(&l.body, id, &inside, used);
+            }
+            Stmt::If(_, body) => cover_indices(body, id, context, used),
+            Stmt::Declare(_) => {}
+            Stmt::Let(..) | Stmt::Store(..) => {
+                visit_accesses(std::slice::from_ref(stmt), &mut |access, _| {
+                    if access.buffer == id {
+                        for (used, index) in used.iter_mut().zip(&access.index) {
+                            let (_, hi) = context.interval(index).unwrap_or((0, 0));
+                            *used = (*used).max(hi as i64 + 1);
+                        }
+                    }
+                });
+            }
+        }
+    }
+}
+
+fn rename(block: &mut [Stmt], from: BufferId, to: BufferId) {
+    visit_accesses_mut(block, &mut |access| {
+        if access.buffer == from {
+            access.buffer = to;
+        }
+    });
+    redeclare(block, from, to);
+}
+
+fn redeclare(block: &mut [Stmt], from: BufferId, to: BufferId) {
+    for stmt in block {
+        match stmt {
+            Stmt::Loop(l) => redeclare(&mut l.body, from, to),
+            Stmt::If(_, body) => redeclare(body, from, to),
+            Stmt::Declare(id) if *id == from => *id = to,
+            Stmt::Declare(_) | Stmt::Let(..) | Stmt::Store(..) => {}
+        }
+    }
+}
