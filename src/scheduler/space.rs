@@ -183,7 +183,10 @@ impl<'p> Space<'p> {
                 Order::ALL.into_iter().map(|order| with(&|plan| plan.order = order)).collect()
             }
             Knob::Copy => {
-                copies(problem).into_iter().map(|copy| with(&|plan| plan.copy = copy)).collect()
+                let set =
+                    |copy, in_place| with(&|plan| (plan.copy, plan.in_place) = (copy, in_place));
+                let copies = copies(problem).into_iter().map(|copy| set(copy, false));
+                copies.chain([set(None, true)]).collect()
             }
             Knob::PackWeights => flags(&[true, false], |plan| &mut plan.pack_weights),
             Knob::Steps => {
