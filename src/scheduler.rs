@@ -31,7 +31,7 @@ struct Planned {
     /// A forward problem whose schedules fit every part of the problem.
     forward: ConvProblem,
     /// Whether its spatial axes may become one.
-    may_fuse: bool,
+    whole: bool,
 }
 
 impl Planned {
@@ -41,12 +41,12 @@ impl Planned {
         // The phases of a transposed problem write stripes, which are no neighbours to fuse.
         let striped = problem.direction() != Direction::Forward
             && problem.spatial().iter().any(|axis| axis.stride != 1);
-        Some(Planned { forward, may_fuse: !striped })
+        Some(Planned { forward, whole: !striped })
     }
 
     /// The decisions of the default pick.
     fn default_plan(&self, target: &Target) -> Plan {
-        Picker::new(&self.forward, target, self.may_fuse).plan()
+        Picker::new(&self.forward, target, self.whole).plan()
     }
 }
 
@@ -84,14 +84,17 @@ const TASK_MACS: u64 = 1 << 20;
 struct Picker<'p> {
     problem: &'p ConvProblem,
     target: &'p Target,
+    /// Whether the problem is one nest. The phases of a transposed one share a schedule: their outputs
+    /// are no neighbours to fuse, and not every phase meets padding.
+    whole: bool,
     fused: bool,
     shape: Shape<'p>,
 }
 
 impl<'p> Picker<'p> {
-    fn new(problem: &'p ConvProblem, target: &'p Target, may_fuse: bool) -> Picker<'p> {
-        let fused = may_fuse && is_pointwise(problem);
-        Picker { problem, target, fused, shape: Shape::new(problem, fused) }
+    fn new(problem: &'p ConvProblem, target: &'p Target, whole: bool) -> Picker<'p> {
+        let fused = whole && is_pointwise(problem);
+        Picker { problem, target, whole, fused, shape: Shape::new(problem, fused) }
     }
 
     fn plan(&self) -> Plan {
@@ -116,7 +119,7 @@ impl<'p> Picker<'p> {
             plan.order = self.depthwise_order();
             // Whether padding can be met in place depends on whether tasks share a row.
             plan.block = self.shape.axes[0].1;
-            plan.in_place = plan.check_in_place(self.problem).is_ok();
+            plan.in_place = self.whole && plan.check_in_place(self.problem).is_ok();
         }
         self.task_block(&mut plan);
         if plan.in_place && plan.check_in_place(self.problem).is_err() {

@@ -164,7 +164,7 @@ impl<'p> Space<'p> {
         };
         let registers = u64::from(self.target.registers());
         match knob {
-            Knob::Fused => match planned.may_fuse && is_pointwise(problem) {
+            Knob::Fused => match planned.whole && is_pointwise(problem) {
                 true => flags(&[true, false], |plan| &mut plan.fused),
                 false => flags(&[false], |plan| &mut plan.fused),
             },
@@ -186,7 +186,7 @@ impl<'p> Space<'p> {
                 let set =
                     |copy, in_place| with(&|plan| (plan.copy, plan.in_place) = (copy, in_place));
                 let copies = copies(problem).into_iter().map(|copy| set(copy, false));
-                copies.chain([set(None, true)]).collect()
+                copies.chain(planned.whole.then(|| set(None, true))).collect()
             }
             Knob::PackWeights => flags(&[true, false], |plan| &mut plan.pack_weights),
             Knob::Steps => {
