@@ -116,7 +116,7 @@ impl<'p> Picker<'p> {
             taps,
         };
         if self.is_depthwise(lanes) {
-            plan.order = self.depthwise_order();
+            plan.order = self.depthwise_order(rows);
             // Whether padding can be met in place depends on whether tasks share a row.
             plan.block = self.shape.axes[0].1;
             plan.in_place = self.whole && plan.check_in_place(self.problem).is_ok();
@@ -140,12 +140,17 @@ impl<'p> Picker<'p> {
 
     /// Channels inside pixels: the input is then read from front to back. Not if the weights, which
     /// every pixel then needs, would fill the first-level cache.
-    fn depthwise_order(&self) -> Order {
+    fn depthwise_order(&self, rows: u64) -> Order {
         let weights: u64 = self.problem.weights_shape().iter().product();
         let bytes = weights * self.problem.elem().bytes() as u64;
-        match bytes <= self.target.caches().l1d as u64 / 2 {
-            true => Order([Walk::Rows, Walk::Columns, Walk::Channels]),
-            false => Order::ALL[0],
+        if bytes > self.target.caches().l1d as u64 / 2 {
+            return Order::ALL[0];
+        }
+        // A walk without a loop comes last.
+        match (self.shape.axes.len() > 1, rows < self.shape.columns()) {
+            (true, true) => Order([Walk::Rows, Walk::Columns, Walk::Channels]),
+            (true, false) => Order([Walk::Rows, Walk::Channels, Walk::Columns]),
+            (false, _) => Order([Walk::Columns, Walk::Channels, Walk::Rows]),
         }
     }
 
