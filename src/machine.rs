@@ -83,8 +83,9 @@ pub fn rates(host: &Host, isa: Isa, seconds: f64) -> Option<Rates> {
     Some(Rates { fma, latency, load, narrow, l2, l3, memory })
 }
 
-/// Seconds of a multiply-add, of one that waits for the one before, and of a load.
-fn vector_rates(host: &Host, bits: u32, seconds: f64) -> Option<[f64; 3]> {
+/// Seconds of a vector multiply-add, of one that waits for the one before, and of a load that hits the
+/// first-level cache. None if the host lacks the width, or refuses executable memory.
+pub fn vector_rates(host: &Host, bits: u32, seconds: f64) -> Option<[f64; 3]> {
     let operation = |probe: Probe| {
         let operations = probe.flops() / (2.0 * f64::from(bits / 32));
         let code = ProbeCode::new(probe)?;
@@ -138,6 +139,21 @@ mod tests {
         let has = |bits| fma_peak(&host, bits, SECONDS).is_some();
         assert_eq!(has(256), host.has("avx2") && host.has("fma"));
         assert_eq!(has(512), host.has("avx512f") && host.has("avx2") && host.has("fma"));
+    }
+
+    #[test]
+    fn a_multiply_add_that_waits_takes_longer() {
+        let host = Host::detect();
+        for isa in Isa::ALL {
+            let rates = rates(&host, isa, SECONDS);
+            assert_eq!(
+                rates.is_some(),
+                isa == Isa::Clif || fma_peak(&host, isa.vector_bits(), SECONDS).is_some()
+            );
+            let waits =
+                |rates: Rates| rates.fma < rates.latency && rates.load > 0.0 && rates.l2 > 0.0;
+            assert!(rates.is_none_or(waits), "{rates:?}");
+        }
     }
 
     #[test]

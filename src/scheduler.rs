@@ -78,6 +78,13 @@ const DEPTHWISE_COLUMNS: u64 = 14;
 /// layers of 1024 channels tiles of 14 rows reach 77 % of the peak, tiles of 7 rows 97 %.
 const L1_WAY_BYTES: u64 = 4096;
 
+/// Rows of input that a task copies for itself, for each that its neighbour copies too: on ResNet-50's
+/// first layer, tasks of one row copy seven for two.
+const LEAST_OWN_ROWS: u64 = 4;
+
+/// Tasks for each core that are enough for the slowest to wait for little.
+const TASKS_A_CORE: u64 = 4;
+
 /// Multiply-adds of one task, at least: a task should last some microseconds.
 const TASK_MACS: u64 = 1 << 20;
 
@@ -259,7 +266,8 @@ impl<'p> Picker<'p> {
         let images = self.problem.batch().max(1);
         let per_step = (self.problem.macs() / images / extent).max(1);
         let unit = plan.task_unit(&self.shape, plan.lane_extent(self.problem, self.target));
-        let mut block = TASK_MACS.div_ceil(per_step).next_multiple_of(unit);
+        let enough = TASK_MACS.div_ceil(per_step).max(self.rows_worth_copying());
+        let mut block = enough.next_multiple_of(unit);
         let cached = self.target.caches().l2 as u64;
         let mut packed = |block: u64| {
             plan.block = block.min(extent);
@@ -272,6 +280,19 @@ impl<'p> Picker<'p> {
             block = (block / 2).next_multiple_of(unit);
         }
         plan.block = block.min(extent);
+    }
+
+    /// Rows of output for which a copy of the input has few rows that the neighbouring tasks copy too,
+    /// if there are tasks enough without smaller ones.
+    fn rows_worth_copying(&self) -> u64 {
+        let Some(s) = self.problem.spatial().first().filter(|_| !self.fused && self.is_padded())
+        else {
+            return 1;
+        };
+        let shared = s.extent().saturating_sub(s.stride);
+        let wanted = (LEAST_OWN_ROWS * shared).div_ceil(s.stride);
+        let tasks = TASKS_A_CORE * self.target.cores() as u64;
+        wanted.min(s.output() / tasks).max(1)
     }
 
     /// The input is copied if some of it is padding and the copy fits the scratch.

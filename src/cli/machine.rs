@@ -33,6 +33,16 @@ struct Facts {
     targets: Vec<String>,
     fma_peak: Vec<Peak>,
     bandwidth: Vec<Bandwidth>,
+    rates: Vec<Rate>,
+}
+
+/// What the cost model counts with besides, of one core.
+#[derive(Serialize)]
+struct Rate {
+    isa: &'static str,
+    fma_ns: f64,
+    latency_ns: f64,
+    load_ns: f64,
 }
 
 /// Fused multiply-adds of one core.
@@ -68,6 +78,11 @@ impl Facts {
         };
         let peaks = measure::peak_gflops(host, SECONDS);
         let bandwidth = measure::bandwidth(host, SECONDS);
+        let rate = |isa: Isa| {
+            let [fma, latency, load] = measure::vector_rates(host, isa.vector_bits(), SECONDS)?;
+            let (fma_ns, latency_ns, load_ns) = (fma * 1e9, latency * 1e9, load * 1e9);
+            Some(Rate { isa: isa.name(), fma_ns, latency_ns, load_ns })
+        };
         Facts {
             cpu: host.cpu_name().to_owned(),
             features: host.features().to_vec(),
@@ -81,6 +96,7 @@ impl Facts {
                 .into_iter()
                 .map(|b| Bandwidth { level: b.level, bytes: b.bytes, gb_per_s: b.gb_s })
                 .collect(),
+            rates: Isa::ALL.into_iter().filter_map(rate).collect(),
         }
     }
 
@@ -99,6 +115,14 @@ impl Facts {
         for Bandwidth { level, bytes: size, gb_per_s } in &self.bandwidth {
             let size = bytes(*size as u64);
             writeln!(out, "bandwidth    {gb_per_s:.1} GB/s from {level} ({size} read)")?;
+        }
+        for Rate { isa, fma_ns, latency_ns, load_ns } in &self.rates {
+            writeln!(
+                out,
+                "{:<12} a multiply-add every {fma_ns:.3} ns, after another {latency_ns:.3} ns, a load \
+                 every {load_ns:.3} ns",
+                format!("{isa} rates")
+            )?;
         }
         Ok(())
     }

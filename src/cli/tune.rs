@@ -2,8 +2,7 @@
 //!
 //! Promises: every candidate is verified before it is timed; a problem's result is in the database
 //! before the next problem begins, so that nothing found is lost, whatever ends the run; a run after
-//! that goes on where it ended. Does not: change what a kernel computes, not in a single bit, as long
-//! as the algorithm stays.
+//! that goes on where it ended. Does not: change the order of a sum, as long as the algorithm stays.
 
 mod html;
 mod report;
@@ -242,7 +241,10 @@ impl<'a> Tuner<'a> {
         let limits = self.limits();
         let (compiler, rates) = (&self.compiler, self.rates);
         let tuned = search::search(compiler, &problem, rates, limits, &self.stop, message)?;
-        self.record(&problem, &tuned)?;
+        // A search cut short that found nothing is no reason to skip the problem the next time.
+        if !tuned.stopped || tuned.gain() > 1.0 {
+            self.record(&problem, &tuned)?;
+        }
         Ok(Row::new(descriptor, &problem, tuned))
     }
 

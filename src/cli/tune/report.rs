@@ -205,19 +205,11 @@ impl Table {
 
 impl fmt::Display for Table {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let columns = [
-            "name",
-            "problem",
-            "default ms",
-            "pick ms",
-            "gain",
-            "GFLOP/s",
-            "tried",
-            "rank",
-            "s",
-            "state",
-        ];
-        let mut table = table(&columns, 2..9);
+        let surveyed = self.rank_correlation().is_some();
+        let mut columns =
+            vec!["name", "problem", "default ms", "pick ms", "gain", "GFLOP/s", "tried", "s"];
+        columns.push(if surveyed { "rank" } else { "state" });
+        let mut table = table(&columns, 2..8);
         for row in &self.rows {
             table.add_row(vec![
                 row.name.clone(),
@@ -227,9 +219,8 @@ impl fmt::Display for Table {
                 format!("{:.2}", row.gain),
                 format!("{:.1}", row.gflops),
                 row.tried.to_string(),
-                row.rank_correlation.map_or(String::new(), |rank| format!("{rank:.2}")),
                 format!("{:.1}", row.seconds),
-                row.state.to_owned(),
+                row.rank_correlation.map_or(row.state.to_owned(), |rank| format!("{rank:.2}")),
             ]);
         }
         writeln!(f, "{table}")?;
