@@ -82,6 +82,14 @@ const L1_WAY_BYTES: u64 = 4096;
 /// first layer, tasks of one row copy seven for two.
 const LEAST_OWN_ROWS: u64 = 4;
 
+/// Vector multiply-adds that each element of the input must serve for a copy by elements to pay:
+/// MobileNet's first layer, 3 channels to 32 at stride 2, has four and takes half the time without one;
+/// VGG-16's, to 64 at stride 1, has 36.
+const PRODUCTS_WORTH_A_COPY: u64 = 16;
+
+/// Rows of a tile that are few: with two vectors each, their sums wait for one another.
+const FEW_ROWS: u64 = 4;
+
 /// Tasks for each core that are enough for the slowest to wait for little.
 const TASKS_A_CORE: u64 = 4;
 
@@ -128,6 +136,9 @@ impl<'p> Picker<'p> {
             plan.block = self.shape.axes[0].1;
             plan.in_place = self.whole && plan.check_in_place(self.problem).is_ok();
         }
+        if self.copies_for_little(lanes) {
+            self.read_in_place(&mut plan);
+        }
         self.task_block(&mut plan);
         if plan.in_place && plan.check_in_place(self.problem).is_err() {
             plan.in_place = false;
@@ -137,6 +148,32 @@ impl<'p> Picker<'p> {
             plan.copy = self.copied_input(&plan);
         }
         plan
+    }
+
+    /// Whether a copy of the input would take about as long as the products it is made for: few output
+    /// channels, and input channels that are not copied by vectors.
+    fn copies_for_little(&self, lanes: LaneAxis) -> bool {
+        let axes = self.problem.spatial().iter();
+        let (taps, strides) =
+            axes.fold((1, 1), |(taps, strides), s| (taps * s.kernel, strides * s.stride));
+        let products = self.problem.out_channels_per_group() * taps / strides;
+        let width = u64::from(self.target.lanes());
+        lanes == LaneAxis::OutChannels
+            && self.target.isa().vectors().is_some()
+            && self.problem.layout() == Layout::ChannelsLast
+            && !self.problem.in_channels().is_multiple_of(width)
+            && products < PRODUCTS_WORTH_A_COPY * width
+    }
+
+    /// Meets padding where the input lies, and writes out all input channels of a tap, if the tile's
+    /// code then stays small.
+    fn read_in_place(&self, plan: &mut Plan) {
+        let steps = self.problem.in_channels_per_group();
+        let block = self.shape.axes[0].1;
+        let candidate = Plan { in_place: self.whole, steps, block, ..plan.clone() };
+        if candidate.in_place && candidate.check(self.problem, self.target).is_ok() {
+            *plan = candidate;
+        }
     }
 
     /// Whether all loads of the tile are vectors: each element of the input is then used for so few
@@ -223,7 +260,7 @@ impl<'p> Picker<'p> {
         let vectors = match self.target.isa() {
             // Cranelift has no masks: what is no whole vector is done lane by lane.
             Isa::Clif => (lane / width).clamp(1, 2),
-            Isa::Avx2 | Isa::Avx512 => fewest_lanes_wasted(lane.div_ceil(width)),
+            Isa::Avx2 | Isa::Avx512 => fewest_lanes_wasted(lane.div_ceil(width), row),
         };
         let rows = balanced(row, (budget / vectors).min(self.rows_in_cache(lanes)));
         (vectors, rows)
@@ -319,10 +356,14 @@ impl<'p> Picker<'p> {
 }
 
 /// How many vectors wide a tile is, given how many there are: two to four keep the broadcasts rare;
-/// fewest run past the end, then fewest a tile.
-fn fewest_lanes_wasted(vectors: u64) -> u64 {
+/// fewest run past the end, then fewest a tile, or most where rows are few.
+fn fewest_lanes_wasted(vectors: u64, rows: u64) -> u64 {
     let padded = |width: &u64| vectors.div_ceil(*width) * width;
-    if vectors == 1 { 1 } else { (2..=4).min_by_key(padded).unwrap_or(2) }
+    match (vectors, rows < FEW_ROWS) {
+        (1, _) => 1,
+        (_, false) => (2..=4).min_by_key(padded).unwrap_or(2),
+        (_, true) => (2..=4).rev().min_by_key(padded).unwrap_or(2),
+    }
 }
 
 /// The rows of a tile, at most `limit`: a divisor of the extent if one is nearly as large, so that no
