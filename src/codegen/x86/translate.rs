@@ -229,15 +229,22 @@ impl Translator<'_> {
     }
 
     fn loop_(&mut self, l: &Loop) -> Result<(), Unfit> {
-        let Some(hi) = l.hi.fixed() else { return unfit("a loop has no fixed length") };
         let outside = self.known.clone();
         self.known.enter(&l.with_body(vec![]).unguarded());
         let open: Vec<Guard> =
             l.guards.iter().filter(|guard| !self.known.always(guard)).cloned().collect();
         self.known.assume(&l.guards);
+        let Some(hi) = l.hi.fixed() else {
+            if l.mode != Mode::Serial {
+                return unfit("a loop over the batch is no serial one");
+            }
+            self.bounded_loop(l, &open)?;
+            self.known = outside;
+            return Ok(());
+        };
         match l.mode {
             Mode::Parallel => return unfit("a task loop is inside the scope"),
-            Mode::Serial if !open.is_empty() => self.bounded_loop(l, hi, &open)?,
+            Mode::Serial if !open.is_empty() => self.bounded_loop(l, &open)?,
             Mode::Unroll | Mode::Vector if !open.is_empty() => {
                 return unfit("a loop that is written out has a guard");
             }
@@ -276,8 +283,8 @@ impl Translator<'_> {
     }
 
     /// A loop whose ends the surrounding code computes. Its variable counts from the true zero.
-    fn bounded_loop(&mut self, l: &Loop, hi: i64, open: &[Guard]) -> Result<(), Unfit> {
-        let mut bounds = Loop { lo: l.lo, ..Loop::new(l.axis, Dim::Fixed(hi), vec![]) };
+    fn bounded_loop(&mut self, l: &Loop, open: &[Guard]) -> Result<(), Unfit> {
+        let mut bounds = Loop { lo: l.lo, ..Loop::new(l.axis, l.hi, vec![]) };
         for guard in open {
             let (outer, inner, constant) = self.resolve(guard.sum(), None);
             let step = guard.sum().coefficient(l.axis);
