@@ -114,11 +114,16 @@ impl Compiler {
         algorithm: Algorithm,
         schedule: &Schedule,
     ) -> Result<Vec<Nest>, Error> {
+        let parts = algorithm.parts(problem)?;
+        let several = parts.len() > 1;
         let apply = |part: Part| {
             let schedule = part.schedule.as_ref().unwrap_or(schedule);
-            Ok(transform::apply(part.nest, schedule)?)
+            Ok(match several {
+                true => transform::apply_to_part(part.nest, schedule)?,
+                false => transform::apply(part.nest, schedule)?,
+            })
         };
-        algorithm.parts(problem)?.into_iter().map(apply).collect()
+        parts.into_iter().map(apply).collect()
     }
 
     /// The verified nests of a problem: together they write every element of the output once.

@@ -85,13 +85,33 @@ pub enum Refusal {
 ///
 /// # Errors
 /// The first directive whose precondition does not hold.
-pub fn apply(mut nest: Nest, schedule: &Schedule) -> Result<Nest, TransformError> {
+pub fn apply(nest: Nest, schedule: &Schedule) -> Result<Nest, TransformError> {
+    apply_all(nest, schedule, |_| false)
+}
+
+/// As [`apply`], on one of several nests of a kernel: what is said about padding is for those that have
+/// some.
+///
+/// # Errors
+/// The first directive whose precondition does not hold.
+pub fn apply_to_part(nest: Nest, schedule: &Schedule) -> Result<Nest, TransformError> {
+    apply_all(nest, schedule, |refusal| matches!(refusal, Refusal::NoPadding { .. }))
+}
+
+fn apply_all(
+    mut nest: Nest,
+    schedule: &Schedule,
+    is_void: impl Fn(&Refusal) -> bool,
+) -> Result<Nest, TransformError> {
     for (index, directive) in schedule.directives.iter().enumerate() {
-        nest = apply_one(&nest, directive).map_err(|refusal| TransformError {
-            directive: directive.to_string(),
-            index,
-            refusal,
-        })?;
+        match apply_one(&nest, directive) {
+            Ok(rewritten) => nest = rewritten,
+            Err(refusal) if is_void(&refusal) => {}
+            Err(refusal) => {
+                let directive = directive.to_string();
+                return Err(TransformError { directive, index, refusal });
+            }
+        }
     }
     Ok(nest)
 }

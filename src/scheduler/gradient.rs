@@ -1,11 +1,170 @@
-//! The schedule of the gradients of weights and bias.
+//! The schedules of the gradients of weights and bias.
+//!
+//! A gradient sums over images and positions, so its register tile is made of channels: lanes of one
+//! kind by rows of the other, one tap at a time. Each position then costs one vector of the one tensor
+//! and one broadcast a row of the other, as in a matrix product. Positions whose tap is on padding are
+//! left out of the loops. Channels that are no neighbours in memory (channels first) are no lanes.
 
-use convgen_ir::problem::ConvProblem;
-use convgen_ir::schedule::Schedule;
+use convgen_ir::elem::Layout;
+use convgen_ir::problem::{ConvProblem, Direction};
+use convgen_ir::schedule::{Directive, Schedule, Tail};
 
-use crate::target::Target;
+use super::plan::has_padding;
+use super::{CRANELIFT_OPERANDS, MICRO_KERNEL_OPERANDS, SHORTEST_VECTOR, balanced};
+use crate::target::{Isa, Target};
+
+/// Vectors of a tile at most: with few rows, as many give the multiply-adds that hide their latency.
+const MAX_VECTORS: u64 = 8;
+
+/// Rows and columns of a tile without lanes.
+const SCALAR_TILE: u64 = 3;
 
 /// Legal for every problem whose direction is one of these gradients.
-pub(super) fn schedule(_problem: &ConvProblem, _target: &Target) -> Schedule {
-    Schedule { directives: vec![] }
+pub(super) fn schedule(problem: &ConvProblem, target: &Target) -> Schedule {
+    let mut writer = Writer { problem, target, directives: vec![] };
+    match problem.direction() {
+        Direction::BackwardBias => writer.bias(),
+        Direction::Forward
+        | Direction::Transposed
+        | Direction::BackwardData
+        | Direction::BackwardWeights => writer.weights(),
+    }
+    Schedule { directives: writer.directives }
+}
+
+/// A loop that is tiled: its axis and how long it is.
+type Tiled = (&'static str, u64);
+
+struct Writer<'p> {
+    problem: &'p ConvProblem,
+    target: &'p Target,
+    directives: Vec<Directive>,
+}
+
+impl Writer<'_> {
+    fn weights(&mut self) {
+        let problem = self.problem;
+        let (ic, oc) = (problem.in_channels_per_group(), problem.out_channels_per_group());
+        let (rows, lanes) = self.axes(("ic", ic), ("oc", oc));
+        let columns = lanes.unwrap_or(("ic", ic));
+        let (row_tile, column_tile) = match lanes {
+            Some((_, extent)) => self.tile(rows.1, extent),
+            None => (SCALAR_TILE, SCALAR_TILE),
+        };
+        let (row_outer, row_inner) = self.split(rows, row_tile, Tail::Cut);
+        let tail = if lanes.is_some() { Tail::Pad } else { Tail::Cut };
+        let (column_outer, column_inner) = self.split(columns, column_tile, tail);
+        let inner = [row_inner, column_inner];
+        let others = ["g", "oc", "ic"].into_iter();
+        let others = others.filter(|name| *name != columns.0 && *name != rows.0);
+        let taps = problem.axis_names().iter().map(|name| format!("k{name}"));
+        let channels = others.map(str::to_string).chain(row_outer).chain(column_outer);
+        let mut order: Vec<String> = channels.chain(taps).collect();
+        let at = order[order.len() - 1].clone();
+        let tasks = order[..order.len() - 1].to_vec();
+        order.extend(inner.iter().cloned());
+        self.directives.push(Directive::Reorder { axes: order });
+        self.directives.extend(tasks.into_iter().map(|axis| Directive::Parallel { axis }));
+        self.directives.push(Directive::AccumulateOutput { at });
+        self.write_out(&inner, lanes.is_some());
+        let padded = problem.spatial().iter().zip(problem.axis_names());
+        // One position is no loop to skip iterations of.
+        for (_, name) in padded.filter(|(s, _)| has_padding(s) && s.output() > 1) {
+            self.directives.push(Directive::SkipPadding { at: format!("o{name}") });
+        }
+    }
+
+    fn bias(&mut self) {
+        let (groups, oc) = (self.problem.groups(), self.problem.out_channels_per_group());
+        let (lane, other) = if oc == 1 { (("g", groups), "oc") } else { (("oc", oc), "g") };
+        let last = self.problem.layout() == Layout::ChannelsLast;
+        let vectors = self.lanes() * MAX_VECTORS.min(self.budget());
+        let tile = if last { vectors } else { SCALAR_TILE };
+        let (outer, inner) = self.split(lane, tile.min(lane.1), Tail::Pad);
+        let tasks: Vec<String> = [other.to_string()].into_iter().chain(outer).collect();
+        let axes = tasks.iter().cloned().chain([inner.clone()]).collect();
+        self.directives.push(Directive::Reorder { axes });
+        let (at, tasks) = (tasks[tasks.len() - 1].clone(), &tasks[..tasks.len() - 1]);
+        let tasks = tasks.iter().map(|axis| Directive::Parallel { axis: axis.clone() });
+        self.directives.extend(tasks);
+        self.directives.push(Directive::AccumulateOutput { at });
+        self.write_out(&[inner], last);
+    }
+
+    /// Unrolls a tile; the last of its loops are the lanes, if there are any.
+    fn write_out(&mut self, inner: &[String], lanes: bool) {
+        for (i, axis) in inner.iter().enumerate() {
+            let axis = axis.clone();
+            self.directives.push(match lanes && i + 1 == inner.len() {
+                true => Directive::Vectorize { axis },
+                false => Directive::Unroll { axis },
+            });
+        }
+    }
+
+    /// Which axis is the rows and which the lanes: the one that wastes fewer lanes; of two alike the
+    /// input channels, which are neighbours in the weights that are written.
+    fn axes(&self, ic: Tiled, oc: Tiled) -> (Tiled, Option<Tiled>) {
+        let (last, groups) = (self.problem.layout() == Layout::ChannelsLast, self.problem.groups());
+        let enough = self.lanes().min(SHORTEST_VECTOR);
+        if !last {
+            return (oc, None);
+        }
+        if (ic.1, oc.1) == (1, 1) && groups >= enough {
+            return (oc, Some(("g", groups)));
+        }
+        let (rows, lanes) = match self.share(ic.1) >= self.share(oc.1) {
+            true => (oc, ic),
+            false => (ic, oc),
+        };
+        (rows, (lanes.1 >= enough).then_some(lanes))
+    }
+
+    /// The share of lanes that do work.
+    fn share(&self, extent: u64) -> f64 {
+        let lanes = self.lanes();
+        extent as f64 / (extent.div_ceil(lanes) * lanes) as f64
+    }
+
+    /// Rows and elements along the lanes of the tile that does the most multiply-adds a load, counting
+    /// the work that incomplete tiles waste.
+    fn tile(&self, rows: u64, lane: u64) -> (u64, u64) {
+        let lanes = self.lanes();
+        let needed = lane.div_ceil(lanes);
+        let mut best = (0.0, 1, 1);
+        for vectors in 1..=needed.min(MAX_VECTORS).min(self.budget()) {
+            let rows_tile = balanced(rows, self.budget() / vectors);
+            let (r, v) = (rows_tile as f64, vectors as f64);
+            let used = (needed as f64 / v) / needed.div_ceil(vectors) as f64
+                * ((rows as f64 / r) / rows.div_ceil(rows_tile) as f64);
+            let score = used * r * v / (r + v);
+            if score > best.0 {
+                best = (score, rows_tile, vectors);
+            }
+        }
+        (best.1, (best.2 * lanes).min(lane))
+    }
+
+    /// Splits an axis by a tile, unless it is one: the outer loop, if there is one, and the inner.
+    fn split(&mut self, (axis, extent): Tiled, by: u64, tail: Tail) -> (Option<String>, String) {
+        if by >= extent {
+            return (None, axis.to_string());
+        }
+        let tail = if extent.is_multiple_of(by) { Tail::Guard } else { tail };
+        self.directives.push(Directive::Split { axis: axis.to_string(), by: by as u32, tail });
+        (Some(format!("{axis}.o")), format!("{axis}.i"))
+    }
+
+    fn lanes(&self) -> u64 {
+        u64::from(self.target.lanes())
+    }
+
+    /// Registers for the tile.
+    fn budget(&self) -> u64 {
+        let operands = match self.target.isa() {
+            Isa::Clif => CRANELIFT_OPERANDS,
+            Isa::Avx2 | Isa::Avx512 => MICRO_KERNEL_OPERANDS,
+        };
+        u64::from(self.target.registers()) - operands
+    }
 }
