@@ -19,7 +19,7 @@ use std::time::Instant;
 
 use convgen::ir::{ConvProblem, ConvSpec, Direction, EpilogueOp, Layout, SpatialAxis};
 use convgen::tune::once;
-use convgen::{Arguments, Compiler, Host, Kernel, PackedWeights};
+use convgen::{Aligned, Arguments, Compiler, Host, Kernel, PackedWeights};
 use rayon::{ThreadPool, ThreadPoolBuilder};
 use serde_json::{Value, json};
 
@@ -162,10 +162,10 @@ struct Layer {
     kernel: Kernel,
     weights: PackedWeights,
     bias: Option<Vec<f32>>,
-    input: Vec<f32>,
+    input: Aligned,
     /// The output's gradient, if that of the weights is computed.
-    gradient: Option<Vec<f32>>,
-    output: Vec<f32>,
+    gradient: Option<Aligned>,
+    output: Aligned,
 }
 
 impl Layer {
@@ -175,7 +175,7 @@ impl Layer {
         let input = activations(problem, &problem.input_shape(batch));
         let gradient = problem.gradient_shape(batch).map(|shape| activations(problem, &shape));
         let bias = problem.bias().then(|| fill(&[problem.result_channels()], BIAS));
-        let output = vec![0.0; count(&problem.output_shape(batch))];
+        let output = Aligned::zeros(count(&problem.output_shape(batch)));
         Layer { kernel, weights, bias, input, gradient, output }
     }
 
@@ -196,7 +196,7 @@ impl Layer {
         let problem = self.kernel.problem();
         let plain = match (problem.layout(), problem.direction()) {
             // Weights are plain as they are.
-            (Layout::ChannelsFirst, _) | (_, Direction::BackwardWeights) => self.output.clone(),
+            (Layout::ChannelsFirst, _) | (_, Direction::BackwardWeights) => self.output.to_vec(),
             (Layout::ChannelsLast, _) => {
                 let channels = problem.result_channels();
                 let pixels = self.output.len() / (problem.batch() * channels) as usize;
@@ -208,14 +208,15 @@ impl Layer {
 }
 
 /// Values of a tensor of activations: those of its plain form, in the problem's layout.
-fn activations(problem: &ConvProblem, shape: &[u64]) -> Vec<f32> {
+fn activations(problem: &ConvProblem, shape: &[u64]) -> Aligned {
     let plain = fill(shape, INPUT);
-    match (problem.layout(), shape) {
+    let values = match (problem.layout(), shape) {
         (Layout::ChannelsLast, [batch, pixels @ .., channels]) if *batch > 0 => {
             transpose(&plain, *channels as usize, count(pixels))
         }
         (Layout::ChannelsLast | Layout::ChannelsFirst, _) => plain,
-    }
+    };
+    Aligned::from(values.as_slice())
 }
 
 /// A gradient of the plain sum, channels last.

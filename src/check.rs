@@ -16,6 +16,7 @@ use convgen_ir::verify::VerifiedNest;
 
 use crate::algorithm::Algorithm;
 use crate::error::Error;
+use crate::runtime::aligned::Aligned;
 use crate::runtime::{Arguments, Kernel, PackedWeights};
 
 /// Multiply-adds that are interpreted or summed by the formula in one check of one kernel.
@@ -150,10 +151,10 @@ const MAX_INTEGER: f64 = 3.0;
 
 /// The inputs of one call, in the caller's order.
 pub struct Data {
-    input: Vec<f32>,
+    input: Aligned,
     weights: Vec<f32>,
-    bias: Option<Vec<f32>>,
-    extras: Vec<Vec<f32>>,
+    bias: Option<Aligned>,
+    extras: Vec<Aligned>,
     outputs: usize,
 }
 
@@ -178,13 +179,13 @@ impl Data {
             state ^= state >> 27;
             value(state.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 32)
         };
-        let mut fill = |shape: &[u64]| -> Vec<f32> {
+        let mut fill = |shape: &[u64]| -> Aligned {
             (0..shape.iter().product::<u64>()).map(|_| next()).collect()
         };
         let batch = problem.batch();
         Data {
             input: fill(&problem.input_shape(batch)),
-            weights: fill(&problem.weights_shape()),
+            weights: fill(&problem.weights_shape()).to_vec(),
             bias: problem.bias().then(|| fill(&[problem.result_channels()])),
             extras: problem.extra_shapes(batch).iter().map(|(_, shape)| fill(shape)).collect(),
             outputs: problem.output_shape(batch).iter().product::<u64>() as usize,
@@ -217,11 +218,11 @@ impl Data {
         let given: Vec<&[f32]> = interpret::arguments(nest.nest())
             .into_iter()
             .map(|id| match nest.nest().buffer(id).role {
-                Role::Input => self.input.as_slice(),
+                Role::Input => &*self.input,
                 Role::Weights | Role::Packed => packed.as_slice(),
                 Role::Bias => self.bias.as_deref().unwrap_or_default(),
                 Role::Gradient | Role::Scale | Role::Residual => {
-                    extras.next().map(Vec::as_slice).unwrap_or_default()
+                    extras.next().map(|extra| &**extra).unwrap_or_default()
                 }
                 Role::Output | Role::Scratch | Role::Reg => &[],
             })
@@ -236,7 +237,7 @@ impl Data {
 
     /// What the epilogue reads.
     pub fn extras(&self) -> Vec<&[f32]> {
-        self.extras.iter().map(Vec::as_slice).collect()
+        self.extras.iter().map(|extra| &**extra).collect()
     }
 
     /// The arguments of a call; `weights` and `extras` are this data's, packed and listed once.

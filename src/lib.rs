@@ -72,6 +72,7 @@ pub mod tune;
 pub use compiler::{Compiler, Origin, Pick};
 pub use convgen_ir as ir;
 pub use error::{Error, RunError};
+pub use runtime::aligned::Aligned;
 pub use runtime::{Arguments, Kernel, PackedWeights};
 pub use target::{Host, Isa, Target};
 

@@ -1,5 +1,6 @@
 //! Kernels as their users see them: packed weights, the call, threads.
 
+pub mod aligned;
 pub mod cache;
 
 use std::cell::RefCell;
@@ -10,6 +11,7 @@ use convgen_ir::problem::ConvProblem;
 use convgen_ir::schedule::Schedule;
 use convgen_ir::verify::VerifiedNest;
 
+use self::aligned::Aligned;
 use crate::algorithm::Algorithm;
 use crate::error::{Error, RunError};
 use crate::jit::{Call, Code, Inputs, Scratch, Tasks};
@@ -33,7 +35,7 @@ pub struct Kernel {
 /// Weights in the order in which one kernel reads them.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PackedWeights {
-    values: Vec<f32>,
+    values: Aligned,
     kernel: String,
     fingerprint: u64,
 }
@@ -138,7 +140,7 @@ impl Kernel {
     /// # Errors
     /// [`RunError::Length`] if there are too few or too many weights.
     pub fn pack_weights(&self, weights: &[f32]) -> Result<PackedWeights, Error> {
-        let mut values = vec![0.0; self.packed_len()];
+        let mut values = Aligned::zeros(self.packed_len());
         self.code.pack(weights, &mut values)?;
         Ok(PackedWeights { values, kernel: self.name.clone(), fingerprint: self.fingerprint })
     }

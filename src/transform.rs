@@ -9,7 +9,7 @@ mod fuse;
 mod mode;
 mod pack_input;
 mod pack_weights;
-mod peel;
+pub(crate) mod peel;
 mod reorder;
 mod skip_padding;
 mod split;

@@ -12,7 +12,7 @@ use std::io::Write;
 use anyhow::{Context, anyhow, bail};
 use clap::Args;
 use convgen::check::{self, Data};
-use convgen::{Compiler, Error, Host, Kernel, machine, tune};
+use convgen::{Aligned, Compiler, Error, Host, Kernel, machine, tune};
 use convgen_ir::problem::{ConvProblem, Descriptor};
 use indicatif::ProgressBar;
 
@@ -194,7 +194,7 @@ impl<'a> Bench<'a> {
         let weights = kernel.pack_weights(data.weights())?;
         let extras = data.extras();
         let arguments = data.arguments(&weights, &extras);
-        let mut output = vec![0.0; data.output_len()];
+        let mut output = Aligned::zeros(data.output_len());
         let (seconds, threads) = (self.args.seconds, self.args.threads);
         let timing = match threads {
             1 => timed(seconds, || kernel.run_with(&arguments, &mut output)),

@@ -6,15 +6,19 @@
 //! left out of the loops. Channels that are no neighbours in memory (channels first) are no lanes.
 
 use convgen_ir::elem::Layout;
-use convgen_ir::problem::{ConvProblem, Direction};
+use convgen_ir::problem::{ConvProblem, Direction, SpatialAxis};
 use convgen_ir::schedule::{Directive, Schedule, Tail};
 
 use super::plan::has_padding;
 use super::{CRANELIFT_OPERANDS, MICRO_KERNEL_OPERANDS, SHORTEST_VECTOR, balanced};
 use crate::target::{Isa, Target};
+use crate::transform::peel::MAX_PARTS;
 
 /// Vectors of a tile at most: with few rows, as many give the multiply-adds that hide their latency.
 const MAX_VECTORS: u64 = 8;
+
+/// Bytes of a cache line.
+const CACHE_LINE: u64 = 64;
 
 /// Rows and columns of a tile without lanes.
 const SCALAR_TILE: u64 = 3;
@@ -32,6 +36,15 @@ pub(super) fn schedule(problem: &ConvProblem, target: &Target) -> Schedule {
     Schedule { directives: writer.directives }
 }
 
+/// Loops that the positions of an axis become if those where a tap is on padding are peeled.
+fn loops_if_peeled(s: &SpatialAxis) -> i64 {
+    let (stride, inside) = (s.stride as i64, s.input as i64 - s.extent() as i64 + s.pad_before);
+    let outputs = s.output() as i64;
+    let first = (s.pad_before + stride - 1).div_euclid(stride).clamp(0, outputs);
+    let end = (inside.div_euclid(stride) + 1).clamp(first, outputs);
+    first + (outputs - end) + i64::from(first < end)
+}
+
 /// A loop that is tiled: its axis and how long it is.
 type Tiled = (&'static str, u64);
 
@@ -46,6 +59,9 @@ impl Writer<'_> {
         let problem = self.problem;
         let (ic, oc) = (problem.in_channels_per_group(), problem.out_channels_per_group());
         let (rows, lanes) = self.axes(("ic", ic), ("oc", oc));
+        if let Some(lanes @ ("g", _)) = lanes {
+            return self.depthwise(lanes);
+        }
         let columns = lanes.unwrap_or(("ic", ic));
         let (row_tile, column_tile) = match lanes {
             Some((_, extent)) => self.tile(rows.1, extent),
@@ -71,6 +87,42 @@ impl Writer<'_> {
         // One position is no loop to skip iterations of.
         for (_, name) in padded.filter(|(s, _)| has_padding(s) && s.output() > 1) {
             self.directives.push(Directive::SkipPadding { at: format!("o{name}") });
+        }
+    }
+
+    /// One channel a group: the rows are taps, so that positions are read once for all of them. Taps
+    /// on padding are known where the positions at the border are loops of their own.
+    fn depthwise(&mut self, lanes: Tiled) {
+        let problem = self.problem;
+        let axes: Vec<_> = problem.axis_names().iter().zip(problem.spatial()).collect();
+        // As many of the innermost axes as the registers hold.
+        let mut taps = 1;
+        let fits = |(_, s): &&(&&str, &SpatialAxis)| {
+            taps *= s.kernel;
+            taps <= self.budget() && loops_if_peeled(s) <= MAX_PARTS
+        };
+        let tiled = axes.iter().rev().take_while(fits).count();
+        let (outer, inner) = axes.split_at(axes.len() - tiled);
+        let taps: u64 = inner.iter().map(|(_, s)| s.kernel).product();
+        let vectors = balanced(lanes.1.div_ceil(self.lanes()), self.budget() / taps);
+        let (lane_outer, lane_inner) = self.split(lanes, vectors * self.lanes(), Tail::Pad);
+        let tap = |(name, _): &(&&str, &SpatialAxis)| format!("k{name}");
+        let tasks = ["ic".to_string()].into_iter().chain(lane_outer).chain(outer.iter().map(tap));
+        let tasks: Vec<String> = tasks.collect();
+        let tile: Vec<String> = inner.iter().map(tap).chain([lane_inner]).collect();
+        let at = "oc".to_string();
+        let order = tasks.iter().chain([&at]).chain(&tile).cloned().collect();
+        self.directives.push(Directive::Reorder { axes: order });
+        self.directives.extend(tasks.into_iter().map(|axis| Directive::Parallel { axis }));
+        self.directives.push(Directive::AccumulateOutput { at });
+        self.write_out(&tile, true);
+        for (name, _) in axes.iter().filter(|(_, s)| has_padding(s) && s.output() > 1) {
+            let axis = format!("o{name}");
+            let is_outer = outer.iter().any(|(other, _)| other == name);
+            self.directives.push(match is_outer {
+                true => Directive::SkipPadding { at: axis },
+                false => Directive::Peel { axis },
+            });
         }
     }
 
@@ -126,18 +178,22 @@ impl Writer<'_> {
         extent as f64 / (extent.div_ceil(lanes) * lanes) as f64
     }
 
-    /// Rows and elements along the lanes of the tile that does the most multiply-adds a load, counting
-    /// the work that incomplete tiles waste.
+    /// Rows and elements along the lanes of the tile that does the most multiply-adds a cache line it
+    /// reads, counting the work that incomplete tiles waste: every position is read again for each
+    /// tile and tap, mostly from beyond the first cache. Of two alike, the one with fewer loads.
     fn tile(&self, rows: u64, lane: u64) -> (u64, u64) {
         let lanes = self.lanes();
         let needed = lane.div_ceil(lanes);
-        let mut best = (0.0, 1, 1);
+        let line = CACHE_LINE / self.problem.elem().bytes() as u64;
+        let mut best = ((0.0, 0.0), 1, 1);
         for vectors in 1..=needed.min(MAX_VECTORS).min(self.budget()) {
             let rows_tile = balanced(rows, self.budget() / vectors);
             let (r, v) = (rows_tile as f64, vectors as f64);
             let used = (needed as f64 / v) / needed.div_ceil(vectors) as f64
                 * ((rows as f64 / r) / rows.div_ceil(rows_tile) as f64);
-            let score = used * r * v / (r + v);
+            let lines = (vectors * lanes).div_ceil(line) + rows_tile.div_ceil(line);
+            // Two broadcasts take the time of one vector.
+            let score = (used * r * v / lines as f64, used * r * v / (r / 2.0 + v));
             if score > best.0 {
                 best = (score, rows_tile, vectors);
             }

@@ -5,24 +5,20 @@
 //! ```
 //! where in the middle loop no index that `a` decides is outside, and each iteration before and after
 //! it is a loop of its own: there `a` is a number, so that unrolled code knows which of its loads are
-//! padding. No bit changes.
+//! padding. No bit changes: where the loop is a reduction, one sum goes on from loop to loop.
 //!
-//! Precondition: the loop is serial, spatial and of known length; some padded load has an index made
+//! Precondition: the loop is serial and of known length; some padded load has an index made
 //! of `a` and of loops inside alone, which is outside in some iterations, but not in too many.
 
-use convgen_ir::nest::{Access, AxisId, AxisKind, Dim, Expr, Loop, Mode, Nest, Stmt, visit_exprs};
+use convgen_ir::nest::{Access, AxisId, Dim, Expr, Loop, Mode, Nest, Stmt, visit_exprs};
 
 use super::{Refusal, axis_with_loop, mode_name, span};
 
 /// Loops that one loop may become: each is code of its own.
-const MAX_PARTS: i64 = 8;
+pub(crate) const MAX_PARTS: i64 = 8;
 
 pub(super) fn apply(nest: &mut Nest, name: &str) -> Result<(), Refusal> {
     let axis = axis_with_loop(nest, name)?;
-    if nest.axis(axis).kind == AxisKind::Reduction {
-        let reason = "its loops would be several sums";
-        return Err(Refusal::Reduction { axis: name.to_string(), reason });
-    }
     let body = std::mem::take(&mut nest.body);
     let mut peeled = 0;
     let result = block(nest, body, axis, name, &mut peeled);

@@ -1,0 +1,80 @@
+//! Buffers that begin at a cache line.
+//!
+//! A vector as wide as a line that does not begin at one is two loads. Kernels take any slice; where the
+//! channels are a multiple of a line, those of a tensor that begins at a line are read twice as fast.
+//! The allocator aligns large vectors to sixteen bytes.
+
+use std::ops::{Deref, DerefMut};
+
+/// The alignment, in bytes.
+const LINE: usize = 64;
+
+/// A vector of floats of fixed length whose first element begins a cache line.
+#[derive(Debug)]
+pub struct Aligned {
+    /// A line more than needed.
+    values: Vec<f32>,
+    start: usize,
+    len: usize,
+}
+
+impl Aligned {
+    /// Zeros.
+    ///
+    /// ```
+    /// let zeros = convgen::Aligned::zeros(5);
+    /// assert_eq!(zeros[..], [0.0; 5]);
+    /// assert!(zeros.as_ptr().addr().is_multiple_of(64));
+    /// ```
+    pub fn zeros(len: usize) -> Aligned {
+        Aligned::filled(0.0, len)
+    }
+
+    /// The same value everywhere.
+    pub fn filled(value: f32, len: usize) -> Aligned {
+        let values = vec![value; len + LINE / size_of::<f32>()];
+        // The standard library may say that it does not know; then the beginning is as good as any.
+        let start = values.as_ptr().align_offset(LINE).min(values.len() - len);
+        Aligned { values, start, len }
+    }
+}
+
+impl Deref for Aligned {
+    type Target = [f32];
+
+    fn deref(&self) -> &[f32] {
+        &self.values[self.start..self.start + self.len]
+    }
+}
+
+impl DerefMut for Aligned {
+    fn deref_mut(&mut self) -> &mut [f32] {
+        &mut self.values[self.start..self.start + self.len]
+    }
+}
+
+impl From<&[f32]> for Aligned {
+    fn from(values: &[f32]) -> Aligned {
+        let mut aligned = Aligned::zeros(values.len());
+        aligned.copy_from_slice(values);
+        aligned
+    }
+}
+
+impl FromIterator<f32> for Aligned {
+    fn from_iter<I: IntoIterator<Item = f32>>(values: I) -> Aligned {
+        Aligned::from(values.into_iter().collect::<Vec<f32>>().as_slice())
+    }
+}
+
+impl Clone for Aligned {
+    fn clone(&self) -> Aligned {
+        Aligned::from(&**self)
+    }
+}
+
+impl PartialEq for Aligned {
+    fn eq(&self, other: &Aligned) -> bool {
+        **self == **other
+    }
+}
