@@ -62,7 +62,7 @@ impl Writer<'_> {
         if let Some(lanes @ ("g", _)) = lanes {
             return self.depthwise(lanes);
         }
-        let columns = lanes.unwrap_or(("ic", ic));
+        let columns = lanes.unwrap_or(if rows.0 == "ic" { ("oc", oc) } else { ("ic", ic) });
         let (row_tile, column_tile) = match lanes {
             Some((_, extent)) => self.tile(rows.1, extent),
             None => (SCALAR_TILE, SCALAR_TILE),
@@ -129,7 +129,8 @@ impl Writer<'_> {
     fn bias(&mut self) {
         let (groups, oc) = (self.problem.groups(), self.problem.out_channels_per_group());
         let (lane, other) = if oc == 1 { (("g", groups), "oc") } else { (("oc", oc), "g") };
-        let last = self.problem.layout() == Layout::ChannelsLast;
+        // One channel is no lanes: its variable is in no index.
+        let last = self.problem.layout() == Layout::ChannelsLast && lane.1 > 1;
         let vectors = self.lanes() * MAX_VECTORS.min(self.budget());
         let tile = if last { vectors } else { SCALAR_TILE };
         let (outer, inner) = self.split(lane, tile.min(lane.1), Tail::Pad);
