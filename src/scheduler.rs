@@ -220,8 +220,8 @@ impl<'p> Picker<'p> {
             Isa::Avx2 | Isa::Avx512 => lane.div_ceil(u64::from(self.target.lanes())),
         };
         let pixel = self.problem.in_channels() * self.problem.elem().bytes() as u64;
-        let crowded = self.problem.layout() == Layout::ChannelsLast
-            && pixel.is_multiple_of(L1_WAY_BYTES / 2);
+        let crowded =
+            self.problem.layout() == Layout::ChannelsLast && pixel.is_multiple_of(L1_WAY_BYTES / 2);
         let wide = if budget >= 4 * FEWEST_PIXELS { 4 } else { 2 };
         if crowded && all.is_multiple_of(wide) {
             return (wide, balanced(columns, budget / wide));
