@@ -6,13 +6,12 @@ use std::path::PathBuf;
 use anyhow::{Context, anyhow, bail};
 use clap::Args;
 use convgen::{Arguments, Host, Kernel};
-use convgen_ir::epilogue::ExtraArg;
 use convgen_ir::problem::ConvProblem;
 
 use super::args::{IsaArg, thread_count};
 use super::failure::{Hint, Verdict};
 use super::npy::{self, Tensor};
-use super::source;
+use super::source::{self, ModelArgs};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -20,30 +19,40 @@ Examples:
       --input x.npy --weights w.npy --output y.npy
   convgen run --problem 'conv1d ic8 oc8 iw64 kw3 bias | add | relu' \\
       --input x.npy --weights w.npy --bias b.npy --extra residual.npy --output y.npy
+  convgen run --problem 'conv1d ic8 oc8 iw64 kw3 bwd_w' \\
+      --input x.npy --extra gradient.npy --output dw.npy
+  convgen run --model model.onnx --input x.npy --weights w.npy --output y.npy
 
 All arrays hold 32-bit floats. The input has the problem's layout (nhwc if it says nothing) and any
 number of images: the batch of the problem is not looked at. Weights are always output channels,
-input channels of a group, kernel sizes. Each `add` of the epilogue reads an array of the output's
-shape, each `scale` one value an output channel; they are given with --extra in the order of the
-epilogue.";
+input channels of a group, kernel sizes; those of a transposed problem, as in ONNX, input channels,
+output channels of a group, kernel sizes. A problem that reads no weights (bwd_w, bwd_b) is given none.
+What else is read is given with --extra: the gradient of the output to bwd_w; for each `add` of the
+epilogue, in order, an array of the output's shape, for each `scale` one value an output channel. The
+input of bwd_d and bwd_b is the gradient of the output.";
 
 /// The arguments of `convgen run`.
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 pub struct RunArgs {
     /// The problem
-    #[arg(long, value_name = "DESCRIPTOR")]
-    problem: String,
+    #[arg(long, value_name = "DESCRIPTOR", required_unless_present = "model")]
+    problem: Option<String>,
+    /// An ONNX model with one convolution, in place of the problem
+    #[arg(long, value_name = "FILE", conflicts_with = "problem")]
+    model: Option<PathBuf>,
+    #[command(flatten)]
+    dims: ModelArgs,
     /// The input, in the problem's layout
     #[arg(long, value_name = "X.npy")]
     input: PathBuf,
-    /// The weights, in the order oihw
+    /// The weights, in the order oihw; none where the problem reads none
     #[arg(long, value_name = "W.npy")]
-    weights: PathBuf,
+    weights: Option<PathBuf>,
     /// The bias, one value an output channel
     #[arg(long, value_name = "B.npy")]
     bias: Option<PathBuf>,
-    /// What the next `add` or `scale` of the epilogue reads
+    /// The gradient that `bwd_w` reads; what the next `add` or `scale` of the epilogue reads
     #[arg(long, value_name = "E.npy")]
     extra: Vec<PathBuf>,
     /// Where the output goes
@@ -58,7 +67,7 @@ pub struct RunArgs {
 
 /// Reads the arrays, convolves them, writes the output.
 pub fn run(args: &RunArgs, out: &mut impl Write) -> anyhow::Result<Verdict> {
-    let problem = source::descriptor(&args.problem)?.problem;
+    let problem = args.problem()?;
     let tensors = Tensors::read(args, &problem)?;
     let host = Host::detect();
     let threads = args.threads.unwrap_or(host.cores());
@@ -69,10 +78,22 @@ pub fn run(args: &RunArgs, out: &mut impl Write) -> anyhow::Result<Verdict> {
     Ok(Verdict::Good)
 }
 
+impl RunArgs {
+    /// The problem that the command line or the model names.
+    fn problem(&self) -> anyhow::Result<ConvProblem> {
+        match (&self.problem, &self.model) {
+            (Some(text), _) => Ok(source::descriptor(text)?.problem),
+            (None, Some(path)) => source::only_problem(path, &self.dims),
+            (None, None) => bail!("neither --problem nor --model is given"),
+        }
+    }
+}
+
 /// What a call reads, and the shape of what it writes.
 struct Tensors {
     input: Tensor,
-    weights: Tensor,
+    /// Empty where none are read.
+    weights: Vec<f32>,
     bias: Option<Tensor>,
     extras: Vec<Tensor>,
     output_shape: Vec<u64>,
@@ -86,16 +107,17 @@ impl Tensors {
         let input = npy::read(&args.input, "input", &expected)?;
         let batch = input.shape[0];
         problem.with_batch(batch).context("the batch of the input does not fit the problem")?;
-        let weights = npy::read(&args.weights, "weights", &fixed(&problem.weights_shape()))?;
-        let channels = [Some(problem.result_channels())];
-        let bias = args.bias.as_ref().map(|path| npy::read(path, "bias", &channels)).transpose()?;
-        let output_shape = problem.output_shape(batch);
-        let wanted = extras_of(problem).into_iter().zip(&args.extra);
-        let extras = wanted.map(|(extra, path)| match extra {
-            ExtraArg::Residual => npy::read(path, "residual", &fixed(&output_shape)),
-            ExtraArg::ChannelScale => npy::read(path, "scale", &channels),
-        });
+        let read = |path: &PathBuf, what: &str, shape: &[u64]| npy::read(path, what, &fixed(shape));
+        let weights = match &args.weights {
+            Some(path) => read(path, "weights", &problem.weights_shape())?.values,
+            None => Vec::new(),
+        };
+        let channels = [problem.result_channels()];
+        let bias = args.bias.as_ref().map(|path| read(path, "bias", &channels)).transpose()?;
+        let wanted = problem.extra_shapes(batch).into_iter().zip(&args.extra);
+        let extras = wanted.map(|((what, shape), path)| read(path, what, &shape));
         let extras = extras.collect::<anyhow::Result<Vec<_>>>()?;
+        let output_shape = problem.output_shape(batch);
         Ok(Tensors { input, weights, bias, extras, output_shape })
     }
 
@@ -106,7 +128,7 @@ impl Tensors {
             .try_reserve_exact(len)
             .with_context(|| format!("an output of {len} elements does not fit the memory"))?;
         output.resize(len, 0.0);
-        let weights = kernel.pack_weights(&self.weights.values)?;
+        let weights = kernel.pack_weights(&self.weights)?;
         let bias = self.bias.as_ref().map(|bias| bias.values.as_slice());
         let extras: Vec<&[f32]> = self.extras.iter().map(|e| e.values.as_slice()).collect();
         let input = &self.input.values;
@@ -127,18 +149,27 @@ fn check_counts(args: &RunArgs, problem: &ConvProblem) -> anyhow::Result<()> {
         }
         (true, Some(_)) | (false, None) => {}
     }
-    let (expected, given) = (extras_of(problem).len(), args.extra.len());
-    if expected != given {
-        return Err(anyhow!(
-            "the epilogue reads {expected} arrays, --extra is given {given} times"
-        ))
-        .hint(|| "each `add` and each `scale` of the problem reads one".to_owned());
+    let reads_weights = problem.weights_shape().iter().all(|&size| size > 0);
+    match (reads_weights, &args.weights) {
+        (true, None) => bail!("the problem reads weights, --weights is missing"),
+        (false, Some(_)) => {
+            let direction = problem.direction().name();
+            bail!("--weights is given, but {direction} reads none");
+        }
+        (true, Some(_)) | (false, None) => {}
     }
-    Ok(())
-}
-
-fn extras_of(problem: &ConvProblem) -> Vec<ExtraArg> {
-    problem.epilogue().iter().filter_map(|op| op.takes_extra()).collect()
+    let wanted: Vec<&str> = problem.extra_shapes(1).into_iter().map(|(name, _)| name).collect();
+    let (expected, given) = (wanted.len(), args.extra.len());
+    if expected == given {
+        return Ok(());
+    }
+    let names = if wanted.is_empty() { String::new() } else { format!(" ({})", wanted.join(", ")) };
+    Err(anyhow!(
+        "the problem reads {expected} further arrays{names}, --extra is given {given} times"
+    ))
+    .hint(|| {
+        "`bwd_w` reads a gradient, each `add` and each `scale` of a problem one array".to_owned()
+    })
 }
 
 fn fixed(shape: &[u64]) -> Vec<Option<u64>> {

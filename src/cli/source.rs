@@ -7,7 +7,7 @@ use std::path::Path;
 use anyhow::{Context, anyhow};
 use clap::Args;
 use convgen::onnx::{self, Unsupported};
-use convgen_ir::problem::{Descriptor, DescriptorError, Driver, parse_list_as};
+use convgen_ir::problem::{ConvProblem, Descriptor, DescriptorError, Driver, parse_list_as};
 
 use super::failure::Hint;
 
@@ -117,6 +117,23 @@ fn layers(
         Line { file: file.to_owned(), number: index + 1, text, descriptor }
     };
     Ok(layers.into_iter().enumerate().map(line).collect())
+}
+
+/// The problem of a model that has no other convolution.
+pub fn only_problem(path: &Path, model: &ModelArgs) -> anyhow::Result<ConvProblem> {
+    let file = path.display().to_string();
+    let mut lines = layers(&file, read(path)?, model, None)?;
+    match (lines.pop(), lines.len()) {
+        (Some(line), 0) => Ok(line.into_descriptor()?.problem),
+        (Some(last), others) => {
+            let names: Vec<String> =
+                lines.into_iter().chain([last]).map(|line| line.text).collect();
+            let count = others + 1;
+            Err(anyhow!("`{file}` has {count} convolutions, expected one: {}", names.join(", ")))
+                .hint(|| "give the one meant as a descriptor, with --problem".to_owned())
+        }
+        (None, _) => Err(anyhow!("`{file}` is a model without convolutions")),
+    }
 }
 
 /// Reads one descriptor from the command line.

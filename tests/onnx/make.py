@@ -153,7 +153,14 @@ def transposed():
     g.save(up("stated", strides=[2, 3], output_shape=[14, 16]), [1, 6, 14, 16])
 
 
+def one():
+    """One convolution of two channels, over any number of images."""
+    g = Graph("one", "image", ["N", 2, 3, 3])
+    g.save(g.conv("image", 2, 1, 2, "only"), ["N", 1, 2, 2])
+
+
 resnet50()
 dynamic()
 ops()
 transposed()
+one()
