@@ -64,8 +64,10 @@ pub mod onnx;
 pub mod record;
 pub mod runtime;
 pub mod scheduler;
+pub mod streaming;
 pub mod suites;
 pub mod target;
+pub mod toeplitz;
 pub mod transform;
 pub mod tune;
 

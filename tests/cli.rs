@@ -409,6 +409,30 @@ mod print {
     }
 
     #[test]
+    fn a_problem_is_a_matrix() {
+        let matrix = |flags: &[&str]| {
+            let problem = "conv1d ic1 oc1 iw3 kw2 bias | relu";
+            stdout(convgen(&[&["print", "--stage", "toeplitz", problem], flags].concat()).success())
+        };
+        assert_eq!(matrix(&[]), "w[0,0,0] w[0,0,1] .\n.        w[0,0,0] w[0,0,1]\n");
+        assert_eq!(matrix(&["--format", "csv"]), "row,column,value\n0,0,1\n0,1,2\n1,1,1\n1,2,2\n");
+        let folder = Folder::new();
+        let weights = ndarray::Array::from_shape_vec((1, 1, 2), vec![0.5f32, 3.0]).unwrap();
+        ndarray_npy::write_npy(folder.path("w.npy"), &weights).unwrap();
+        let weights = folder.text("w.npy");
+        let market = matrix(&["--format", "mtx", "--weights", &weights]);
+        assert!(
+            market.starts_with("%%MatrixMarket matrix coordinate real general\n2 3 4\n1 1 0.5\n")
+        );
+        let refuse = |problem: &str, parts: &[&str]| {
+            refused(&["print", "--stage", "toeplitz", problem], parts);
+        };
+        refuse("conv1d ic1 oc1 iw100 kw2", &["9900 elements", "at most 4096", "--format mtx"]);
+        refuse("conv1d ic1 oc1 iw9 kw2 bwd_w", &["bwd_w is no product"]);
+        refuse("conv2d ic64 oc64 ih56 iw56 kh3 kw3", &["107495424 entries", "hint: "]);
+    }
+
+    #[test]
     fn the_default_is_the_schedule_and_what_it_makes() {
         let default = stdout(convgen(&["print", TINY]).success());
         let schedule = stdout(convgen(&["print", "--stage", "schedule", TINY]).success());
@@ -585,6 +609,78 @@ mod run {
         refused(&arguments(SMALL, &flat_files), &["[12]", "[N, 2, 3]"]);
         nowhere[3] = folder.text("no/such/folder/y.npy");
         refused(&arguments(SMALL, &nowhere), &["cannot write", "y.npy"]);
+    }
+
+    #[test]
+    fn gradients_take_what_they_read_and_no_more() {
+        let folder = Folder::new();
+        let row = |values: &[f32]| Array::from_shape_vec((1, values.len(), 1), values.to_vec());
+        let input = save(&folder, "x.npy", &row(&[1.0, 2.0, 3.0]).unwrap());
+        let gradient = save(&folder, "dy.npy", &row(&[1.0, 10.0]).unwrap());
+        let weights = Array::from_shape_vec((1, 1, 2), vec![1.0, 100.0]).unwrap();
+        let weights = save(&folder, "w.npy", &weights);
+        let output = folder.text("out.npy");
+        let run = |direction: &str, read: &[&str], expected: &[f32]| {
+            let problem = format!("conv1d ic1 oc1 iw3 kw2 {direction}");
+            let arguments = ["run", "--problem", &problem, "--output", &output];
+            convgen(&[&arguments, read].concat()).success();
+            let values: ArrayD<f32> = read_npy(folder.path("out.npy")).unwrap();
+            assert_eq!(values.iter().copied().collect::<Vec<_>>(), expected, "{direction}");
+        };
+        run("bwd_w", &["--input", &input, "--extra", &gradient], &[21.0, 32.0]);
+        run("bwd_b", &["--input", &gradient], &[11.0]);
+        run("bwd_d", &["--input", &gradient, "--weights", &weights], &[1.0, 110.0, 1000.0]);
+
+        let refuse = |direction: &str, read: &[&str], parts: &[&str]| {
+            let problem = format!("conv1d ic1 oc1 iw3 kw2 {direction}");
+            let arguments = ["run", "--problem", &problem, "--output", &output];
+            refused(&[&arguments, read].concat(), parts);
+        };
+        refuse("bwd_w", &["--input", &input], &["(gradient)", "given 0 times", "hint: "]);
+        refuse("bwd_w", &["--input", &input, "--extra", &input], &["gradient", "[1, 2, 1]"]);
+        refuse("bwd_b", &["--input", &gradient, "--weights", &weights], &["bwd_b reads none"]);
+        refuse("bwd_d", &["--input", &gradient], &["--weights is missing"]);
+    }
+
+    #[test]
+    fn transposed_weights_have_the_channels_read_first() {
+        let folder = Folder::new();
+        let input = Array::from_shape_vec((1, 2, 1), vec![1.0, 10.0]).unwrap();
+        let weights = (1..=6u8).map(f32::from).collect();
+        let weights = Array::from_shape_vec((2, 3, 1), weights).unwrap();
+        let (x, w) = (save(&folder, "x.npy", &input), save(&folder, "w.npy", &weights));
+        let y = folder.text("y.npy");
+        let problem = "deconv1d nchw ic2 oc3 iw1 kw1";
+        convgen(&["run", "--problem", problem, "--input", &x, "--weights", &w, "--output", &y])
+            .success();
+        let output: ArrayD<f32> = read_npy(folder.path("y.npy")).unwrap();
+        assert_eq!(output.shape(), [1, 3, 1]);
+        assert_eq!(output.iter().copied().collect::<Vec<_>>(), [41.0, 52.0, 63.0]);
+    }
+
+    #[test]
+    fn a_model_with_one_convolution_is_a_problem() {
+        let model = |name: &str| {
+            let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/onnx");
+            folder.join(name).to_str().unwrap().to_owned()
+        };
+        let folder = Folder::new();
+        let x = save(&folder, "x.npy", &Array::from_elem((2, 2, 3, 3), 1f32));
+        let w = save(&folder, "w.npy", &Array::from_elem((1, 2, 2, 2), 1f32));
+        let y = folder.text("y.npy");
+        let files = ["--input", &x, "--weights", &w, "--output", &y];
+        let (one, many) = (model("one.onnx"), model("resnet50.onnx"));
+        convgen(&[&["run", "--model", &one], &files[..]].concat())
+            .success()
+            .stdout(contains("y.npy: f32 [2, 1, 2, 2]"));
+        let output: ArrayD<f32> = read_npy(folder.path("y.npy")).unwrap();
+        assert!(output.iter().all(|sum| *sum == 8.0), "{output}");
+
+        let many = [&["run", "--model", &many], &files[..]].concat();
+        refused(&many, &["23 convolutions", "expected one", "--problem"]);
+        let both = ["run", "--model", &one, "--problem", SMALL];
+        convgen(&[&both, &files[..]].concat()).code(2).stderr(contains("cannot be used with"));
+        refused(&[&["run"], &files[..]].concat(), &["--problem"]);
     }
 
     #[test]

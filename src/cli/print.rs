@@ -4,17 +4,20 @@
 
 use std::fmt::Write as _;
 use std::io::Write;
+use std::path::PathBuf;
 
+use anyhow::bail;
 use clap::{Args, ValueEnum};
 use convgen::algorithm::Algorithm;
-use convgen::{Compiler, Error, Host, lower};
+use convgen::{Compiler, Error, Host, lower, toeplitz};
 use convgen_ir::nest::Nest;
 use convgen_ir::problem::ConvProblem;
 use convgen_ir::schedule::Schedule;
 use convgen_ir::verify::VerifiedNest;
 
 use super::args::{DescriptorArg, IsaArg, LayoutArg, ScheduleArg, scheduled};
-use super::failure::Verdict;
+use super::failure::{Hint, Verdict};
+use super::npy;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -22,7 +25,13 @@ Examples:
   convgen print --stage nest conv1d ic8 oc8 iw64 kw3
   convgen print --stage schedule --directives conv1d ic8 oc8 iw64 kw3 > s.txt
   convgen print --stage lower --passes --schedule s.txt conv1d ic8 oc8 iw64 kw3
-  convgen print --stage asm conv1d ic8 oc8 iw64 kw3";
+  convgen print --stage asm conv1d ic8 oc8 iw64 kw3
+  convgen print --stage toeplitz conv1d ic1 oc1 iw6 kw3 pw1
+  convgen print --stage toeplitz --format mtx --weights w.npy conv1d ic8 oc8 iw64 kw3 > t.mtx
+
+The matrix of --stage toeplitz has a row for each output and a column for each input of one image;
+bias and epilogue are left out. As text it shows the names of the weights; mtx (Matrix Market) and
+csv list the entries, with the values of --weights, or else one plus the flat index of each weight.";
 
 /// The arguments of `convgen print`.
 #[derive(Args)]
@@ -40,6 +49,12 @@ pub struct PrintArgs {
     /// With --stage lower: the nest after each pass
     #[arg(long)]
     passes: bool,
+    /// With --stage toeplitz: how to write the matrix
+    #[arg(long, value_name = "FORMAT", default_value = "text")]
+    format: Format,
+    /// With --stage toeplitz and --format mtx or csv: the weights, in the order oihw
+    #[arg(long, value_name = "W.npy")]
+    weights: Option<PathBuf>,
     #[command(flatten)]
     layout: LayoutArg,
     #[command(flatten)]
@@ -64,18 +79,60 @@ enum Stage {
     Clif,
     /// Machine code
     Asm,
+    /// The convolution as a matrix
+    Toeplitz,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Format {
+    /// All elements, each weight with its name
+    Text,
+    /// The entries, as Matrix Market has them
+    Mtx,
+    /// The entries, as comma-separated values
+    Csv,
 }
 
 /// Prints the stage asked for.
 pub fn print(args: &PrintArgs, out: &mut impl Write) -> anyhow::Result<Verdict> {
     let descriptor = args.descriptor.read()?;
     let problem = args.layout.apply(&descriptor.problem);
+    if args.stage == Stage::Toeplitz {
+        return matrix(args, &problem, out);
+    }
     let given = args.schedule.read()?;
     let compiler = args.isa.compiler(&Host::detect(), 1)?;
     let (algorithm, schedule) = given.plan(&problem, &compiler)?;
     let choice = Choice { compiler: &compiler, problem: &problem, algorithm, schedule: &schedule };
     let text = choice.text(args);
     write!(out, "{}", scheduled(text, &given)?)?;
+    Ok(Verdict::Good)
+}
+
+/// Prints the problem as a matrix.
+fn matrix(
+    args: &PrintArgs,
+    problem: &ConvProblem,
+    out: &mut impl Write,
+) -> anyhow::Result<Verdict> {
+    let smaller =
+        || "give fewer channels or positions: the matrix is for small problems".to_owned();
+    let matrix = toeplitz::symbolic(problem).hint(smaller)?;
+    let weights = args.weights.as_ref().map(|path| {
+        let shape: Vec<Option<u64>> = problem.weights_shape().into_iter().map(Some).collect();
+        npy::read(path, "weights", &shape)
+    });
+    match (args.format, weights.transpose()?) {
+        (Format::Text, None) => {
+            let listed = || "--format mtx and --format csv list the entries alone".to_owned();
+            write!(out, "{}", matrix.text(problem).hint(listed)?)?;
+        }
+        (Format::Text, Some(_)) => bail!("--weights needs --format mtx or --format csv"),
+        (Format::Mtx, None) => matrix.numbered().write_mtx(out)?,
+        (Format::Csv, None) => matrix.numbered().write_csv(out)?,
+        (Format::Mtx, Some(w)) => matrix.with_weights(problem, &w.values)?.write_mtx(out)?,
+        (Format::Csv, Some(w)) => matrix.with_weights(problem, &w.values)?.write_csv(out)?,
+    }
     Ok(Verdict::Good)
 }
 
@@ -90,7 +147,8 @@ struct Choice<'a> {
 impl Choice<'_> {
     fn text(&self, args: &PrintArgs) -> Result<String, Error> {
         Ok(match args.stage {
-            Stage::Problem => format!("{}\n", self.problem),
+            // The matrix is printed before there is a schedule.
+            Stage::Problem | Stage::Toeplitz => format!("{}\n", self.problem),
             Stage::Nest if args.scheduled => self.directives_and_nest()?,
             Stage::Nest => joined(self.algorithm.parts(self.problem)?.iter().map(|p| &p.nest)),
             Stage::Schedule if args.directives => self.schedule.to_string(),
