@@ -9,7 +9,7 @@
 //!
 //! ```text
 //! ir::ConvProblem     what is computed
-//!     |               algorithm    Algorithm::nest
+//!     |               algorithm    Algorithm::parts
 //! ir::nest::Nest      plain: every loop serial, one sum in one register
 //!     |               scheduler    default_schedule, or a Schedule of the caller's
 //!     |               transform    apply: one directive after the other, or a Refusal
