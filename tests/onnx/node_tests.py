@@ -56,7 +56,7 @@ class Case:
             given = np.load(folder / "y.npy")
             np.testing.assert_equal(given.shape, self.expected.shape)
             np.testing.assert_allclose(given, self.expected, rtol=self.rtol, atol=self.atol)
-        except AssertionError as error:
+        except (AssertionError, OSError, ValueError) as error:
             return str(error).strip()
         return None
 
