@@ -19,7 +19,7 @@ use std::time::Instant;
 
 use convgen::ir::{ConvProblem, ConvSpec, Direction, EpilogueOp, Layout, SpatialAxis};
 use convgen::tune::once;
-use convgen::{Aligned, Arguments, Compiler, Host, Kernel, PackedWeights};
+use convgen::{Accuracy, Aligned, Arguments, Compiler, Host, Kernel, PackedWeights};
 use rayon::{ThreadPool, ThreadPoolBuilder};
 use serde_json::{Value, json};
 
@@ -88,12 +88,9 @@ impl Worker {
             "bwd_w" => Mode::WeightsGradient,
             _ => return Err(format!("unknown mode `{mode}`; {USAGE}").into()),
         };
-        // Every algorithm of the library computes the plain sum of products, so the two are one.
-        if !["default", "strict"].contains(&budget) {
-            return Err(format!("unknown budget `{budget}`; {USAGE}").into());
-        }
+        let accuracy: Accuracy = budget.parse().map_err(|error| format!("{error}; {USAGE}"))?;
         let host = Host::detect();
-        let compiler = Compiler::new(&host, host.widest_isa())?;
+        let compiler = Compiler::new(&host, host.widest_isa())?.with_accuracy(accuracy);
         let pool = ThreadPoolBuilder::new().num_threads(threads.parse()?).build()?;
         Ok(Worker { mode, compiler, pool, layer: None })
     }

@@ -19,6 +19,9 @@ use self::direct::DenseSum;
 pub enum Algorithm {
     /// The defining sum, one multiply-add a tap. Accepts every problem.
     Direct,
+    /// Products of Fourier transforms, see [`fourier`](crate::fourier). Rounds in another way than the
+    /// defining sum. Accepts forward problems of one or two axes.
+    Fourier,
 }
 
 /// A nest that writes a part of the output: all of it, or one phase of a transposed convolution.
@@ -41,6 +44,12 @@ pub struct Unsupported {
     pub reason: String,
 }
 
+/// Why an algorithm of stages has no parts.
+const STAGES: &str = "it is stages around transforms, which no schedule rewrites";
+
+/// Batch, channel and positions in the order of a layout.
+pub(crate) use self::build::ordered as in_layout;
+
 /// Parts of one problem at most: each is compiled on its own, in somewhat under a millisecond.
 const MAX_PARTS: u64 = 4096;
 
@@ -49,12 +58,13 @@ const FILL: u64 = 64;
 
 impl Algorithm {
     /// Every algorithm, the most general first.
-    pub const ALL: [Algorithm; 1] = [Algorithm::Direct];
+    pub const ALL: [Algorithm; 2] = [Algorithm::Direct, Algorithm::Fourier];
 
     /// The name in kernels' names, reports and the command line.
     pub fn name(self) -> &'static str {
         match self {
             Algorithm::Direct => "direct",
+            Algorithm::Fourier => "fourier",
         }
     }
 
@@ -68,6 +78,16 @@ impl Algorithm {
             Algorithm::Direct => {
                 direct_parts(problem).map_err(|reason| Unsupported { algorithm: self, reason })
             }
+            // Its nests are stages around transforms: no part of the output is one's alone.
+            Algorithm::Fourier => Err(Unsupported { algorithm: self, reason: STAGES.to_string() }),
+        }
+    }
+
+    /// Whether it rounds like the defining sum in some order: then sums of integers are exact.
+    pub fn is_sum(self) -> bool {
+        match self {
+            Algorithm::Direct => true,
+            Algorithm::Fourier => false,
         }
     }
 
@@ -80,6 +100,7 @@ impl Algorithm {
                 smallest_forward(problem)
             }
             (Algorithm::Direct, Direction::BackwardWeights | Direction::BackwardBias) => None,
+            (Algorithm::Fourier, _) => None,
         }
     }
 }

@@ -11,10 +11,12 @@ use convgen_ir::verify::{VerifiedNest, verify_parts};
 use cranelift_codegen::isa::TargetIsa;
 use cranelift_frontend::FunctionBuilderContext;
 
-use crate::algorithm::{Algorithm, Part};
+use crate::accuracy::Accuracy;
+use crate::algorithm::{Algorithm, Part, Unsupported};
 use crate::codegen::Entry;
 use crate::codegen::clif::{self, Emitted};
 use crate::error::Error;
+use crate::fourier::{Plan, Transforms};
 use crate::jit::Code;
 use crate::record::Database;
 use crate::runtime::Kernel;
@@ -32,6 +34,7 @@ pub struct Compiler {
     records: Option<Arc<Database>>,
     /// The threads its kernels are meant for.
     threads: usize,
+    accuracy: Accuracy,
 }
 
 impl Compiler {
@@ -54,7 +57,7 @@ impl Compiler {
 
     fn for_target(target: Target, host: bool) -> Result<Compiler, Error> {
         let isa = clif::isa(&target, host)?;
-        Ok(Compiler { target, isa, records: None, threads: 1 })
+        Ok(Compiler { target, isa, records: None, threads: 1, accuracy: Accuracy::Default })
     }
 
     /// The same, but with the tuning records of this database instead of those of this user, which
@@ -72,6 +75,17 @@ impl Compiler {
         self
     }
 
+    /// The same, choosing among the algorithms that this accuracy allows.
+    pub fn with_accuracy(mut self, accuracy: Accuracy) -> Compiler {
+        self.accuracy = accuracy;
+        self
+    }
+
+    /// Which algorithms it chooses among.
+    pub fn accuracy(&self) -> Accuracy {
+        self.accuracy
+    }
+
     /// The target.
     pub fn target(&self) -> &Target {
         &self.target
@@ -85,6 +99,11 @@ impl Compiler {
         let (Pick { algorithm, schedule, .. }, nests) = self.pick_and_lower(problem);
         if let Some(Ok(code)) = nests.map(|nests| self.code(nests)) {
             return Ok(Kernel::new(problem.clone(), algorithm, schedule, &self.target, code));
+        }
+        if algorithm == Algorithm::Fourier
+            && let Ok(kernel) = self.fourier(problem)
+        {
+            return Ok(kernel);
         }
         let (algorithm, schedule) = scheduler::default_schedule(problem, &self.target);
         self.compile_with(problem, algorithm, &schedule)
@@ -100,9 +119,36 @@ impl Compiler {
         algorithm: Algorithm,
         schedule: &Schedule,
     ) -> Result<Kernel, Error> {
+        match algorithm {
+            Algorithm::Direct => {}
+            Algorithm::Fourier if schedule.directives.is_empty() => return self.fourier(problem),
+            Algorithm::Fourier => {}
+        }
         let nests = self.lower(problem, algorithm, schedule)?;
         let code = self.code(nests)?;
         Ok(Kernel::new(problem.clone(), algorithm, schedule.clone(), &self.target, code))
+    }
+
+    fn fourier(&self, problem: &ConvProblem) -> Result<Kernel, Error> {
+        let (plan, [products, finish]) = self.stages(problem)?;
+        let transforms = Transforms::new(problem, plan, self.code(vec![products])?);
+        let code = self.code(vec![finish])?.fed_by(transforms)?;
+        let (algorithm, schedule) = (Algorithm::Fourier, Schedule::default());
+        Ok(Kernel::new(problem.clone(), algorithm, schedule, &self.target, code))
+    }
+
+    /// The tiles of the Fourier form of a problem, and its generated stages: products and last stage.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] outside its domain.
+    pub fn stages(&self, problem: &ConvProblem) -> Result<(Plan, [VerifiedNest; 2]), Error> {
+        let algorithm = Algorithm::Fourier;
+        let unsupported = |reason| Unsupported { algorithm, reason };
+        let plan = Plan::new(problem, &self.target).map_err(unsupported)?;
+        let limits = self.target.limits();
+        let products = lower::lower(plan.products()?, &limits)?;
+        let finish = lower::lower(plan.finish(problem), &limits)?;
+        Ok((plan, [products, finish]))
     }
 
     /// The scheduled nests of a problem, one a part, before lowering.
@@ -136,8 +182,18 @@ impl Compiler {
         algorithm: Algorithm,
         schedule: &Schedule,
     ) -> Result<Vec<VerifiedNest>, Error> {
+        Compiler::lower_for(&self.target, problem, algorithm, schedule)
+    }
+
+    /// As [`Compiler::lower`], of any target.
+    pub(crate) fn lower_for(
+        target: &Target,
+        problem: &ConvProblem,
+        algorithm: Algorithm,
+        schedule: &Schedule,
+    ) -> Result<Vec<VerifiedNest>, Error> {
         let scheduled = Compiler::schedule(problem, algorithm, schedule)?.into_iter();
-        let lower = |nest| lower::lower(nest, &self.target.limits());
+        let lower = |nest| lower::lower(nest, &target.limits());
         let nests: Vec<VerifiedNest> = scheduled.map(lower).collect::<Result<_, _>>()?;
         verify_parts(&nests)?;
         Ok(nests)

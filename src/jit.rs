@@ -6,7 +6,8 @@
 //! - **J1** The code was emitted by this crate from a `VerifiedNest`: all its accesses lie inside the
 //!   buffers that the nest declares at the given batch (verifier rules V4, V5), whatever the values.
 //! - **J2** A [`Call`] is built only after the length of every slice was compared with the buffer's
-//!   shape at that batch; the borrows it holds keep the slices alive and the output unaliased.
+//!   shape at that batch; the borrows it holds keep the slices alive and the output unaliased. Where
+//!   the input of a task is computed, its length was compared when the code was made.
 //! - **J3** Two [`Tasks`] of one call never overlap: they come from splitting one range, and are
 //!   consumed by running. Different tasks write different elements (V6 within a nest; the nests of a
 //!   kernel write different stripes, by V12 and `Compiler::lower`), so they may run on different
@@ -34,6 +35,7 @@ use cranelift_module::{FuncId, Linkage, Module, ModuleError, default_libcall_nam
 
 use crate::codegen::{self, Entry};
 use crate::error::{Error, RunError};
+use crate::fourier::{Means, Memory, Transforms};
 use crate::machine::probe::Probe;
 use crate::target::Target;
 
@@ -48,6 +50,8 @@ pub struct Code {
     bytes: usize,
     /// Bytes of scratch that the hungriest part needs.
     scratch_bytes: i64,
+    /// What computes the nest's input for each task, where that is not the caller's.
+    source: Option<Box<Transforms>>,
 }
 
 /// One nest, which writes a part of the output, and its code.
@@ -81,7 +85,8 @@ impl Code {
         let builder = JITBuilder::with_isa(Arc::clone(isa), default_libcall_names());
         let module = JITModule::new(builder);
         // Dropping this frees the module, also when a later step fails.
-        let mut code = Code { parts: vec![], module: Some(module), bytes: 0, scratch_bytes: 0 };
+        let mut code =
+            Code { parts: vec![], module: Some(module), bytes: 0, scratch_bytes: 0, source: None };
         let Some(module) = &mut code.module else { return Ok(code) };
         let mut functions = Vec::new();
         for (number, nest) in nests.iter().enumerate() {
@@ -99,6 +104,26 @@ impl Code {
         Ok(code)
     }
 
+    /// The same code as the last stage of a kernel: its input is what the transforms leave for a task.
+    ///
+    /// # Errors
+    /// [`Error::Codegen`] if the nest's input is not of that length.
+    pub(crate) fn fed_by(mut self, source: Transforms) -> Result<Code, Error> {
+        for part in &self.parts {
+            let inputs = part.arguments.iter().filter(|(_, role)| *role == Role::Input);
+            for (id, _) in inputs {
+                check("input", source.sums_len(), part.elements(*id, 0))?;
+            }
+        }
+        self.source = Some(Box::new(source));
+        Ok(self)
+    }
+
+    /// What computes the input of each task, if that is not the caller's.
+    pub(crate) fn source(&self) -> Option<&Transforms> {
+        self.source.as_deref()
+    }
+
     /// The nests the code was made from: together they write every element of the output once.
     pub fn nests(&self) -> impl ExactSizeIterator<Item = &VerifiedNest> {
         self.parts.iter().map(|part| &part.nest)
@@ -106,12 +131,16 @@ impl Code {
 
     /// Bytes of scratch that a thread of a call needs.
     pub fn scratch_bytes(&self) -> i64 {
-        self.scratch_bytes
+        let source = self.source.as_ref().map_or(0, |source| source.workspace_bytes());
+        self.scratch_bytes + source as i64
     }
 
     /// The number of packed weights, of all parts.
     pub fn packed_len(&self) -> usize {
-        self.parts.last().map_or(0, |part| part.packed.end)
+        match &self.source {
+            Some(source) => source.packed_len(),
+            None => self.parts.last().map_or(0, |part| part.packed.end),
+        }
     }
 
     /// The number of tasks of a call with that many images, of all parts.
@@ -121,7 +150,7 @@ impl Code {
 
     /// Bytes of machine code.
     pub fn bytes(&self) -> usize {
-        self.bytes
+        self.bytes + self.source.as_ref().map_or(0, |source| source.code_bytes())
     }
 
     /// Runs the pack blocks; a part without one gets a copy of the weights.
@@ -130,6 +159,9 @@ impl Code {
     /// If `weights` or `packed` is not as long as the nests' buffers.
     pub(crate) fn pack(&self, weights: &[f32], packed: &mut [f32]) -> Result<(), RunError> {
         check("packed weights", packed.len(), self.packed_len())?;
+        if let Some(source) = &self.source {
+            return source.pack(weights, packed);
+        }
         self.parts.iter().try_for_each(|part| part.pack(weights, &mut packed[part.packed.clone()]))
     }
 
@@ -143,9 +175,14 @@ impl Code {
         inputs: Inputs<'a>,
         output: &'a mut [f32],
     ) -> Result<Call<'a>, RunError> {
+        if let Some(source) = &self.source {
+            check("input", inputs.input.len(), source.input_len(batch))?;
+            check("packed weights", inputs.weights.len(), source.packed_len())?;
+        }
         let batch = batch as i64;
         for part in &self.parts {
             part.slices(&inputs, |what, id, slice| match slice {
+                Some(_) if what == INPUT && self.source.is_some() => Ok(()),
                 Some(slice) => check(what, slice.len(), part.elements(id, batch)),
                 None => check("output", output.len(), part.elements(id, batch)),
             })?;
@@ -225,7 +262,7 @@ impl Part {
         let mut extras = inputs.extras.iter();
         for (id, role) in &self.arguments {
             let (what, slice) = match role {
-                Role::Input => ("input", inputs.input),
+                Role::Input => (INPUT, inputs.input),
                 Role::Weights | Role::Packed => {
                     ("packed weights", inputs.weights.get(self.packed.clone()).unwrap_or(&[]))
                 }
@@ -244,6 +281,9 @@ impl Part {
         Ok(())
     }
 }
+
+/// The word for the input in errors.
+const INPUT: &str = "input";
 
 /// The prefix of a part's symbols: none for the first, which is the only one of most kernels.
 pub(crate) fn part_prefix(number: usize) -> String {
@@ -354,11 +394,11 @@ impl Call<'_> {
     }
 
     /// One pointer a buffer of the part, in the order of the ABI, without an allocation.
-    fn pointers(&self, part: &Part) -> [*mut u8; MAX_ARGUMENTS] {
+    fn pointers(&self, part: &Part, inputs: &Inputs) -> [*mut u8; MAX_ARGUMENTS] {
         let mut pointers = [std::ptr::null_mut(); MAX_ARGUMENTS];
         let mut places = pointers.iter_mut();
         // Visiting does not fail, and there are places enough: `Part::new` counted the arguments.
-        let _ = part.slices(&self.inputs, |_, _, slice| {
+        let _ = part.slices(inputs, |_, _, slice| {
             if let Some(place) = places.next() {
                 *place = slice.map_or(self.output, |slice| slice.as_ptr().cast_mut()).cast();
             }
@@ -395,6 +435,9 @@ impl<'c> Tasks<'c> {
     /// Runs the tasks on this thread.
     pub fn run(self, scratch: &mut Scratch) {
         let call = self.call;
+        if let Some(source) = call.code.source() {
+            return self.run_fed(source, scratch);
+        }
         let scratch = scratch.reserve(call.code.scratch_bytes);
         let mut first = 0;
         for part in &call.code.parts {
@@ -406,11 +449,30 @@ impl<'c> Tasks<'c> {
             if start >= end {
                 continue;
             }
-            let pointers = call.pointers(part);
+            let pointers = call.pointers(part, &call.inputs);
             // SAFETY: J1, J2, J3, J4, J5: the call checked the lengths, this value owns the range,
             // and the scratch is exclusively borrowed.
             unsafe { (part.body)(pointers.as_ptr(), call.batch, start, end, scratch) };
         }
+    }
+
+    /// Runs the tasks one by one, each on the input that is computed for it.
+    fn run_fed(self, source: &Transforms, scratch: &mut Scratch) {
+        let call = self.call;
+        let mut memory = std::mem::take(&mut scratch.memory);
+        memory.forget();
+        let lines = scratch.reserve(call.code.scratch_bytes);
+        for task in self.range {
+            let sums = source.sums(&call.inputs, task as usize, Means::Machine, &mut memory);
+            // The lengths that could be refused were compared when the code and the call were made.
+            let Ok(input) = sums else { break };
+            for part in &call.code.parts {
+                let pointers = call.pointers(part, &Inputs { input, ..call.inputs });
+                // SAFETY: J1, J2, J3, J4, J5: as in `run`; the input has the length of `sums_len`.
+                unsafe { (part.body)(pointers.as_ptr(), call.batch, task, task + 1, lines) };
+            }
+        }
+        scratch.memory = memory;
     }
 }
 
@@ -418,6 +480,8 @@ impl<'c> Tasks<'c> {
 #[derive(Default)]
 pub struct Scratch {
     lines: Vec<Line>,
+    /// What transforms write.
+    memory: Memory,
 }
 
 /// One aligned unit of scratch.
@@ -433,7 +497,7 @@ impl Scratch {
 
     /// Bytes held.
     pub fn bytes(&self) -> usize {
-        self.lines.len() * SCRATCH_ALIGN as usize
+        self.lines.len() * SCRATCH_ALIGN as usize + self.memory.bytes()
     }
 
     /// A pointer to at least this many bytes, all initialised.

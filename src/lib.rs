@@ -44,18 +44,21 @@
 //!
 //! A kernel may be shared and called by any number of threads: [`Kernel::run`] uses the calling one,
 //! [`Kernel::run_parallel`] rayon's, and [`Kernel::prepare`] leaves the tasks of a call to the caller.
-//! The schedule of a problem is the default one, or the one of a tuning [`record`] made on this
+//! A [`Compiler`] may choose another arithmetic than the sum's where that is faster and its error bound
+//! is inside a stated budget, unless [`Accuracy::Strict`] is asked for. The schedule of a problem is the default one, or the one of a tuning [`record`] made on this
 //! machine: [`Compiler::pick`] says which. [`KernelCache`](runtime::cache::KernelCache) bounds the memory of many kernels. [`mod@onnx`] lists the problems of a model. The grammar of
 //! problems, nests and schedules and the meaning of each operation are on the first page of [`ir`].
 
 #![deny(unsafe_code)]
 
+pub mod accuracy;
 pub mod algorithm;
 pub mod check;
 pub mod codegen;
 pub mod compiler;
 pub mod cost;
 pub mod error;
+pub mod fourier;
 pub mod jit;
 pub mod lower;
 pub mod machine;
@@ -71,6 +74,7 @@ pub mod toeplitz;
 pub mod transform;
 pub mod tune;
 
+pub use accuracy::Accuracy;
 pub use compiler::{Compiler, Origin, Pick};
 pub use convgen_ir as ir;
 pub use error::{Error, RunError};

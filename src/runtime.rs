@@ -14,6 +14,7 @@ use convgen_ir::verify::VerifiedNest;
 use self::aligned::Aligned;
 use crate::algorithm::Algorithm;
 use crate::error::{Error, RunError};
+use crate::fourier::{Plan, Transforms};
 use crate::jit::{Call, Code, Inputs, Scratch, Tasks};
 use crate::target::Target;
 
@@ -44,6 +45,11 @@ impl PackedWeights {
     /// The number of elements, zeros of incomplete tiles included.
     pub fn len(&self) -> usize {
         self.values.len()
+    }
+
+    /// The elements.
+    pub(crate) fn values(&self) -> &[f32] {
+        &self.values
     }
 
     /// Whether there are no elements; never true.
@@ -82,7 +88,8 @@ impl Kernel {
     ) -> Kernel {
         let tile = tile_name(&code);
         let name = format!("{algorithm}-{}-{}{tile}", problem.elem(), target.isa());
-        let fingerprint = fingerprint(&problem, algorithm, &schedule);
+        let plan = code.source().map(Transforms::plan);
+        let fingerprint = fingerprint(&problem, algorithm, &schedule, plan);
         let image = problem.input_shape(1).iter().product::<u64>() as usize;
         let extras = problem.extra_shapes(1).len();
         Kernel { problem, algorithm, schedule, name, fingerprint, image, extras, code }
@@ -106,6 +113,16 @@ impl Kernel {
     /// The nests the code was made from, one a part; most kernels have one.
     pub fn nests(&self) -> impl ExactSizeIterator<Item = &VerifiedNest> {
         self.code.nests()
+    }
+
+    /// The tiles of a kernel of Fourier transforms; none of any other.
+    pub fn fourier_plan(&self) -> Option<&Plan> {
+        self.source().map(Transforms::plan)
+    }
+
+    /// What computes the input of each task, if that is not the caller's.
+    pub(crate) fn source(&self) -> Option<&Transforms> {
+        self.code.source()
     }
 
     /// `{algorithm}-{type}-{isa}-{register tile}`.
@@ -222,10 +239,15 @@ impl Kernel {
 }
 
 /// The same for kernels that differ in nothing but the batch they were compiled for.
-fn fingerprint(problem: &ConvProblem, algorithm: Algorithm, schedule: &Schedule) -> u64 {
+fn fingerprint(
+    problem: &ConvProblem,
+    algorithm: Algorithm,
+    schedule: &Schedule,
+    plan: Option<&Plan>,
+) -> u64 {
     let mut hasher = DefaultHasher::new();
     problem.with_batch(1).as_ref().unwrap_or(problem).hash(&mut hasher);
-    (algorithm, schedule).hash(&mut hasher);
+    (algorithm, schedule, plan).hash(&mut hasher);
     hasher.finish()
 }
 
@@ -240,8 +262,14 @@ fn run_parts(tasks: Tasks, parts: usize) {
     rayon::join(|| run_parts(first, left), || run_parts(rest, parts - left));
 }
 
-/// `-14x32`: the largest register tile, or nothing if the sum stays one element.
+/// `-14x32`: the largest register tile, or nothing if the sum stays one element; of transforms, their
+/// points.
 fn tile_name(code: &Code) -> String {
+    if let Some(source) = code.source() {
+        let points: Vec<String> =
+            source.plan().axes.iter().map(|axis| axis.points.to_string()).collect();
+        return format!("-{}", points.join("x"));
+    }
     let buffers = code.nests().flat_map(|nest| &nest.nest().buffers);
     let tiles = buffers.filter(|buffer| buffer.role == Role::Reg);
     let Some(tile) = tiles.max_by_key(|buffer| buffer.len(0)) else { return String::new() };

@@ -4,6 +4,7 @@
 //! steps, each a small decision with its reason beside it: which axis the lanes run over, how large the
 //! register tile is, and how the work around the tile is blocked.
 
+pub mod fourier;
 mod gradient;
 pub mod plan;
 pub mod space;
@@ -16,7 +17,7 @@ use self::plan::{CopyInput, LaneAxis, Order, Plan, Shape, Walk, has_padding, is_
 use crate::algorithm::Algorithm;
 use crate::target::{Isa, Target};
 
-/// The default pick: legal for every problem on every target.
+/// The default pick among the schedules of the defining sum: legal for every problem on every target.
 pub fn default_schedule(problem: &ConvProblem, target: &Target) -> (Algorithm, Schedule) {
     let schedule = match Planned::new(Algorithm::Direct, problem) {
         Some(planned) => planned.default_plan(target).schedule(&planned.forward, target),

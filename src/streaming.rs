@@ -20,7 +20,6 @@ use convgen_ir::elem::Layout;
 use convgen_ir::epilogue::EpilogueOp;
 use convgen_ir::problem::{ConvProblem, Direction, ProblemError, SpatialAxis};
 
-use crate::algorithm::Algorithm;
 use crate::compiler::Compiler;
 use crate::error::Error;
 use crate::runtime::{Kernel, PackedWeights};
@@ -248,11 +247,10 @@ impl CausalConv1d {
             *axis = SpatialAxis { input, pad_before: 0, pad_after: 0, ..*axis };
         }
         let problem = ConvProblem::new(spec)?;
-        // Not a tuning record: it may reorder sums, those of one length unlike those of another.
+        // Not a tuning record: it may reorder sums, those of one length unlike those of another. Nor
+        // transforms: their rounding depends on the tile, and so on the length.
         let (algorithm, schedule) = scheduler::default_schedule(&problem, self.compiler.target());
-        let kernel = match algorithm {
-            Algorithm::Direct => self.compiler.compile_with(&problem, algorithm, &schedule)?,
-        };
+        let kernel = self.compiler.compile_with(&problem, algorithm, &schedule)?;
         let weights = kernel.pack_weights(&self.weights)?;
         self.blocks[number] = Some(Block { kernel, weights });
         Ok(())

@@ -57,14 +57,16 @@ fn allocations(f: impl FnOnce()) -> usize {
     ALLOCATIONS.get() - before
 }
 
-/// With and without a bias, padding, scratch and a register tile, in both layouts.
-const PROBLEMS: [&str; 6] = [
+/// With and without a bias, padding, scratch, a register tile and transforms, in both layouts.
+const PROBLEMS: [&str; 7] = [
     "conv1d ic1 oc1 iw4 kw1",
     "conv2d ic16 oc32 ih9 iw9 kh3 kw3 ph1 pw1 bias | relu",
     "conv2d nchw ic3 oc20 ih11 iw13 kh3 kw3 sh2 sw2 ph1 pw1 bias",
     "conv2d nchw ic32 oc32 ih7 iw7 kh1 kw1",
     "conv2d g24 ic24 oc24 ih10 iw10 kh3 kw3 ph1 pw1 | relu6",
     "conv3d ic4 oc8 id3 ih5 iw5 kd2 kh3 kw3",
+    // Fourier transforms, by default.
+    "conv1d ic1 oc1 iw32768 kw2048",
 ];
 
 /// Large enough to have several tasks.

@@ -38,7 +38,7 @@ pub(super) fn nested(
 }
 
 /// Batch, channel and positions in the order of a layout.
-pub(super) fn ordered<T>(layout: Layout, batch: T, channel: T, positions: Vec<T>) -> Vec<T> {
+pub(crate) fn ordered<T>(layout: Layout, batch: T, channel: T, positions: Vec<T>) -> Vec<T> {
     let mut dims = vec![batch];
     match layout {
         Layout::ChannelsFirst => {

@@ -10,7 +10,7 @@ use clap::builder::RangedU64ValueParser;
 use convgen::algorithm::Algorithm;
 use convgen::record::{Database, Store, default_path};
 use convgen::scheduler::space::Space;
-use convgen::{Compiler, Error, Host, Isa, Pick, scheduler};
+use convgen::{Accuracy, Compiler, Error, Host, Isa, Pick, scheduler};
 use convgen_ir::elem::Layout;
 use convgen_ir::parse::parse_schedule;
 use convgen_ir::problem::{
@@ -31,6 +31,10 @@ pub struct IsaArg {
     /// these features; the widest that this machine has if not given
     #[arg(long, value_name = "ISA")]
     isa: Option<Isa>,
+    /// Which arithmetic may be chosen: strict is the sum of the definition, default also what has an
+    /// error bound within the budget
+    #[arg(long, value_name = "ACCURACY", default_value = "default")]
+    accuracy: Accuracy,
     #[command(flatten)]
     records: RecordsArg,
 }
@@ -40,6 +44,7 @@ impl IsaArg {
     pub fn compiler(&self, host: &Host, threads: usize) -> anyhow::Result<Compiler> {
         let compiler = Compiler::new(host, self.isa.unwrap_or(host.widest_isa()))?;
         let records = self.records.load()?;
+        let compiler = compiler.with_accuracy(self.accuracy);
         Ok(compiler.with_database(Arc::new(records)).with_threads(threads))
     }
 }
@@ -181,7 +186,7 @@ fn direction(text: &str) -> Result<Direction, String> {
 /// An algorithm and a schedule instead of the scheduler's.
 #[derive(Args)]
 pub struct ScheduleArg {
-    /// Use this algorithm instead of the default: direct
+    /// Use this algorithm instead of the default: direct or fourier
     #[arg(long, value_name = "NAME")]
     algorithm: Option<Algorithm>,
     /// Use this schedule instead of the default: directives such as `split ow by 4; unroll ow.i`, a

@@ -6,6 +6,7 @@ use anyhow::anyhow;
 use clap::Args;
 use convgen::algorithm::Algorithm;
 use convgen::cost::{self, Rates};
+use convgen::fourier::Plan;
 use convgen::scheduler::space::{Candidate, Space};
 use convgen::tune::bench::Bench;
 use convgen::tune::search::Draw;
@@ -85,15 +86,34 @@ pub fn explain(args: &ExplainArgs, out: &mut impl Write) -> anyhow::Result<Verdi
     }
     let model = Model::new(args, &compiler, &problem)?;
     let pick = Candidate { algorithm, plan: None, schedule };
-    model.write(&kernel, &pick, out)?;
+    match kernel.fourier_plan() {
+        Some(plan) => write_tiles(plan, out)?,
+        None => model.write(&kernel, &pick, out)?,
+    }
+    writeln!(out, "accuracy         {}", compiler.accuracy())?;
+    writeln!(out, "fourier          {}", compiler.fourier_decision(&problem))?;
     if let Some(count) = args.candidates {
         model.write_others(&pick, count as usize, out)?;
     }
     writeln!(out, "other algorithms")?;
-    for line in others(&problem, algorithm) {
+    for line in others(&problem, algorithm, &compiler) {
         writeln!(out, "  {line}")?;
     }
     Ok(Verdict::Good)
+}
+
+/// The tiles of the Fourier form, one line an axis, and how far its results may be off.
+fn write_tiles(plan: &Plan, out: &mut impl Write) -> anyhow::Result<()> {
+    for axis in &plan.axes {
+        writeln!(
+            out,
+            "transform        {} points, tiles of {} outputs, {} of them",
+            axis.points, axis.tile, axis.tiles
+        )?;
+    }
+    let error = plan.error();
+    writeln!(out, "error bound      {error:.1e} of the norms of tile and kernel, multiplied")?;
+    Ok(())
 }
 
 /// The cost model, with its rates.
@@ -244,11 +264,11 @@ fn chosen_by(origin: Option<&Origin>) -> String {
 }
 
 /// What was not chosen, and why.
-fn others(problem: &ConvProblem, chosen: Algorithm) -> Vec<String> {
+fn others(problem: &ConvProblem, chosen: Algorithm, compiler: &Compiler) -> Vec<String> {
     let others: Vec<String> = Algorithm::ALL
         .into_iter()
         .filter(|algorithm| *algorithm != chosen)
-        .map(|algorithm| match algorithm.parts(problem) {
+        .map(|algorithm| match Space::new(problem, algorithm, compiler.target()) {
             Ok(_) => format!("{algorithm} applies, but was not picked"),
             Err(unsupported) => unsupported.to_string(),
         })

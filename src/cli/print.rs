@@ -150,6 +150,7 @@ impl Choice<'_> {
             // The matrix is printed before there is a schedule.
             Stage::Problem | Stage::Toeplitz => format!("{}\n", self.problem),
             Stage::Nest if args.scheduled => self.directives_and_nest()?,
+            Stage::Nest if self.algorithm == Algorithm::Fourier => joined(self.nests()?),
             Stage::Nest => joined(self.algorithm.parts(self.problem)?.iter().map(|p| &p.nest)),
             Stage::Schedule if args.directives => self.schedule.to_string(),
             Stage::Schedule => self.directives_and_nest()?,
@@ -165,10 +166,17 @@ impl Choice<'_> {
     }
 
     fn nests(&self) -> Result<Vec<Nest>, Error> {
+        if self.algorithm == Algorithm::Fourier && self.schedule.directives.is_empty() {
+            let (_, stages) = self.compiler.stages(self.problem)?;
+            return Ok(stages.into_iter().map(VerifiedNest::into_nest).collect());
+        }
         Compiler::schedule(self.problem, self.algorithm, self.schedule)
     }
 
     fn lowered(&self) -> Result<Vec<VerifiedNest>, Error> {
+        if self.algorithm == Algorithm::Fourier && self.schedule.directives.is_empty() {
+            return Ok(self.compiler.stages(self.problem)?.1.into());
+        }
         self.compiler.lower(self.problem, self.algorithm, self.schedule)
     }
 

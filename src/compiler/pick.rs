@@ -13,6 +13,7 @@ use super::Compiler;
 use crate::algorithm::Algorithm;
 use crate::record::{self, Record};
 use crate::scheduler;
+use crate::scheduler::fourier::{self, Decision};
 
 /// What a problem is compiled with.
 #[derive(Clone, Debug, PartialEq)]
@@ -46,13 +47,21 @@ impl Compiler {
         self.pick_and_lower(problem).0
     }
 
+    /// Whether a problem without a record is computed by Fourier transforms, and by which rule.
+    pub fn fourier_decision(&self, problem: &ConvProblem) -> Decision {
+        fourier::decide(problem, &self.target, self.accuracy)
+    }
+
     /// The pick, with the verified nest if it is that of a record.
     pub(super) fn pick_and_lower(
         &self,
         problem: &ConvProblem,
     ) -> (Pick, Option<Vec<VerifiedNest>>) {
         let default = |origin| {
-            let (algorithm, schedule) = scheduler::default_schedule(problem, &self.target);
+            let (algorithm, schedule) = match self.fourier_decision(problem).is_fourier() {
+                true => (Algorithm::Fourier, Schedule::default()),
+                false => scheduler::default_schedule(problem, &self.target),
+            };
             (Pick { algorithm, schedule, origin }, None)
         };
         let record = match &self.records {

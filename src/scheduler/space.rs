@@ -18,6 +18,7 @@ use convgen_ir::schedule::Schedule;
 use super::plan::{CopyInput, Excluded, LaneAxis, Order, Plan, Shape, Walk, is_pointwise};
 use super::{Planned, default_schedule};
 use crate::algorithm::{Algorithm, Unsupported};
+use crate::fourier;
 use crate::target::Target;
 
 /// Vectors of a register tile along the lanes, at most: more make the rows too few to pay for them.
@@ -72,12 +73,17 @@ impl<'p> Space<'p> {
                 let planned = Planned::new(algorithm, problem);
                 Ok(Space { algorithm, problem, target, planned })
             }
+            Algorithm::Fourier => match fourier::Plan::new(problem, target) {
+                Ok(_) => Ok(Space { algorithm, problem, target, planned: None }),
+                Err(reason) => Err(Unsupported { algorithm, reason }),
+            },
         }
     }
 
-    /// The spaces of all algorithms that compute a problem.
+    /// The spaces of all algorithms of sums that compute a problem. A record says how a problem is
+    /// computed, never how exactly, so no other algorithm is raced for one.
     pub fn of(problem: &'p ConvProblem, target: &'p Target) -> Vec<Space<'p>> {
-        let spaces = Algorithm::ALL.into_iter();
+        let spaces = Algorithm::ALL.into_iter().filter(|algorithm| algorithm.is_sum());
         spaces.filter_map(|algorithm| Space::new(problem, algorithm, target).ok()).collect()
     }
 
@@ -91,8 +97,11 @@ impl<'p> Space<'p> {
         match &self.planned {
             Some(planned) => self.written(planned, planned.default_plan(self.target)),
             None => {
-                let (algorithm, schedule) = default_schedule(self.problem, self.target);
-                Candidate { algorithm, plan: None, schedule }
+                let schedule = match self.algorithm {
+                    Algorithm::Direct => default_schedule(self.problem, self.target).1,
+                    Algorithm::Fourier => Schedule::default(),
+                };
+                Candidate { algorithm: self.algorithm, plan: None, schedule }
             }
         }
     }

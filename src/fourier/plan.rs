@@ -1,0 +1,256 @@
+//! How a problem is cut into tiles and transforms: a few numbers, chosen by counted operations.
+
+use convgen_ir::problem::{ConvProblem, Direction, SpatialAxis};
+
+use crate::cost::Rates;
+use crate::target::Target;
+
+/// Memory that a thread of a call may use: what the transforms of a tile need should stay in a cache
+/// of the second or third level.
+pub const WORKSPACE_BYTES: u64 = 4 << 20;
+
+/// Bytes of transformed weights of a kernel, at most.
+const PACKED_BYTES: u64 = 1 << 30;
+
+/// Output channels of a task at most: their sums are kept until the last stage.
+const MAX_BLOCK: u64 = 16;
+
+/// The longest transform of one axis, before the workspace limits it.
+const MAX_POINTS: u64 = 1 << 18;
+
+/// The unit roundoff of single precision.
+const ROUNDOFF: f64 = 1.0 / (1 << 24) as f64;
+
+/// Floating-point operations of long transforms that a core does in a cycle, the copies around them
+/// included: measured for tiles of 1,536 to 65,536 points, with AVX2.
+const TRANSFORM_FLOPS_PER_CYCLE: f64 = 7.0;
+
+/// Cycles that a transform of any length takes besides: measured with tiles of 6 rows of 8 points, which
+/// it makes ten times as expensive as their operations.
+const TRANSFORM_CALL_CYCLES: f64 = 60.0;
+
+/// Cycles for each output of the last stage, which is loads and stores.
+const FINISH_CYCLES: f64 = 1.0;
+
+/// One axis of the tiles.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct AxisPlan {
+    /// The axis of the problem.
+    pub conv: SpatialAxis,
+    /// Points of the transform.
+    pub points: u64,
+    /// Outputs of a tile.
+    pub tile: u64,
+    /// Tiles.
+    pub tiles: u64,
+}
+
+impl AxisPlan {
+    /// Elements of the input that a tile reads.
+    pub fn reach(&self) -> u64 {
+        (self.tile - 1) * self.conv.stride + self.conv.extent()
+    }
+
+    /// Sums of a tile, those between strides included.
+    pub fn sums(&self) -> u64 {
+        (self.tile - 1) * self.conv.stride + 1
+    }
+
+    /// Where a tile begins in the input; may be outside.
+    pub fn origin(&self, tile: u64) -> i64 {
+        (tile * self.tile * self.conv.stride) as i64 - self.conv.pad_before
+    }
+
+    /// Butterfly levels of the transform; see the [error](crate::fourier).
+    fn levels(&self) -> u64 {
+        let twos = u64::from(self.points.trailing_zeros());
+        if self.points >> twos == 1 { twos } else { twos + 2 }
+    }
+}
+
+/// The tiles of a problem.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Plan {
+    /// The spatial axes, one or two.
+    pub axes: Vec<AxisPlan>,
+    /// Groups, and channels of each.
+    pub groups: u64,
+    /// Input channels of a group.
+    pub in_channels: u64,
+    /// Output channels of a group.
+    pub out_channels: u64,
+    /// Output channels of a task, a divisor of those of a group.
+    pub block: u64,
+    /// Frequencies of a vector.
+    pub lanes: u64,
+}
+
+impl Plan {
+    /// The tiles with the shortest predicted time.
+    ///
+    /// # Errors
+    /// Why the problem is outside the domain.
+    pub fn new(problem: &ConvProblem, target: &Target) -> Result<Plan, String> {
+        match problem.direction() {
+            Direction::Forward => {}
+            Direction::Transposed
+            | Direction::BackwardData
+            | Direction::BackwardWeights
+            | Direction::BackwardBias => return Err("the problem is no forward one".to_string()),
+        }
+        if problem.rank() > 2 {
+            return Err(format!("it has {} spatial axes, at most 2 are", problem.rank()));
+        }
+        let rates = Rates::nominal(target);
+        let mut best: Option<(f64, Plan)> = None;
+        let mut axes = vec![vec![]];
+        for axis in problem.spatial() {
+            let choices = axis_plans(axis, u64::from(target.lanes()));
+            let longer = |axes: &Vec<AxisPlan>| -> Vec<Vec<AxisPlan>> {
+                choices
+                    .iter()
+                    .map(|choice| axes.iter().chain([choice]).copied().collect())
+                    .collect()
+            };
+            axes = axes.iter().flat_map(longer).collect();
+        }
+        for axes in axes {
+            let plan = Plan::with(problem, target, axes);
+            if plan.workspace_bytes() > WORKSPACE_BYTES || plan.packed_bytes() > PACKED_BYTES {
+                continue;
+            }
+            let seconds = plan.seconds(problem, target, &rates);
+            if best.as_ref().is_none_or(|(least, _)| seconds < *least) {
+                best = Some((seconds, plan));
+            }
+        }
+        best.map(|(_, plan)| plan).ok_or_else(|| {
+            format!(
+                "no tile needs at most {} MiB a thread and {} MiB of transformed weights",
+                WORKSPACE_BYTES >> 20,
+                PACKED_BYTES >> 20
+            )
+        })
+    }
+
+    fn with(problem: &ConvProblem, target: &Target, axes: Vec<AxisPlan>) -> Plan {
+        let out_channels = problem.out_channels_per_group();
+        let divides = |by: &u64| out_channels.is_multiple_of(*by);
+        Plan {
+            axes,
+            groups: problem.groups(),
+            in_channels: problem.in_channels_per_group(),
+            out_channels,
+            block: (1..=MAX_BLOCK).rev().find(divides).unwrap_or(1),
+            lanes: u64::from(target.lanes()),
+        }
+    }
+
+    /// Rows and columns of a transform; one row if there is one axis.
+    pub fn points(&self) -> (u64, u64) {
+        let columns = self.axes.last().map_or(1, |axis| axis.points);
+        (self.axes.iter().rev().nth(1).map_or(1, |axis| axis.points), columns)
+    }
+
+    /// Rows and columns of sums of a tile; the columns that wrapped around are kept.
+    pub fn sums(&self) -> (u64, u64) {
+        (self.axes.iter().rev().nth(1).map_or(1, AxisPlan::sums), self.points().1)
+    }
+
+    /// Complex numbers that stand for the transform of a real tile.
+    pub fn frequencies(&self) -> u64 {
+        let (rows, columns) = self.points();
+        rows * (columns / 2 + 1)
+    }
+
+    /// Vectors of them, the last one filled up.
+    pub fn vectors(&self) -> u64 {
+        self.frequencies().div_ceil(self.lanes)
+    }
+
+    /// Floats of one channel's spectrum: real and imaginary parts in turns of a vector.
+    pub fn spectrum(&self) -> u64 {
+        2 * self.lanes * self.vectors()
+    }
+
+    /// Tasks of an image.
+    pub fn tasks(&self) -> u64 {
+        let tiles: u64 = self.axes.iter().map(|axis| axis.tiles).product();
+        self.groups * tiles * (self.out_channels / self.block)
+    }
+
+    /// Floats of the transformed weights.
+    pub fn packed_len(&self) -> u64 {
+        let channels =
+            self.groups.saturating_mul(self.out_channels).saturating_mul(self.in_channels);
+        channels.saturating_mul(self.spectrum())
+    }
+
+    fn packed_bytes(&self) -> u64 {
+        self.packed_len().saturating_mul(4)
+    }
+
+    /// Bytes that a thread needs: spectra of the input and of a block, their sums, a row, and three
+    /// complex grids, of which the transforms use one for themselves.
+    pub fn workspace_bytes(&self) -> u64 {
+        let (rows, columns) = self.sums();
+        let spectra = (self.in_channels + self.block).saturating_mul(self.spectrum());
+        let sums = self.block.saturating_mul(rows * columns);
+        4 * spectra.saturating_add(sums + columns + 6 * self.frequencies() + 4 * columns)
+    }
+
+    /// The largest error of an output in multiples of the sum over input channels of the product of
+    /// the norms of a tile and of a kernel; derived in the [module](crate::fourier).
+    pub fn error(&self) -> f64 {
+        let levels = 1 + self.axes.iter().map(AxisPlan::levels).sum::<u64>();
+        1.01 * (21 * levels + 3 * self.in_channels + 4) as f64 * ROUNDOFF
+    }
+
+    /// Predicted seconds of a call at the problem's batch on one core.
+    pub fn seconds(&self, problem: &ConvProblem, target: &Target, rates: &Rates) -> f64 {
+        let (rows, columns) = self.points();
+        let points = (rows * columns) as f64;
+        let tiles: u64 = self.axes.iter().map(|axis| axis.tiles).product();
+        let calls = (problem.batch().max(1) * self.groups * tiles) as f64;
+        let channels = (self.in_channels + self.out_channels) as f64;
+        let flops = 2.5 * points * points.log2();
+        // One a row, and where there are several rows one a column.
+        let short = rows + if rows > 1 { columns / 2 + 1 } else { 0 };
+        let transform = flops / TRANSFORM_FLOPS_PER_CYCLE + short as f64 * TRANSFORM_CALL_CYCLES;
+        let transforms = channels * transform;
+        let products = (self.in_channels * self.out_channels * self.vectors()) as f64;
+        // Four multiply-adds use two vectors of weights, which come from where all of them fit.
+        let caches = target.caches();
+        let byte = match self.packed_bytes() as usize {
+            bytes if bytes <= caches.l2 => rates.l2,
+            bytes if bytes <= caches.l3 => rates.l3,
+            _ => rates.memory,
+        };
+        let step = (4.0 * rates.fma).max(8.0 * self.lanes as f64 * byte);
+        let outputs = self.axes.iter().map(|axis| axis.tile).product::<u64>() * self.out_channels;
+        let cycles = transforms + FINISH_CYCLES * outputs as f64;
+        calls * (cycles * rates.cycle() + products * step)
+    }
+}
+
+/// The transforms of an axis: of `2^a` or `3 * 2^a` points (even, as real transforms are fastest), from
+/// the shortest that has an output to the first that needs no second tile.
+fn axis_plans(axis: &SpatialAxis, lanes: u64) -> Vec<AxisPlan> {
+    let mut sizes: Vec<u64> = (1..=18).flat_map(|a| [1 << a, 3 << a]).collect();
+    sizes.retain(|points| *points >= axis.extent() && *points <= MAX_POINTS);
+    sizes.sort_unstable();
+    let mut plans = Vec::new();
+    for points in sizes {
+        let mut tile = ((points - axis.extent()) / axis.stride + 1).min(axis.output());
+        // Whole vectors, if there is one.
+        if tile < axis.output() && tile > lanes {
+            tile -= tile % lanes;
+        }
+        let tiles = axis.output().div_ceil(tile);
+        plans.push(AxisPlan { conv: *axis, points, tile, tiles });
+        if tiles == 1 {
+            break;
+        }
+    }
+    plans
+}

@@ -1,0 +1,124 @@
+//! Whether a problem is computed by Fourier transforms: five rules, the first that applies decides.
+//!
+//! The times compared are predictions at the same nominal rates: the cost model's walk of the direct
+//! nest, and the counted operations of [`Plan::seconds`]. Lowering the direct nest takes longer than
+//! the rest of a decision, so it is done only where the arithmetic could pay.
+
+use std::fmt;
+
+use convgen_ir::problem::ConvProblem;
+
+use super::default_schedule;
+use crate::accuracy::{Accuracy, ERROR_BUDGET};
+use crate::compiler::Compiler;
+use crate::cost::{self, Rates};
+use crate::fourier::Plan;
+use crate::target::Target;
+
+/// How much shorter the prediction must be than that of the direct nest: both are within about that
+/// of what is measured, and the sum is the more exact of two equals.
+const MARGIN: f64 = 1.5;
+
+/// Why a problem is computed by Fourier transforms or not.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Decision {
+    /// F1: the accuracy asked for allows only sums.
+    Strict,
+    /// F2: outside the algorithm's domain.
+    Outside {
+        /// Why.
+        reason: String,
+    },
+    /// F3: the error bound exceeds the budget.
+    Inexact {
+        /// The bound, in the unit of [`ERROR_BUDGET`].
+        error: f64,
+    },
+    /// F4: slower than the direct sum would be at the peak rate of multiply-adds.
+    Arithmetic {
+        /// Predicted seconds of the transforms and products.
+        fourier: f64,
+        /// Seconds of the direct sum at the peak rate.
+        peak: f64,
+    },
+    /// F5: the shorter of the predicted times, if by a margin.
+    Predicted {
+        /// Predicted seconds of the transforms and products.
+        fourier: f64,
+        /// Predicted seconds of the direct nest.
+        direct: f64,
+        /// The error bound.
+        error: f64,
+    },
+}
+
+impl Decision {
+    /// Whether it is for Fourier transforms.
+    pub fn is_fourier(&self) -> bool {
+        match self {
+            Decision::Strict
+            | Decision::Outside { .. }
+            | Decision::Inexact { .. }
+            | Decision::Arithmetic { .. } => false,
+            Decision::Predicted { fourier, direct, .. } => fourier * MARGIN < *direct,
+        }
+    }
+}
+
+impl fmt::Display for Decision {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let us = |seconds: &f64| seconds * 1e6;
+        match self {
+            Decision::Strict => write!(f, "rule F1: strict accuracy allows no other arithmetic"),
+            Decision::Outside { reason } => write!(f, "rule F2: does not apply: {reason}"),
+            Decision::Inexact { error } => {
+                write!(
+                    f,
+                    "rule F3: its error bound {error:.1e} exceeds the budget {ERROR_BUDGET:.1e}"
+                )
+            }
+            Decision::Arithmetic { fourier, peak } => write!(
+                f,
+                "rule F4: predicted {:.3} us, direct at the peak rate {:.3} us",
+                us(fourier),
+                us(peak)
+            ),
+            Decision::Predicted { fourier, direct, error } => write!(
+                f,
+                "rule F5: predicted {:.3} us, direct {:.3} us, at least {MARGIN} times that are needed; error bound {error:.1e} of a budget of \
+                 {ERROR_BUDGET:.1e}",
+                us(fourier),
+                us(direct)
+            ),
+        }
+    }
+}
+
+/// Applies the rules.
+pub fn decide(problem: &ConvProblem, target: &Target, accuracy: Accuracy) -> Decision {
+    match accuracy {
+        Accuracy::Strict => return Decision::Strict,
+        Accuracy::Default => {}
+    }
+    let plan = match Plan::new(problem, target) {
+        Ok(plan) => plan,
+        Err(reason) => return Decision::Outside { reason },
+    };
+    let error = plan.error();
+    if error > ERROR_BUDGET {
+        return Decision::Inexact { error };
+    }
+    let rates = Rates::nominal(target);
+    let fourier = plan.seconds(problem, target, &rates);
+    let peak = problem.macs() as f64 * rates.fma / f64::from(target.lanes());
+    if fourier >= peak {
+        return Decision::Arithmetic { fourier, peak };
+    }
+    let (algorithm, schedule) = default_schedule(problem, target);
+    let batch = problem.batch();
+    let direct = match Compiler::lower_for(target, problem, algorithm, &schedule) {
+        Ok(nests) => cost::cost(&nests, target, &rates, batch, 1).seconds,
+        Err(_) => peak,
+    };
+    Decision::Predicted { fourier, direct, error }
+}
