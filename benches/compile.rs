@@ -110,6 +110,29 @@ fn print_table(compiler: &Compiler, layers: &[Layer]) {
         let slowest = seconds[seconds.len() - 1] * 1e3;
         println!("{:>20} {median:8.3} {slowest:8.3}", stage.name);
     }
+    print_micro_kernels(compiler, layers);
+}
+
+/// The emitter's time and output by the micro-kernel: the time includes the code around it.
+fn print_micro_kernels(compiler: &Compiler, layers: &[Layer]) {
+    let mut each: Vec<(f64, usize)> = Vec::new();
+    for layer in layers {
+        let emitted = compiler.emit(&layer.verified);
+        let sizes = emitted.iter().flat_map(|(_, e)| &e.micro_kernels).map(|k| k.code.len());
+        let sizes: Vec<usize> = sizes.collect();
+        let time = tune::time(SECONDS, MIN_CALLS, || drop(compiler.emit(&layer.verified))).median;
+        each.extend(sizes.iter().map(|size| (time / sizes.len() as f64, *size)));
+    }
+    if each.is_empty() {
+        return;
+    }
+    each.sort_by(|a, b| a.0.total_cmp(&b.0));
+    let (median, slowest) = (each[each.len() / 2].0 * 1e6, each[each.len() - 1].0 * 1e6);
+    let bytes = each.iter().map(|(_, size)| size).sum::<usize>() / each.len();
+    println!(
+        "{} micro-kernels: {median:.0} us emitted in the median, {slowest:.0} at most, {bytes} bytes",
+        each.len()
+    );
 }
 
 criterion_group! {
