@@ -3,7 +3,8 @@
 //!
 //! Promises: every legal problem compiles on every supported host; a kernel has the bits of the
 //! interpreter of its nest, for any batch and any number of threads; no text and no slice makes a
-//! kernel touch memory that is not its own. Does not: run models, manage tensors, or keep threads.
+//! kernel touch memory that is not its own. Does not: run the models of other frameworks,
+//! or keep threads.
 //!
 //! # The pipeline
 //!
@@ -45,9 +46,11 @@
 //! A kernel may be shared and called by any number of threads: [`Kernel::run`] uses the calling one,
 //! [`Kernel::run_parallel`] rayon's, and [`Kernel::prepare`] leaves the tasks of a call to the caller.
 //! A [`Compiler`] may choose another arithmetic than the sum's where that is faster and its error bound
-//! is inside a stated budget, unless [`Accuracy::Strict`] is asked for. The schedule of a problem is the default one, or the one of a tuning [`record`] made on this
-//! machine: [`Compiler::pick`] says which. [`KernelCache`](runtime::cache::KernelCache) bounds the memory of many kernels. [`mod@onnx`] lists the problems of a model. The grammar of
-//! problems, nests and schedules and the meaning of each operation are on the first page of [`ir`].
+//! is inside a stated budget, unless [`Accuracy::Strict`] is asked for. The schedule of a problem is the
+//! default one, or the one of a tuning [`record`] made on this machine: [`Compiler::pick`] says which.
+//! [`KernelCache`](runtime::cache::KernelCache) bounds the memory of many kernels. [`mod@onnx`] lists the
+//! problems of a model; [`nn`] has layers that learn. The grammar of problems, nests and schedules and
+//! the meaning of each operation are on the first page of [`ir`].
 
 #![deny(unsafe_code)]
 
@@ -62,6 +65,7 @@ pub mod fourier;
 pub mod jit;
 pub mod lower;
 pub mod machine;
+pub mod nn;
 pub mod object;
 pub mod onnx;
 pub mod record;

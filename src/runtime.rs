@@ -162,6 +162,26 @@ impl Kernel {
         Ok(PackedWeights { values, kernel: self.name.clone(), fingerprint: self.fingerprint })
     }
 
+    /// As [`Kernel::pack_weights`], into the place of weights that this kernel packed before: for
+    /// weights that change from step to step.
+    ///
+    /// # Errors
+    /// As [`Kernel::pack_weights`], or [`RunError::Packed`] if another kernel packed them.
+    pub fn repack_weights(&self, weights: &[f32], packed: &mut PackedWeights) -> Result<(), Error> {
+        self.check_packed(packed)?;
+        Ok(self.code.pack(weights, &mut packed.values)?)
+    }
+
+    fn check_packed(&self, packed: &PackedWeights) -> Result<(), RunError> {
+        match packed.fingerprint == self.fingerprint {
+            true => Ok(()),
+            false => {
+                let (given, expected) = (packed.kernel.clone(), self.name.clone());
+                Err(RunError::Packed { given, expected })
+            }
+        }
+    }
+
     /// Convolves `input` into `output` on the calling thread. The batch is what `input` holds.
     ///
     /// # Errors
@@ -181,8 +201,7 @@ impl Kernel {
     /// # Errors
     /// As [`Kernel::run`].
     pub fn run_with(&self, arguments: &Arguments, output: &mut [f32]) -> Result<(), Error> {
-        let mut call = self.prepare(arguments, output)?;
-        SCRATCH.with_borrow_mut(|scratch| call.tasks().run(scratch));
+        run_alone(self.prepare(arguments, output)?);
         Ok(())
     }
 
@@ -219,10 +238,7 @@ impl Kernel {
         if !given.is_multiple_of(image) {
             return Err(RunError::Batch { given, image }.into());
         }
-        if arguments.weights.fingerprint != self.fingerprint {
-            let given = arguments.weights.kernel.clone();
-            return Err(RunError::Packed { given, expected: self.name.clone() }.into());
-        }
+        self.check_packed(arguments.weights)?;
         let word = |has: bool| if has { "a" } else { "no" };
         if arguments.bias.is_some() != self.problem.bias() {
             let (expected, given) = (word(self.problem.bias()), word(arguments.bias.is_some()));
@@ -249,6 +265,11 @@ fn fingerprint(
     problem.with_batch(1).as_ref().unwrap_or(problem).hash(&mut hasher);
     (algorithm, schedule, plan).hash(&mut hasher);
     hasher.finish()
+}
+
+/// Runs all tasks of a call on the calling thread.
+pub(crate) fn run_alone(mut call: Call) {
+    SCRATCH.with_borrow_mut(|scratch| call.tasks().run(scratch));
 }
 
 /// Halves the tasks until there is one part a thread.
