@@ -174,13 +174,16 @@ impl<'a> Reference<'a> {
         let image = Image::x(problem);
         let channels = problem.in_channels_per_group();
         let first_channel = at.channel / problem.out_channels_per_group() * channels;
-        for tap in 0..length(&kernel) {
+        let taps = length(&kernel);
+        for tap in 0..taps {
             let tap = coordinates(&kernel, tap);
             let Some(spatial) = tapped(axes, &at.spatial, &tap) else { continue };
             let pixel = row_major(&image.sizes, &spatial);
+            let tap = row_major(&kernel, &turned(problem, &tap));
             for ic in 0..channels {
                 let x = self.data.input[usize_of(image.index(at.n, first_channel + ic, pixel))];
-                visit(f64::from(x) * self.weight(at.channel, ic, &tap));
+                let w = self.data.weights[usize_of((at.channel * channels + ic) * taps + tap)];
+                visit(f64::from(x) * f64::from(w));
             }
         }
     }
@@ -192,13 +195,16 @@ impl<'a> Reference<'a> {
         let image = Image::y(problem);
         let (reads, writes) = (problem.out_channels_per_group(), problem.in_channels_per_group());
         let (group, ic) = (at.channel / writes, at.channel % writes);
-        for tap in 0..length(&kernel) {
+        let taps = length(&kernel);
+        for tap in 0..taps {
             let tap = coordinates(&kernel, tap);
             let Some(spatial) = untapped(axes, &at.spatial, &tap) else { continue };
             let pixel = row_major(&image.sizes, &spatial);
+            let tap = row_major(&kernel, &turned(problem, &tap));
             for oc in group * reads..(group + 1) * reads {
                 let y = self.data.input[usize_of(image.index(at.n, oc, pixel))];
-                visit(f64::from(y) * self.weight(oc, ic, &tap));
+                let w = self.data.weights[usize_of((oc * writes + ic) * taps + tap)];
+                visit(f64::from(y) * f64::from(w));
             }
         }
     }
@@ -219,14 +225,6 @@ impl<'a> Reference<'a> {
             let gradient = self.data.extras[0][usize_of(y.index(n, oc, pixel))];
             visit(f64::from(self.data.input[usize_of(read)]) * f64::from(gradient));
         }
-    }
-
-    /// The weight that the formula has at a tap.
-    fn weight(&self, oc: u64, ic: u64, tap: &[u64]) -> f64 {
-        let kernel = kernel_sizes(self.problem);
-        let tap = row_major(&kernel, &turned(self.problem, tap));
-        let channel = oc * self.problem.in_channels_per_group() + ic;
-        f64::from(self.data.weights[usize_of(channel * length(&kernel) + tap)])
     }
 }
 
