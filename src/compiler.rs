@@ -97,16 +97,20 @@ impl Compiler {
     /// [`Error::Codegen`] if memory or code is refused; other stages accept every problem.
     pub fn compile(&self, problem: &ConvProblem) -> Result<Kernel, Error> {
         let (Pick { algorithm, schedule, .. }, nests) = self.pick_and_lower(problem);
-        if let Some(Ok(code)) = nests.map(|nests| self.code(nests)) {
-            return Ok(Kernel::new(problem.clone(), algorithm, schedule, &self.target, code));
+        let (algorithm, schedule) = match nests.map(|nests| self.code(nests)) {
+            None => (algorithm, schedule),
+            Some(Ok(code)) => {
+                return Ok(Kernel::new(problem.clone(), algorithm, schedule, &self.target, code));
+            }
+            Some(Err(_)) => self.default_choice(problem),
+        };
+        match self.compile_with(problem, algorithm, &schedule) {
+            Err(_) if algorithm == Algorithm::Fourier => {
+                let (algorithm, schedule) = scheduler::default_schedule(problem, &self.target);
+                self.compile_with(problem, algorithm, &schedule)
+            }
+            result => result,
         }
-        if algorithm == Algorithm::Fourier
-            && let Ok(kernel) = self.fourier(problem)
-        {
-            return Ok(kernel);
-        }
-        let (algorithm, schedule) = scheduler::default_schedule(problem, &self.target);
-        self.compile_with(problem, algorithm, &schedule)
     }
 
     /// Compiles with the given algorithm and schedule.

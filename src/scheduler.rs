@@ -212,7 +212,7 @@ impl<'p> Picker<'p> {
         let taps = self.problem.spatial().last().map_or(1, |s| s.kernel);
         let registers = u64::from(self.target.registers());
         let budget = match self.target.isa() {
-            Isa::Clif => registers - CRANELIFT_OPERANDS,
+            Isa::Clif => tile_registers(self.target),
             Isa::Avx2 | Isa::Avx512 => registers.saturating_sub(taps + 3).max(registers / 2),
         };
         let rows = balanced(columns, budget.min(DEPTHWISE_COLUMNS));
@@ -265,11 +265,7 @@ impl<'p> Picker<'p> {
             return self.depthwise_tile();
         }
         let width = u64::from(self.target.lanes());
-        let operands = match self.target.isa() {
-            Isa::Clif => CRANELIFT_OPERANDS,
-            Isa::Avx2 | Isa::Avx512 => MICRO_KERNEL_OPERANDS,
-        };
-        let budget = u64::from(self.target.registers()) - operands;
+        let budget = tile_registers(self.target);
         let (lane, row) = self.shape.tiled(lanes);
         let vectors = match self.target.isa() {
             // Cranelift has no masks: what is no whole vector is done lane by lane.
@@ -367,6 +363,15 @@ impl<'p> Picker<'p> {
     fn scratch_limit(&self) -> u64 {
         self.target.limits().scratch_bytes as u64
     }
+}
+
+/// Registers for the sums of a tile: those that no operand needs.
+fn tile_registers(target: &Target) -> u64 {
+    let operands = match target.isa() {
+        Isa::Clif => CRANELIFT_OPERANDS,
+        Isa::Avx2 | Isa::Avx512 => MICRO_KERNEL_OPERANDS,
+    };
+    u64::from(target.registers()) - operands
 }
 
 /// How many vectors wide a tile is, given how many there are: two to four keep the broadcasts rare;

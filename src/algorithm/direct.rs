@@ -302,8 +302,7 @@ impl<'p> Builder<'p> {
             let at_output = output.index().scaled(s.stride as i64);
             let at_tap = tap.index().scaled(s.dilation as i64);
             positions.push((&at_output + &at_tap).plus(-s.pad_before));
-            let last = ((outputs - 1) * s.stride + s.extent() - 1) as i64 - s.pad_before;
-            padded |= s.pad_before > 0 || last >= s.input as i64;
+            padded |= s.reads_padding(*outputs);
         }
         let channel = self.input_channel_index();
         let index = ordered(self.problem.layout(), self.batch.index(), channel, positions);

@@ -156,8 +156,6 @@ impl Axis {
         };
         let at_output = output.index().scaled(s.stride as i64);
         let read = (&at_output + &turned.scaled(s.dilation as i64)).plus(-s.pad_before);
-        let last = ((s.output() - 1) * s.stride + s.extent() - 1) as i64 - s.pad_before;
-        let padded = s.pad_before > 0 || last >= s.input as i64;
-        Axis { output, tap, read, padded }
+        Axis { output, tap, read, padded: s.reads_padding(s.output()) }
     }
 }

@@ -52,16 +52,21 @@ impl Compiler {
         fourier::decide(problem, &self.target, self.accuracy)
     }
 
+    /// What a problem without a record gets.
+    pub(super) fn default_choice(&self, problem: &ConvProblem) -> (Algorithm, Schedule) {
+        match self.fourier_decision(problem).is_fourier() {
+            true => (Algorithm::Fourier, Schedule::default()),
+            false => scheduler::default_schedule(problem, &self.target),
+        }
+    }
+
     /// The pick, with the verified nest if it is that of a record.
     pub(super) fn pick_and_lower(
         &self,
         problem: &ConvProblem,
     ) -> (Pick, Option<Vec<VerifiedNest>>) {
         let default = |origin| {
-            let (algorithm, schedule) = match self.fourier_decision(problem).is_fourier() {
-                true => (Algorithm::Fourier, Schedule::default()),
-                false => scheduler::default_schedule(problem, &self.target),
-            };
+            let (algorithm, schedule) = self.default_choice(problem);
             (Pick { algorithm, schedule, origin }, None)
         };
         let record = match &self.records {

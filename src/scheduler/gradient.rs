@@ -9,9 +9,9 @@ use convgen_ir::elem::Layout;
 use convgen_ir::problem::{ConvProblem, Direction, SpatialAxis};
 use convgen_ir::schedule::{Directive, Schedule, Tail};
 
-use super::plan::has_padding;
-use super::{CRANELIFT_OPERANDS, MICRO_KERNEL_OPERANDS, SHORTEST_VECTOR, balanced};
-use crate::target::{Isa, Target};
+use super::plan::{has_padding, loops_if_peeled};
+use super::{SHORTEST_VECTOR, balanced, tile_registers};
+use crate::target::Target;
 use crate::transform::peel::MAX_PARTS;
 
 /// Vectors of a tile at most: with few rows, as many give the multiply-adds that hide their latency.
@@ -34,15 +34,6 @@ pub(super) fn schedule(problem: &ConvProblem, target: &Target) -> Schedule {
         | Direction::BackwardWeights => writer.weights(),
     }
     Schedule { directives: writer.directives }
-}
-
-/// Loops that the positions of an axis become if those where a tap is on padding are peeled.
-fn loops_if_peeled(s: &SpatialAxis) -> i64 {
-    let (stride, inside) = (s.stride as i64, s.input as i64 - s.extent() as i64 + s.pad_before);
-    let outputs = s.output() as i64;
-    let first = (s.pad_before + stride - 1).div_euclid(stride).clamp(0, outputs);
-    let end = (inside.div_euclid(stride) + 1).clamp(first, outputs);
-    first + (outputs - end) + i64::from(first < end)
 }
 
 /// A loop that is tiled: its axis and how long it is.
@@ -99,12 +90,12 @@ impl Writer<'_> {
         let mut taps = 1;
         let fits = |(_, s): &&(&&str, &SpatialAxis)| {
             taps *= s.kernel;
-            taps <= self.budget() && loops_if_peeled(s) <= MAX_PARTS
+            taps <= tile_registers(self.target) && loops_if_peeled(s, 1) <= MAX_PARTS
         };
         let tiled = axes.iter().rev().take_while(fits).count();
         let (outer, inner) = axes.split_at(axes.len() - tiled);
         let taps: u64 = inner.iter().map(|(_, s)| s.kernel).product();
-        let vectors = balanced(lanes.1.div_ceil(self.lanes()), self.budget() / taps);
+        let vectors = balanced(lanes.1.div_ceil(self.lanes()), tile_registers(self.target) / taps);
         let (lane_outer, lane_inner) = self.split(lanes, vectors * self.lanes(), Tail::Pad);
         let tap = |(name, _): &(&&str, &SpatialAxis)| format!("k{name}");
         let tasks = ["ic".to_string()].into_iter().chain(lane_outer).chain(outer.iter().map(tap));
@@ -131,7 +122,7 @@ impl Writer<'_> {
         let (lane, other) = if oc == 1 { (("g", groups), "oc") } else { (("oc", oc), "g") };
         // One channel is no lanes: its variable is in no index.
         let last = self.problem.layout() == Layout::ChannelsLast && lane.1 > 1;
-        let vectors = self.lanes() * MAX_VECTORS.min(self.budget());
+        let vectors = self.lanes() * MAX_VECTORS.min(tile_registers(self.target));
         let tile = if last { vectors } else { SCALAR_TILE };
         let (outer, inner) = self.split(lane, tile.min(lane.1), Tail::Pad);
         let tasks: Vec<String> = [other.to_string()].into_iter().chain(outer).collect();
@@ -187,8 +178,8 @@ impl Writer<'_> {
         let needed = lane.div_ceil(lanes);
         let line = CACHE_LINE / self.problem.elem().bytes() as u64;
         let mut best = ((0.0, 0.0), 1, 1);
-        for vectors in 1..=needed.min(MAX_VECTORS).min(self.budget()) {
-            let rows_tile = balanced(rows, self.budget() / vectors);
+        for vectors in 1..=needed.min(MAX_VECTORS).min(tile_registers(self.target)) {
+            let rows_tile = balanced(rows, tile_registers(self.target) / vectors);
             let (r, v) = (rows_tile as f64, vectors as f64);
             let used = (needed as f64 / v) / needed.div_ceil(vectors) as f64
                 * ((rows as f64 / r) / rows.div_ceil(rows_tile) as f64);
@@ -214,14 +205,5 @@ impl Writer<'_> {
 
     fn lanes(&self) -> u64 {
         u64::from(self.target.lanes())
-    }
-
-    /// Registers for the tile.
-    fn budget(&self) -> u64 {
-        let operands = match self.target.isa() {
-            Isa::Clif => CRANELIFT_OPERANDS,
-            Isa::Avx2 | Isa::Avx512 => MICRO_KERNEL_OPERANDS,
-        };
-        u64::from(self.target.registers()) - operands
     }
 }

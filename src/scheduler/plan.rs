@@ -140,7 +140,7 @@ pub fn fewest_operands(isa: Isa) -> u64 {
 pub const LARGEST_BODY: u64 = 512;
 
 /// Kernels for one loop over tiles of columns, at most: one a tile at a border, one for the others.
-pub const MOST_BORDERS: u64 = 4;
+pub const MOST_BORDERS: i64 = 4;
 
 /// A problem as a plan sees it: the loops that are tiled, named as they are after fusing.
 pub(super) struct Shape<'p> {
@@ -273,21 +273,10 @@ impl Plan {
         if others.is_empty() && self.block < columns.output() {
             return excluded("tasks begin anywhere in a row");
         }
-        if self.column_kernels(columns) > MOST_BORDERS {
+        if loops_if_peeled(columns, self.rows) > MOST_BORDERS {
             return excluded("too many tiles touch it");
         }
         Ok(())
-    }
-
-    /// Kernels that the tiles of columns become if those that touch padding are compiled apart.
-    fn column_kernels(&self, s: &SpatialAxis) -> u64 {
-        let tiles = s.output().div_ceil(self.rows) as i64;
-        let step = (self.rows * s.stride) as i64;
-        let reach = ((self.rows - 1) * s.stride + s.extent()) as i64;
-        let first = (s.pad_before + step - 1).div_euclid(step).clamp(0, tiles);
-        let end = (s.input as i64 + s.pad_before - reach).div_euclid(step) + 1;
-        let end = end.clamp(first, tiles);
-        (first + tiles - end) as u64 + u64::from(first < end)
     }
 
     fn check_tile(
@@ -577,8 +566,19 @@ fn with(first: String, second: Option<String>) -> Vec<String> {
 
 /// Whether some tap of some output falls outside the input in this axis.
 pub(super) fn has_padding(s: &SpatialAxis) -> bool {
-    let end = (s.output() - 1) * s.stride + s.extent();
-    s.pad_before > 0 || end as i64 - s.pad_before > s.input as i64
+    s.reads_padding(s.output())
+}
+
+/// Loops that the loop over tiles of `rows` outputs of an axis becomes if those that touch padding are
+/// peeled: kernels of their own, where the tile is unrolled.
+pub(super) fn loops_if_peeled(s: &SpatialAxis, rows: u64) -> i64 {
+    let tiles = s.output().div_ceil(rows) as i64;
+    let step = (rows * s.stride) as i64;
+    let reach = ((rows - 1) * s.stride + s.extent()) as i64;
+    let first = (s.pad_before + step - 1).div_euclid(step).clamp(0, tiles);
+    let end = (s.input as i64 + s.pad_before - reach).div_euclid(step) + 1;
+    let end = end.clamp(first, tiles);
+    first + (tiles - end) + i64::from(first < end)
 }
 
 /// Whether every output pixel depends on the input pixel at the same place alone.

@@ -48,6 +48,13 @@ impl SpatialAxis {
         }
         u64::try_from(slack / i128::from(self.stride)).unwrap_or(u64::MAX).saturating_add(1)
     }
+
+    /// Whether some tap of the first `outputs` outputs falls outside the input.
+    pub fn reads_padding(&self, outputs: u64) -> bool {
+        let first_taps = outputs.saturating_sub(1).saturating_mul(self.stride);
+        let end = i128::from(first_taps.saturating_add(self.extent()));
+        self.pad_before > 0 || end - i128::from(self.pad_before) > i128::from(self.input)
+    }
 }
 
 impl SpatialAxis {
