@@ -52,13 +52,13 @@ mod pool;
 mod sgd;
 
 pub use activation::{Flatten, Relu};
-pub use conv::{Conv2d, ConvTranspose2d};
+pub use conv::{Conv2d, ConvTranspose2d, Convolution};
 pub use error::NetworkError;
 pub use generator::Generator;
 pub use linear::Linear;
 pub use loss::{CrossEntropy, Loss, SquaredError};
 pub use network::{Gradients, Network, accuracy};
-pub use pool::{AvgPool2d, MaxPool2d};
+pub use pool::{AvgPool2d, MaxPool2d, Pool2d};
 pub use sgd::Sgd;
 
 /// A step of a network: a function of an image and of its own parameters, with its adjoint.
@@ -133,6 +133,13 @@ impl Parameter {
         let len = shape.iter().product::<u64>();
         let values = (0..len).map(|_| (2.0 * generator.unit() - 1.0) * bound).collect();
         Parameter { name, shape: shape.iter().map(|&size| size as usize).collect(), values }
+    }
+}
+
+/// Hands the values of each parameter to `change`, with its number.
+fn change_each(parameters: &mut [Parameter], change: &mut dyn FnMut(usize, &mut [f32])) {
+    for (number, parameter) in parameters.iter_mut().enumerate() {
+        change(number, &mut parameter.values);
     }
 }
 

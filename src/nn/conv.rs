@@ -6,7 +6,7 @@
 
 use convgen_ir::problem::{ConvProblem, ConvSpec, Direction, SpatialAxis};
 
-use super::{Generator, Layer, NetworkError, Parameter, Pass, check_len};
+use super::{Generator, Layer, NetworkError, Parameter, Pass, change_each, check_len};
 use crate::compiler::Compiler;
 use crate::runtime::{Arguments, Kernel, PackedWeights};
 
@@ -51,40 +51,49 @@ impl Weighted {
     }
 }
 
-/// The maps of a layer. `bias` and its gradient are there if the layer has one.
-struct Maps {
+/// The layer of a convolution, or of a transposed one: the adjoint of the convolution whose weights it
+/// has. Its maps are compiled once; the bias and its gradient are there if the layer has one.
+pub struct Convolution<const TRANSPOSED: bool> {
     forward: Weighted,
     input_gradient: Weighted,
     weight_gradient: Weighted,
     bias_gradient: Option<Weighted>,
-    /// Whether the layer is the adjoint of the convolution whose weights it has.
-    transposed: bool,
     parameters: Vec<Parameter>,
     input_len: usize,
     output_len: usize,
 }
 
-impl Maps {
-    /// Draws the weights, then the bias, and compiles the kernels.
-    fn new(
+/// A convolution. The specification may have groups, strides, dilations, padding, and any number of
+/// axes.
+pub type Conv2d = Convolution<false>;
+
+/// A transposed convolution, of a specification made by [`ConvSpec::transposed`].
+pub type ConvTranspose2d = Convolution<true>;
+
+impl<const TRANSPOSED: bool> Convolution<TRANSPOSED> {
+    /// A layer with weights, and a bias if the specification has one, drawn as PyTorch draws them.
+    ///
+    /// # Errors
+    /// [`NetworkError::NotPlain`] if the specification has an epilogue or is of another direction.
+    pub fn new(
         compiler: &Compiler,
         spec: ConvSpec,
         generator: &mut Generator,
-    ) -> Result<Maps, NetworkError> {
-        let transposed = check_plain(&spec)?;
+    ) -> Result<Self, NetworkError> {
+        check_plain(&spec, TRANSPOSED)?;
         let problem = ConvProblem::new(spec)?;
         // The formula's sizes without a bias, which belongs to one of its directions only.
         let bare = ConvProblem::new(problem.to_spec().bias(false))?;
         let parameters = drawn(&problem, generator);
         let weights = &parameters[0].values;
-        let adjoint = match transposed {
+        let adjoint = match TRANSPOSED {
             true => bare.with_direction(Direction::Forward)?,
             false => bare.with_direction(Direction::BackwardData)?,
         };
         let len = |shape: Vec<u64>| shape.iter().product::<u64>() as usize;
         let bias_gradient =
             problem.bias().then(|| Weighted::without_weights(compiler, &bias_gradient(&problem)?));
-        Ok(Maps {
+        Ok(Convolution {
             forward: Weighted::new(compiler, &problem, weights)?,
             input_gradient: Weighted::new(compiler, &adjoint, weights)?,
             weight_gradient: Weighted::without_weights(
@@ -92,19 +101,25 @@ impl Maps {
                 &bare.with_direction(Direction::BackwardWeights)?,
             )?,
             bias_gradient: bias_gradient.transpose()?,
-            transposed,
             input_len: len(problem.input_shape(1)),
             output_len: len(problem.output_shape(1)),
             parameters,
         })
     }
+}
 
-    fn bias(&self) -> Option<&[f32]> {
-        self.parameters.get(1).map(|bias| bias.values.as_slice())
+impl<const TRANSPOSED: bool> Layer for Convolution<TRANSPOSED> {
+    fn input_len(&self) -> usize {
+        self.input_len
+    }
+
+    fn output_len(&self) -> usize {
+        self.output_len
     }
 
     fn forward(&self, input: &[f32], output: &mut [f32]) -> Result<(), NetworkError> {
-        self.forward.run(input, self.bias(), &[], output)
+        let bias = self.parameters.get(1).map(|bias| bias.values.as_slice());
+        self.forward.run(input, bias, &[], output)
     }
 
     fn backward(
@@ -118,7 +133,7 @@ impl Maps {
         if let Some(input_gradient) = input_gradient {
             self.input_gradient.run(gradient, None, &[], input_gradient)?;
         }
-        let (x, y_gradient) = if self.transposed { (gradient, input) } else { (input, gradient) };
+        let (x, y_gradient) = if TRANSPOSED { (gradient, input) } else { (input, gradient) };
         self.weight_gradient.run(x, None, &[y_gradient], &mut gradients[0])?;
         match &self.bias_gradient {
             Some(sum) => sum.run(gradient, None, &[], &mut gradients[1]),
@@ -126,29 +141,27 @@ impl Maps {
         }
     }
 
+    fn parameters(&self) -> &[Parameter] {
+        &self.parameters
+    }
+
     fn update(&mut self, change: &mut dyn FnMut(usize, &mut [f32])) -> Result<(), NetworkError> {
-        for (number, parameter) in self.parameters.iter_mut().enumerate() {
-            change(number, &mut parameter.values);
-        }
+        change_each(&mut self.parameters, change);
         let weights = &self.parameters[0].values;
         self.forward.repack(weights)?;
         self.input_gradient.repack(weights)
     }
 }
 
-/// Whether the convolution is transposed; one with an epilogue, or that is a gradient, is refused.
-fn check_plain(spec: &ConvSpec) -> Result<bool, NetworkError> {
-    let refused = |given: &str| Err(NetworkError::NotPlain { given: given.to_string() });
-    if let Some(operation) = spec.epilogue.first() {
-        return refused(&format!("`{operation}`"));
-    }
-    match spec.direction {
-        Direction::Forward => Ok(false),
-        Direction::Transposed => Ok(true),
-        Direction::BackwardData | Direction::BackwardWeights | Direction::BackwardBias => {
-            refused(&format!("the direction `{}`", spec.direction.name()))
-        }
-    }
+/// Refuses an epilogue, and any direction but the layer's.
+fn check_plain(spec: &ConvSpec, transposed: bool) -> Result<(), NetworkError> {
+    let direction = if transposed { Direction::Transposed } else { Direction::Forward };
+    let given = match spec.epilogue.first() {
+        Some(operation) => format!("`{operation}`"),
+        None if spec.direction == direction => return Ok(()),
+        None => format!("the direction `{}`", spec.direction.name()),
+    };
+    Err(NetworkError::NotPlain { given })
 }
 
 /// Weights and bias as PyTorch begins. It counts the terms of a sum by the second dimension of the
@@ -177,117 +190,4 @@ fn bias_gradient(problem: &ConvProblem) -> Result<ConvProblem, NetworkError> {
     let axes = problem.spatial().iter().map(|axis| SpatialAxis::new(size(axis), 1)).collect();
     let spec = ConvSpec::new(1, problem.result_channels(), axes).layout(problem.layout());
     Ok(ConvProblem::new(spec.direction(Direction::BackwardBias))?)
-}
-
-/// A convolution. The specification may have groups, strides, dilations, padding, and any number of
-/// axes.
-pub struct Conv2d(Maps);
-
-impl Conv2d {
-    /// A layer with weights, and a bias if the specification has one, drawn as PyTorch draws them.
-    ///
-    /// # Errors
-    /// [`NetworkError::NotPlain`] if the specification has an epilogue or is a gradient.
-    pub fn new(
-        compiler: &Compiler,
-        spec: ConvSpec,
-        generator: &mut Generator,
-    ) -> Result<Conv2d, NetworkError> {
-        match spec.direction {
-            Direction::Transposed => {
-                Err(NetworkError::NotPlain { given: "the direction `transposed`".to_string() })
-            }
-            Direction::Forward
-            | Direction::BackwardData
-            | Direction::BackwardWeights
-            | Direction::BackwardBias => Ok(Conv2d(Maps::new(compiler, spec, generator)?)),
-        }
-    }
-}
-
-/// A transposed convolution, of a specification made by [`ConvSpec::transposed`].
-pub struct ConvTranspose2d(Maps);
-
-impl ConvTranspose2d {
-    /// A layer with weights, and a bias if the specification has one, drawn as PyTorch draws them.
-    ///
-    /// # Errors
-    /// [`NetworkError::NotPlain`] if the specification is not a transposed one, or has an epilogue.
-    pub fn new(
-        compiler: &Compiler,
-        spec: ConvSpec,
-        generator: &mut Generator,
-    ) -> Result<ConvTranspose2d, NetworkError> {
-        match spec.direction {
-            Direction::Forward => {
-                Err(NetworkError::NotPlain { given: "the direction `fwd`".to_string() })
-            }
-            Direction::Transposed
-            | Direction::BackwardData
-            | Direction::BackwardWeights
-            | Direction::BackwardBias => Ok(ConvTranspose2d(Maps::new(compiler, spec, generator)?)),
-        }
-    }
-}
-
-impl Layer for Conv2d {
-    fn input_len(&self) -> usize {
-        self.0.input_len
-    }
-
-    fn output_len(&self) -> usize {
-        self.0.output_len
-    }
-
-    fn forward(&self, input: &[f32], output: &mut [f32]) -> Result<(), NetworkError> {
-        self.0.forward(input, output)
-    }
-
-    fn backward(
-        &self,
-        pass: &Pass,
-        input_gradient: Option<&mut [f32]>,
-        gradients: &mut [Vec<f32>],
-    ) -> Result<(), NetworkError> {
-        self.0.backward(pass, input_gradient, gradients)
-    }
-
-    fn parameters(&self) -> &[Parameter] {
-        &self.0.parameters
-    }
-
-    fn update(&mut self, change: &mut dyn FnMut(usize, &mut [f32])) -> Result<(), NetworkError> {
-        self.0.update(change)
-    }
-}
-
-impl Layer for ConvTranspose2d {
-    fn input_len(&self) -> usize {
-        self.0.input_len
-    }
-
-    fn output_len(&self) -> usize {
-        self.0.output_len
-    }
-
-    fn forward(&self, input: &[f32], output: &mut [f32]) -> Result<(), NetworkError> {
-        self.0.forward(input, output)
-    }
-
-    fn backward(
-        &self,
-        pass: &Pass,
-        input_gradient: Option<&mut [f32]>,
-        gradients: &mut [Vec<f32>],
-    ) -> Result<(), NetworkError> {
-        self.0.backward(pass, input_gradient, gradients)
-    }
-
-    fn parameters(&self) -> &[Parameter] {
-        &self.0.parameters
-    }
-
-    fn update(&mut self, change: &mut dyn FnMut(usize, &mut [f32])) -> Result<(), NetworkError> {
-        self.0.update(change)
-    }
 }

@@ -7,7 +7,7 @@
 use convgen_ir::problem::{ConvProblem, ConvSpec, Direction};
 
 use super::conv::Weighted;
-use super::{Generator, Layer, NetworkError, Parameter, Pass, check_len, images_in};
+use super::{Generator, Layer, NetworkError, Parameter, Pass, change_each, check_len, images_in};
 use crate::compiler::Compiler;
 
 /// Images that share the weights they read.
@@ -130,9 +130,7 @@ impl Layer for Linear {
     }
 
     fn update(&mut self, change: &mut dyn FnMut(usize, &mut [f32])) -> Result<(), NetworkError> {
-        for (number, parameter) in self.parameters.iter_mut().enumerate() {
-            change(number, &mut parameter.values);
-        }
+        change_each(&mut self.parameters, change);
         self.forward.repack(&self.parameters[0].values)?;
         self.input_gradient.repack(&self.parameters[0].values)
     }

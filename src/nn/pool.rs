@@ -66,34 +66,11 @@ impl PoolKernel {
     }
 }
 
-/// The code of the two nests of a layer.
-struct Kernels {
+/// A pooling layer, of the mean or the largest of each window: the code of its two nests.
+pub struct Pool2d<const MEAN: bool> {
     windows: Windows,
     forward: PoolKernel,
     backward: PoolKernel,
-}
-
-impl Kernels {
-    fn new(
-        compiler: &Compiler,
-        windows: Windows,
-        [forward, backward]: [nests::Writer; 2],
-    ) -> Result<Kernels, NetworkError> {
-        let target = compiler.target();
-        let kernel = |write: nests::Writer| {
-            PoolKernel::new(compiler, &write(&windows, target.lanes() as usize, &target.limits()))
-        };
-        Ok(Kernels { windows, forward: kernel(forward)?, backward: kernel(backward)? })
-    }
-
-    fn forward(&self, input: &[f32], output: &mut [f32]) -> Result<(), NetworkError> {
-        let images = images_in(input.len(), self.windows.input_len())?;
-        self.forward.run(images, input, &[], output)
-    }
-
-    fn images(&self, pass: &Pass) -> Result<usize, NetworkError> {
-        images_in(pass.input.len(), self.windows.input_len())
-    }
 }
 
 /// The largest of each window.
@@ -101,9 +78,12 @@ impl Kernels {
 /// The gradient of a window goes to the first of its elements, row by row, that equals the largest,
 /// also where several do. A NaN counts as the largest; a window with one sends its gradient to its
 /// first element.
-pub struct MaxPool2d(Kernels);
+pub type MaxPool2d = Pool2d<false>;
 
-impl MaxPool2d {
+/// The mean of each window.
+pub type AvgPool2d = Pool2d<true>;
+
+impl<const MEAN: bool> Pool2d<MEAN> {
     /// Of pictures of rows, columns and channels, windows of `kernel` by `kernel`, `stride` apart.
     ///
     /// # Errors
@@ -114,42 +94,32 @@ impl MaxPool2d {
         picture: [usize; 3],
         kernel: usize,
         stride: usize,
-    ) -> Result<MaxPool2d, NetworkError> {
+    ) -> Result<Self, NetworkError> {
         let windows = Windows::new(picture, kernel, stride)?;
-        Ok(MaxPool2d(Kernels::new(compiler, windows, [nests::max, nests::max_backward])?))
+        let target = compiler.target();
+        let compile = |write: nests::Writer| {
+            PoolKernel::new(compiler, &write(&windows, target.lanes() as usize, &target.limits()))
+        };
+        let (forward, backward): (nests::Writer, nests::Writer) = match MEAN {
+            true => (nests::mean, nests::mean_backward),
+            false => (nests::max, nests::max_backward),
+        };
+        Ok(Pool2d { windows, forward: compile(forward)?, backward: compile(backward)? })
     }
 }
 
-/// The mean of each window.
-pub struct AvgPool2d(Kernels);
-
-impl AvgPool2d {
-    /// Of pictures of rows, columns and channels, windows of `kernel` by `kernel`, `stride` apart.
-    ///
-    /// # Errors
-    /// As [`MaxPool2d::new`].
-    pub fn new(
-        compiler: &Compiler,
-        picture: [usize; 3],
-        kernel: usize,
-        stride: usize,
-    ) -> Result<AvgPool2d, NetworkError> {
-        let windows = Windows::new(picture, kernel, stride)?;
-        Ok(AvgPool2d(Kernels::new(compiler, windows, [nests::mean, nests::mean_backward])?))
-    }
-}
-
-impl Layer for MaxPool2d {
+impl<const MEAN: bool> Layer for Pool2d<MEAN> {
     fn input_len(&self) -> usize {
-        self.0.windows.input_len()
+        self.windows.input_len()
     }
 
     fn output_len(&self) -> usize {
-        self.0.windows.output_len()
+        self.windows.output_len()
     }
 
     fn forward(&self, input: &[f32], output: &mut [f32]) -> Result<(), NetworkError> {
-        self.0.forward(input, output)
+        let images = images_in(input.len(), self.windows.input_len())?;
+        self.forward.run(images, input, &[], output)
     }
 
     fn backward(
@@ -159,34 +129,15 @@ impl Layer for MaxPool2d {
         _gradients: &mut [Vec<f32>],
     ) -> Result<(), NetworkError> {
         let Some(input_gradient) = input_gradient else { return Ok(()) };
-        let images = self.0.images(pass)?;
-        let extras = [pass.gradient, pass.output];
-        self.0.backward.run(images, pass.input, &extras, input_gradient)
-    }
-}
-
-impl Layer for AvgPool2d {
-    fn input_len(&self) -> usize {
-        self.0.windows.input_len()
-    }
-
-    fn output_len(&self) -> usize {
-        self.0.windows.output_len()
-    }
-
-    fn forward(&self, input: &[f32], output: &mut [f32]) -> Result<(), NetworkError> {
-        self.0.forward(input, output)
-    }
-
-    fn backward(
-        &self,
-        pass: &Pass,
-        input_gradient: Option<&mut [f32]>,
-        _gradients: &mut [Vec<f32>],
-    ) -> Result<(), NetworkError> {
-        let Some(input_gradient) = input_gradient else { return Ok(()) };
-        let images = self.0.images(pass)?;
-        self.0.backward.run(images, pass.gradient, &[], input_gradient)
+        let images = images_in(pass.input.len(), self.windows.input_len())?;
+        // Where the largest was decides who gets a gradient; of a mean everybody gets the same.
+        match MEAN {
+            true => self.backward.run(images, pass.gradient, &[], input_gradient),
+            false => {
+                let extras = [pass.gradient, pass.output];
+                self.backward.run(images, pass.input, &extras, input_gradient)
+            }
+        }
     }
 }
 
