@@ -12,7 +12,7 @@
 //! | V4 | every plain load and every store is in bounds, by the ranges of the loops and the guards |
 //! | V5 | `N` is the leading dimension of a caller's tensor, indexed by the batch loop alone |
 //! | V6 | parallel loops are outermost, perfectly nested, and write different elements |
-//! | V7 | a vector loop is innermost, of fixed length, and its lanes are independent |
+//! | V7 | a vector loop is innermost or holds just one that is, of fixed length, and its lanes are independent |
 //! | V8 | unrolled code stays below a limit |
 //! | V9 | a register tile has a fixed address after unrolling and fits its budget |
 //! | V10 | sizes and ranges are positive and small enough to compute with |
@@ -406,23 +406,28 @@ impl Checker<'_> {
         Ok(())
     }
 
-    /// V7: the body of a vector loop is straight-line and its lanes do not meet.
+    /// V7: the body of a vector loop is straight-line, or one vector loop whose body is, and the lanes,
+    /// those of both loops, do not meet.
     fn lanes(&self, l: &Loop) -> Check {
+        let (loops, body) = match l.body.as_slice() {
+            [Stmt::Loop(inner)] if inner.mode == Mode::Vector => (vec![l, inner], &inner.body),
+            _ => (vec![l], &l.body),
+        };
         let axis = self.axis_name(l.axis);
-        if has_loop_or_declaration(&l.body) {
+        if has_loop_or_declaration(body) {
             return self.fail(Fault::Vector { axis, reason: "is not innermost" });
         }
         let mut stores: Vec<&Access> = Vec::new();
-        visit_stores(&l.body, &mut |dst| stores.push(dst));
+        visit_stores(body, &mut |dst| stores.push(dst));
         let mut clash = None;
         for dst in &stores {
-            if !dst.index.iter().any(|index| index.mentions(l.axis)) {
+            if !lanes_apart(&dst.index, &loops) {
                 clash = Some((*dst).clone());
             }
         }
-        visit_accesses(&l.body, &mut |access, _| {
+        visit_accesses(body, &mut |access, _| {
             let meets = stores.iter().any(|dst| {
-                dst.buffer == access.buffer && !same_or_apart(&dst.index, &access.index, l.axis)
+                dst.buffer == access.buffer && !same_or_apart(&dst.index, &access.index, &loops)
             });
             if meets {
                 clash = Some(access.clone());
@@ -754,13 +759,29 @@ fn has_loop_or_declaration(block: &[Stmt]) -> bool {
     })
 }
 
+/// Whether an access is a different element in every lane of these loops, outermost first: some index
+/// moves with the innermost loop, and some index with each outer one by more than the others reach.
+fn lanes_apart(index: &[Affine], loops: &[&Loop]) -> bool {
+    let [l, inner @ ..] = loops else { return true };
+    let reach = |index: &Affine| -> i128 {
+        let steps = inner.iter().map(|l| {
+            let trips = l.trip_count().unwrap_or(i64::MAX);
+            i128::from(index.coefficient(l.axis)).abs() * i128::from(trips - 1)
+        });
+        steps.sum()
+    };
+    index.iter().any(|index| i128::from(index.coefficient(l.axis)).abs() > reach(index))
+        && lanes_apart(index, inner)
+}
+
 /// Whether two accesses of one buffer are the same element in every lane, or different elements
 /// for every pair of lanes.
-fn same_or_apart(a: &[Affine], b: &[Affine], lane: AxisId) -> bool {
+fn same_or_apart(a: &[Affine], b: &[Affine], loops: &[&Loop]) -> bool {
+    let fixed = |index: &Affine| !loops.iter().any(|l| index.mentions(l.axis));
     a == b
         || a.iter().zip(b).any(|(a, b)| {
-            !a.mentions(lane)
-                && !b.mentions(lane)
+            fixed(a)
+                && fixed(b)
                 && (a - b).as_constant().is_some_and(|distance| distance != 0)
         })
 }

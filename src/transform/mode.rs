@@ -5,9 +5,9 @@
 //! ```
 //! The mode of every loop over the axis changes, nothing else.
 //!
-//! Preconditions: the loops are serial; to vectorize, innermost and spatial; to unroll or vectorize,
-//! of known length; to make parallel, spatial, without guards, directly inside other parallel loops
-//! or outermost.
+//! Preconditions: the loops are serial; to vectorize, spatial, and innermost or around nothing but one
+//! innermost vector loop; to unroll or vectorize, of known length; to make parallel, spatial, without
+//! guards, directly inside other parallel loops or outermost.
 
 use convgen_ir::nest::{AxisKind, Loop, Mode, Nest, Stmt};
 
@@ -18,7 +18,11 @@ pub(super) fn vectorize(nest: &mut Nest, name: &str) -> Result<(), Refusal> {
     spatial(nest, name, reason)?;
     set(nest, name, Mode::Vector, |l| {
         known_length(l, name)?;
-        let nested = l.body.iter().any(|stmt| match stmt {
+        let lanes = match l.body.as_slice() {
+            [Stmt::Loop(inner)] if inner.mode == Mode::Vector => &inner.body,
+            body => body,
+        };
+        let nested = lanes.iter().any(|stmt| match stmt {
             Stmt::Loop(_) | Stmt::Declare(_) => true,
             Stmt::If(..) | Stmt::Let(..) | Stmt::Store(..) => false,
         });

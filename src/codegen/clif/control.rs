@@ -150,8 +150,12 @@ impl<'n> Emitter<'n, '_> {
         }
     }
 
-    /// Groups of lanes, then single lanes.
+    /// Groups of lanes, then single lanes. Vectors are those of the innermost loop: one around it is
+    /// written out.
     pub(super) fn vector(&mut self, l: &'n Loop) {
+        if let [Stmt::Loop(_)] = l.body.as_slice() {
+            return self.unrolled(l, Lanes::SCALAR);
+        }
         let hi = l.hi.fixed().unwrap_or(l.lo);
         let groups = (hi - l.lo) / LANES;
         let rest = l.lo + groups * LANES;

@@ -167,7 +167,7 @@ impl<'a> Line<'a> {
             return Ok(());
         }
         match op {
-            Op::Load(..) | Op::Broadcast(_) | Op::Const(_) => {
+            Op::Load(..) | Op::Broadcast(_) | Op::Const(_) | Op::Index(_) => {
                 // Loaded at the first use.
                 self.homes.insert(value, Home::Memory);
             }
@@ -181,6 +181,18 @@ impl<'a> Line<'a> {
                 let scratch = self.take(at, &[x, to])?;
                 self.assembler.encoder.unary(*op, to, x, scratch);
                 self.free.push(scratch);
+            }
+            Op::Spread(from, None, spread) => {
+                let from = self.operand(*from, at, &[])?;
+                let keep: Vec<Reg> = from.register().into_iter().collect();
+                let to = self.allocate(value, at, &keep)?;
+                self.assembler.encoder.spread_fours(to, from, *spread);
+            }
+            Op::Spread(from, Some(index), _) => {
+                let index = self.register(*index, at, &[*from])?;
+                let from = self.operand(*from, at, &[index])?;
+                let to = self.allocate(value, at, &[index, from.register().unwrap_or(index)])?;
+                self.assembler.encoder.spread(to, index, from);
             }
             Op::Binary(op, a, b) => {
                 let a = self.register(*a, at, &[*b])?;
@@ -286,7 +298,15 @@ impl<'a> Line<'a> {
             Some(Op::Load(place, mask)) => self.assembler.encoder.load(to, *place, *mask),
             Some(Op::Broadcast(place)) => self.assembler.encoder.broadcast(to, *place),
             Some(Op::Const(bits)) => self.assembler.encoder.constant(to, *bits),
-            Some(Op::Read(_) | Op::Unary(..) | Op::Binary(..) | Op::Fma(..) | Op::Select(_))
+            Some(Op::Index(spread)) => self.assembler.encoder.index(to, *spread),
+            Some(
+                Op::Spread(..)
+                | Op::Read(_)
+                | Op::Unary(..)
+                | Op::Binary(..)
+                | Op::Fma(..)
+                | Op::Select(_),
+            )
             | None => return unfit("a value crosses a loop"),
         }
         Ok(to)
@@ -351,7 +371,8 @@ impl<'a> Line<'a> {
 fn operands(step: &Step) -> Vec<Value> {
     match step {
         Step::Define(_, op) => match op {
-            Op::Load(..) | Op::Broadcast(_) | Op::Const(_) | Op::Read(_) => vec![],
+            Op::Load(..) | Op::Broadcast(_) | Op::Const(_) | Op::Index(_) | Op::Read(_) => vec![],
+            Op::Spread(from, index, _) => [*from].into_iter().chain(*index).collect(),
             Op::Unary(_, x) => vec![*x],
             Op::Binary(_, a, b) => vec![*a, *b],
             Op::Fma(a, b, c) => vec![*a, *b, *c],

@@ -10,7 +10,7 @@ use iced_x86::{
     MemoryOperand, Register,
 };
 
-use super::translate::{Mask, Place, Stream, Trips};
+use super::translate::{Mask, Place, Spread, Stream, Trips};
 use super::{Unfit, Vectors, unfit};
 
 /// A vector register by number.
@@ -473,6 +473,62 @@ impl Encoder {
         };
         let memory = self.memory(place, false);
         self.push(Instruction::with2(code, self.vector(to), memory));
+    }
+
+    /// The numbers of the lanes that a spread takes: bytes, widened.
+    pub(super) fn index(&mut self, to: Reg, spread: Spread) {
+        let lanes = self.vectors.lanes() as u8;
+        let low = Register::XMM0 + u32::from(to.0);
+        let eight = |first: u8| {
+            let bytes = std::array::from_fn(|lane| match first + lane as u8 {
+                lane if lane < lanes => spread.source(lane),
+                _ => 0,
+            });
+            i64::from_le_bytes(bytes)
+        };
+        self.push(Instruction::with2(Code::Mov_r64_imm64, Register::RAX, eight(0)));
+        if self.wide() {
+            self.push(Instruction::with2(Code::EVEX_Vmovq_xmm_rm64, low, Register::RAX));
+            self.push(Instruction::with2(Code::Mov_r64_imm64, Register::RAX, eight(8)));
+            let code = Code::EVEX_Vpinsrq_xmm_xmm_rm64_imm8;
+            self.push(Instruction::with4(code, low, low, Register::RAX, 1));
+            let code = Code::EVEX_Vpmovzxbd_zmm_k1z_xmmm128;
+            self.push(Instruction::with2(code, self.vector(to), low));
+        } else {
+            self.push(Instruction::with2(Code::VEX_Vmovq_xmm_rm64, low, Register::RAX));
+            let code = Code::VEX_Vpmovzxbd_ymm_xmmm64;
+            self.push(Instruction::with2(code, self.vector(to), low));
+        }
+    }
+
+    /// Lanes by their numbers.
+    pub(super) fn spread(&mut self, to: Reg, index: Reg, from: Operand) {
+        let code = if self.wide() {
+            Code::EVEX_Vpermps_zmm_k1z_zmm_zmmm512b32
+        } else {
+            Code::VEX_Vpermps_ymm_ymm_ymmm256
+        };
+        self.three_operand(code, to, index, from);
+    }
+
+    /// Lanes of every four by the same four numbers.
+    pub(super) fn spread_fours(&mut self, to: Reg, from: Operand, spread: Spread) {
+        let code = if self.wide() {
+            Code::EVEX_Vpermilps_zmm_k1z_zmmm512b32_imm8
+        } else {
+            Code::VEX_Vpermilps_ymm_ymmm256_imm8
+        };
+        let order = |lane: u8| u32::from(lane / spread.repeat * spread.stride + spread.phase);
+        let order: u32 = (0..4).map(|lane| order(lane) << (2 * lane)).sum();
+        let to = self.vector(to);
+        self.push(match from {
+            Operand::Register(from) => {
+                Instruction::with3(code, to, self.vector(from), order)
+            }
+            Operand::Memory(place, broadcast) => {
+                Instruction::with3(code, to, self.memory(place, broadcast), order)
+            }
+        });
     }
 
     pub(super) fn load(&mut self, to: Reg, place: Place, mask: Mask) {

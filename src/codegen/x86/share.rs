@@ -5,7 +5,8 @@
 //! ->
 //! a0 += x0*w0; a1 += x1*w0; a0 += x1*w1; a2 += x2*w0; a1 += x2*w1
 //! ```
-//! Each `x` is then loaded once and dies before the next one, while the `w` stay in registers. The
+//! Each `x` is then loaded once and dies before the next one, while the `w` stay in registers. Several
+//! permutations of one `x` follow each other, each at its first use. The
 //! products of one cell keep their order, so no bit changes. Multiply-adds that share no operand, as
 //! those of different vectors of channels, are taken one set after the other. A line in which such an
 //! order would exchange two products of one cell stays as it is.
@@ -21,15 +22,23 @@ pub(super) fn share_loads(line: Vec<Step>) -> Vec<Step> {
     for step in line {
         match step {
             Step::Define(value, Op::Load(place, mask)) => {
-                run.places.insert(value, place);
+                run.places.insert(value, Origin { load: value, place, phase: 0 });
                 run.loads.push(Step::Define(value, Op::Load(place, mask)));
             }
             Step::Define(value, Op::Broadcast(place)) => {
-                run.places.insert(value, place);
+                run.places.insert(value, Origin { load: value, place, phase: 0 });
                 run.loads.push(Step::Define(value, Op::Broadcast(place)));
             }
             Step::Define(value, Op::Const(bits)) => {
                 run.loads.push(Step::Define(value, Op::Const(bits)));
+            }
+            Step::Define(value, Op::Index(spread)) => {
+                run.loads.push(Step::Define(value, Op::Index(spread)));
+            }
+            Step::Define(value, Op::Spread(from, index, spread)) if run.places.contains_key(&from) => {
+                let place = run.places[&from];
+                run.places.insert(value, Origin { phase: spread.phase, ..place });
+                run.spreads.push((value, Op::Spread(from, index, spread)));
             }
             Step::Accumulate(cell, a, b) => run.products.push(Product { cell, a, b }),
             Step::Define(..) | Step::Write(..) | Step::Store(..) | Step::Scatter(..) => {
@@ -49,11 +58,21 @@ struct Product {
     b: Value,
 }
 
+/// Where an operand comes from: what was loaded, from where, and which of its lanes.
+#[derive(Clone, Copy)]
+struct Origin {
+    load: Value,
+    place: Place,
+    phase: u8,
+}
+
 /// Loads, constants and multiply-adds without a store between them.
 #[derive(Default)]
 struct Run {
     loads: Vec<Step>,
-    places: HashMap<Value, Place>,
+    /// Permutations of loads, in the order of their definition.
+    spreads: Vec<(Value, Op)>,
+    places: HashMap<Value, Origin>,
     products: Vec<Product>,
 }
 
@@ -62,8 +81,17 @@ impl Run {
         let products = self.ordered().unwrap_or_else(|| self.products.clone());
         // A load is carried out at its first use, so it may be defined before.
         result.extend(self.loads);
-        let steps = products.into_iter().map(|p| Step::Accumulate(p.cell, p.a, p.b));
-        result.extend(steps);
+        // A permutation is carried out where it is defined: before its first use.
+        let mut spreads: HashMap<Value, Op> = self.spreads.iter().cloned().collect();
+        for p in products {
+            let used = [p.a, p.b].into_iter();
+            result.extend(used.filter_map(|value| {
+                spreads.remove(&value).map(|spread| Step::Define(value, spread))
+            }));
+            result.push(Step::Accumulate(p.cell, p.a, p.b));
+        }
+        let later = self.spreads.into_iter().filter(|(value, _)| spreads.contains_key(value));
+        result.extend(later.map(|(value, spread)| Step::Define(value, spread)));
     }
 
     /// The products by set, then by the place of the operand that fewer of them use; none if two
@@ -77,15 +105,17 @@ impl Run {
         let sets = self.sets();
         let moving = |p: &Product| if uses[&p.a] <= uses[&p.b] { p.a } else { p.b };
         // A product of a constant stays with the one before it of its cell.
-        let mut latest: HashMap<Cell, (i64, i32)> = HashMap::new();
+        let mut latest: HashMap<Cell, (i64, i32, u8)> = HashMap::new();
         let mut place = |p: &Product| {
             let found = self.places.get(&moving(p));
-            let before = latest.get(&p.cell).copied().unwrap_or((-1, i32::MIN));
-            let place = found.map_or(before, |place| (place.stream as i64, place.displacement));
+            let before = latest.get(&p.cell).copied().unwrap_or((-1, i32::MIN, 0));
+            let place = found.map_or(before, |Origin { place, phase, .. }| {
+                (place.stream as i64, place.displacement, *phase)
+            });
             latest.insert(p.cell, place);
             place
         };
-        let places: Vec<(i64, i32)> = self.products.iter().map(&mut place).collect();
+        let places: Vec<(i64, i32, u8)> = self.products.iter().map(&mut place).collect();
         let mut order: Vec<usize> = (0..self.products.len()).collect();
         order.sort_by_key(|i| (sets[*i], places[*i]));
         let mut last: HashMap<Cell, usize> = HashMap::new();
@@ -100,8 +130,8 @@ impl Run {
         let mut parent: Vec<usize> = (0..self.products.len()).collect();
         let mut first: HashMap<Value, usize> = HashMap::new();
         for (i, p) in self.products.iter().enumerate() {
-            for value in [p.a, p.b].into_iter().filter(|value| self.places.contains_key(value)) {
-                let other = *first.entry(value).or_insert(i);
+            for origin in [p.a, p.b].into_iter().filter_map(|value| self.places.get(&value)) {
+                let other = *first.entry(origin.load).or_insert(i);
                 let (a, b) = (root(&mut parent, i), root(&mut parent, other));
                 parent[a.max(b)] = a.min(b);
             }

@@ -1,15 +1,22 @@
 //! A scope as loops around straight lines of vector operations.
 //!
-//! Vector loops become groups of lanes, the last one masked; unrolled loops are written out. Within a
-//! straight line equal loads and constants are one value: a broadcast or a vector of weights is
-//! loaded once a step, however many multiply-adds use it.
+//! Vector loops become groups of lanes, the last one masked; two of them, one in the other, share one
+//! register; unrolled loops are written out. Within a straight line equal loads and constants are one
+//! value: a broadcast or a vector of weights is loaded once a step, however many multiply-adds use it.
+//!
+//! A load that moves with the outer of two vector loops only, as the input of grouped convolutions
+//! does, is a vector load of the blocks of memory that its lanes lie in, and a permutation of it:
+//! ```text
+//! x[S*i + p], lanes (i, j)  ->  v = load x[0..S*I];  v[p], v[p], .. v[S+p], v[S+p], ..
+//! ```
+//! The load is one value for every `p`, and the permutation one for every use.
 
 use std::collections::HashMap;
 
 use convgen_ir::bounds::Context;
 use convgen_ir::nest::{
     Access, Affine, AxisId, BinaryOp, BufferId, Dim, Expr, Guard, LocalId, Loop, Mode, Nest, Role,
-    Scalar, Stmt, UnaryOp, visit_exprs, visit_stores,
+    Scalar, Stmt, UnaryOp, visit_accesses, visit_exprs, visit_loops, visit_stores,
 };
 
 use super::share::share_loads;
@@ -40,6 +47,31 @@ pub(super) struct Place {
     pub(super) displacement: i32,
 }
 
+/// Which lanes of another vector a vector is made of: lane `l` is lane `l / repeat * stride + phase`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Spread {
+    /// Lanes that are alike.
+    pub(super) repeat: u8,
+    /// From those to the next, in the other vector.
+    pub(super) stride: u8,
+    /// The first of them.
+    pub(super) phase: u8,
+    /// Lanes that are wanted; the others are any.
+    pub(super) lanes: u8,
+}
+
+impl Spread {
+    /// The lane of the other vector that becomes a lane.
+    pub(super) fn source(self, lane: u8) -> u8 {
+        if lane < self.lanes { lane / self.repeat * self.stride + self.phase } else { 0 }
+    }
+
+    /// Whether every four lanes are made of the same four, in the same order.
+    pub(super) fn within_fours(self) -> bool {
+        self.stride == self.repeat && 4 % self.repeat == 0
+    }
+}
+
 /// What defines a value.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Op {
@@ -49,6 +81,10 @@ pub(super) enum Op {
     Broadcast(Place),
     /// A constant, by its bits, in every lane.
     Const(u32),
+    /// The numbers of lanes by which a value is spread.
+    Index(Spread),
+    /// The lanes of a value, some of them several times; by an index unless within fours.
+    Spread(Value, Option<Value>, Spread),
     /// What a cell holds.
     Read(Cell),
     Unary(UnaryOp, Value),
@@ -150,6 +186,17 @@ fn writes_scratch(nest: &Nest, scope: &[Stmt]) -> bool {
     found
 }
 
+/// Whether a vector loop in a vector loop uses a tile.
+fn in_two_vectors(id: BufferId, scope: &[Stmt]) -> bool {
+    let mut found = false;
+    visit_loops(scope, &mut |l| {
+        if let (Mode::Vector, [Stmt::Loop(inner)]) = (l.mode, l.body.as_slice()) {
+            visit_accesses(&inner.body, &mut |access, _| found |= access.buffer == id);
+        }
+    });
+    found
+}
+
 /// A buffer read or written at a fixed combination of loop variables.
 struct StreamInfo {
     buffer: BufferId,
@@ -161,9 +208,49 @@ struct StreamInfo {
 /// The lanes that statements are translated for.
 #[derive(Clone, Copy)]
 struct Lanes {
+    /// The innermost vector loop.
     axis: AxisId,
+    /// The value of its variable in the first lane.
     start: i64,
     mask: Mask,
+    /// The vector loop around it, if there is one.
+    outer: Option<OuterLanes>,
+}
+
+/// The outer of two vector loops.
+#[derive(Clone, Copy)]
+struct OuterLanes {
+    axis: AxisId,
+    start: i64,
+    /// Iterations of each loop.
+    trips: i64,
+    inner: i64,
+}
+
+/// How an element moves from lane to lane.
+enum LaneStep {
+    /// Not at all.
+    Same,
+    /// By that many elements.
+    By(i64),
+    /// By that many elements from one iteration of the outer loop to the next, not within one.
+    Outer(i64, OuterLanes),
+    /// In another way.
+    Uneven,
+}
+
+impl Lanes {
+    fn steps(&self, offset: &Affine) -> LaneStep {
+        let step = offset.coefficient(self.axis);
+        let outer = self.outer.map(|outer| (offset.coefficient(outer.axis), outer));
+        match (step, outer) {
+            (0, None | Some((0, _))) => LaneStep::Same,
+            (0, Some((by, outer))) => LaneStep::Outer(by, outer),
+            (by, None) => LaneStep::By(by),
+            (by, Some((far, outer))) if far == by * outer.inner => LaneStep::By(by),
+            (_, Some(_)) => LaneStep::Uneven,
+        }
+    }
 }
 
 /// A straight line under construction.
@@ -171,8 +258,19 @@ struct Lanes {
 struct Line {
     steps: Vec<Step>,
     loads: HashMap<(Place, Option<Mask>), Value>,
+    spreads: HashMap<(Value, Spread), Value>,
+    indices: HashMap<Spread, Value>,
     constants: HashMap<u32, Value>,
     cells: HashMap<Cell, Value>,
+}
+
+/// The cells of a register tile.
+#[derive(Clone, Copy)]
+struct Tile {
+    first: Cell,
+    /// Elements of one row, whose groups of lanes are a cell each.
+    row: i64,
+    groups: i64,
 }
 
 struct Translator<'n> {
@@ -185,8 +283,7 @@ struct Translator<'n> {
     known: Context,
     /// The first values of the loops of the scope.
     lows: HashMap<AxisId, i64>,
-    /// The first cell of each tile and the groups of one row.
-    tiles: HashMap<BufferId, (Cell, i64)>,
+    tiles: HashMap<BufferId, Tile>,
     cells: usize,
     streams: Vec<StreamInfo>,
     arguments: Vec<Argument>,
@@ -199,11 +296,11 @@ struct Translator<'n> {
 
 impl Translator<'_> {
     fn block(&mut self, block: &[Stmt], lanes: Option<Lanes>) -> Result<(), Unfit> {
-        for stmt in block {
+        for (i, stmt) in block.iter().enumerate() {
             match stmt {
                 Stmt::Loop(l) => self.loop_(l)?,
                 Stmt::If(guards, body) => self.guarded(guards, body, lanes)?,
-                Stmt::Declare(id) => self.declare(*id)?,
+                Stmt::Declare(id) => self.declare(*id, &block[i + 1..])?,
                 Stmt::Let(id, value) => {
                     let value = self.expr(value, lanes)?;
                     self.locals.insert(*id, value);
@@ -214,16 +311,19 @@ impl Translator<'_> {
         Ok(())
     }
 
-    fn declare(&mut self, id: BufferId) -> Result<(), Unfit> {
+    fn declare(&mut self, id: BufferId, scope: &[Stmt]) -> Result<(), Unfit> {
         let buffer = self.nest.buffer(id);
         if buffer.role != Role::Reg {
             return unfit("scratch is declared inside the scope");
         }
-        let Some(row) = buffer.shape.last().and_then(|dim| dim.fixed()) else {
+        if buffer.shape.is_empty() {
             return unfit("the sum is a single element");
-        };
-        let groups = row.div_euclid(self.width) + i64::from(row % self.width != 0);
-        self.tiles.insert(id, (self.cells, groups));
+        }
+        // The dimensions of two vector loops are one row.
+        let dims = if in_two_vectors(id, scope) { 2 } else { 1 };
+        let row = buffer.shape.iter().rev().take(dims).filter_map(|dim| dim.fixed()).product();
+        let groups = (row + self.width - 1) / self.width;
+        self.tiles.insert(id, Tile { first: self.cells, row, groups });
         self.cells += (buffer.len(0) / row * groups) as usize;
         Ok(())
     }
@@ -253,15 +353,37 @@ impl Translator<'_> {
                 self.runtime_loop(l, Trips::Fixed(hi - l.lo))?;
             }
             Mode::Serial | Mode::Unroll => self.unrolled(l, hi)?,
-            Mode::Vector => {
-                for start in (l.lo..hi).step_by(self.width as usize) {
-                    let mask = Mask { lanes: self.width.min(hi - start), limit: None };
-                    self.block(&l.body, Some(Lanes { axis: l.axis, start, mask }))?;
+            Mode::Vector => match l.body.as_slice() {
+                [Stmt::Loop(inner)] => self.two_vectors(l, inner)?,
+                body => {
+                    for start in (l.lo..hi).step_by(self.width as usize) {
+                        let mask = Mask { lanes: self.width.min(hi - start), limit: None };
+                        let lanes = Lanes { axis: l.axis, start, mask, outer: None };
+                        self.block(body, Some(lanes))?;
+                    }
                 }
-            }
+            },
         }
         self.known = outside;
         Ok(())
+    }
+
+    /// A vector loop in a vector loop: the lanes of both in one register.
+    fn two_vectors(&mut self, l: &Loop, inner: &Loop) -> Result<(), Unfit> {
+        let (Some(trips), Some(repeat)) = (l.trip_count(), inner.trip_count()) else {
+            return unfit("a vector loop is over the batch");
+        };
+        self.known.enter(&inner.with_body(vec![]).unguarded());
+        if !inner.guards.iter().all(|guard| self.known.always(guard)) {
+            return unfit("a loop that is written out has a guard");
+        }
+        if trips.saturating_mul(repeat) > self.width {
+            return unfit("two vector loops have more lanes than a register");
+        }
+        let mask = Mask { lanes: trips * repeat, limit: None };
+        let outer = OuterLanes { axis: l.axis, start: l.lo, trips, inner: repeat };
+        let lanes = Lanes { axis: inner.axis, start: inner.lo, mask, outer: Some(outer) };
+        self.block(&inner.body, Some(lanes))
     }
 
     fn unrolled(&mut self, l: &Loop, hi: i64) -> Result<(), Unfit> {
@@ -364,7 +486,10 @@ impl Translator<'_> {
     /// The mask of the lanes in which `rest + lane < limit` holds.
     fn limit(&mut self, guard: &Guard, lanes: Lanes) -> Result<Mask, Unfit> {
         let Guard::Below(sum, limit) = guard else { return unfit("a condition is a lower bound") };
-        if sum.coefficient(lanes.axis) != 1 || lanes.mask.limit.is_some() {
+        if sum.coefficient(lanes.axis) != 1
+            || lanes.outer.is_some()
+            || lanes.mask.limit.is_some()
+        {
             return unfit("a condition does not count lanes");
         }
         let left = sum.without(lanes.axis).scaled(-1).plus(*limit);
@@ -406,6 +531,7 @@ impl Translator<'_> {
         }
         if let Some(lanes) = lanes {
             constant += sum.coefficient(lanes.axis) * lanes.start;
+            constant += lanes.outer.map_or(0, |l| sum.coefficient(l.axis) * l.start);
         }
         (outer, inner, constant)
     }
@@ -418,19 +544,29 @@ impl Translator<'_> {
     }
 
     fn place(&mut self, access: &Access, lanes: Lanes) -> Result<Place, Unfit> {
-        let offset = self.offset(access);
-        let (outer, inner, constant) = self.resolve(&offset, Some(lanes));
-        let bytes = constant * self.nest.buffer(access.buffer).elem.bytes() as i64;
+        let (outer, inner, constant) = self.resolve(&self.offset(access), Some(lanes));
+        self.place_at(access.buffer, outer, inner, constant)
+    }
+
+    /// The place of the element at these terms and this number.
+    fn place_at(
+        &mut self,
+        buffer: BufferId,
+        outer: Vec<(AxisId, i64)>,
+        inner: Vec<(AxisId, i64)>,
+        constant: i64,
+    ) -> Result<Place, Unfit> {
+        let bytes = constant * self.nest.buffer(buffer).elem.bytes() as i64;
         let Ok(displacement) = i32::try_from(bytes) else {
             return unfit("a displacement exceeds 32 bits");
         };
         let known = self
             .streams
             .iter()
-            .position(|s| s.buffer == access.buffer && s.outer == outer && s.inner == inner);
+            .position(|s| s.buffer == buffer && s.outer == outer && s.inner == inner);
         let stream = known.unwrap_or_else(|| {
-            let argument = self.argument(Argument::Pointer(access.buffer, outer.clone()));
-            self.streams.push(StreamInfo { buffer: access.buffer, outer, inner, argument });
+            let argument = self.argument(Argument::Pointer(buffer, outer.clone()));
+            self.streams.push(StreamInfo { buffer, outer, inner, argument });
             self.streams.len() - 1
         });
         Ok(Place { stream, displacement })
@@ -452,7 +588,9 @@ impl Translator<'_> {
             return self.push(Step::Write(cell, value));
         }
         let value = self.expr(value, Some(lanes))?;
-        let stride = self.offset(dst).coefficient(lanes.axis);
+        let LaneStep::By(stride) = lanes.steps(&self.offset(dst)) else {
+            return unfit("lanes are stored unevenly");
+        };
         let bytes = stride * self.nest.buffer(dst.buffer).elem.bytes() as i64;
         let place = self.place(dst, lanes)?;
         let reach = bytes * self.width + i64::from(place.displacement);
@@ -468,17 +606,18 @@ impl Translator<'_> {
     /// The cell of a tile that a group of lanes is.
     fn cell(&self, access: &Access, lanes: Lanes) -> Result<Cell, Unfit> {
         let offset = self.offset(access);
-        let row = self.nest.buffer(access.buffer).shape.last().and_then(|dim| dim.fixed());
         let (outer, inner, element) = self.resolve(&offset, Some(lanes));
-        let (Some(row), true) = (row, outer.is_empty() && inner.is_empty()) else {
+        if !outer.is_empty() || !inner.is_empty() {
             return unfit("a tile has no fixed address");
-        };
-        let (first, groups) = self.tiles[&access.buffer];
-        let column = element % row;
-        if offset.coefficient(lanes.axis) != 1 || column % self.width != 0 {
+        }
+        let tile = self.tiles[&access.buffer];
+        let column = element % tile.row;
+        // Other lanes of the cell would change with these.
+        let whole = lanes.mask.lanes == self.width.min(tile.row - column);
+        if !matches!(lanes.steps(&offset), LaneStep::By(1)) || column % self.width != 0 || !whole {
             return unfit("lanes of a tile are not in one register");
         }
-        Ok(first + (element / row * groups + column / self.width) as usize)
+        Ok(tile.first + (element / tile.row * tile.groups + column / self.width) as usize)
     }
 
     fn expr(&mut self, expr: &Expr, lanes: Option<Lanes>) -> Result<Value, Unfit> {
@@ -537,13 +676,20 @@ impl Translator<'_> {
             self.line.cells.insert(cell, value);
             return Ok(value);
         }
-        let mask = match self.offset(access).coefficient(lanes.axis) {
-            0 if mask.is_some() => return unfit("a broadcast is padded"),
-            0 => None,
-            1 => Some(mask.unwrap_or(lanes.mask)),
-            _ => return unfit("lanes are loaded apart"),
+        let mask = match lanes.steps(&self.offset(access)) {
+            LaneStep::Same | LaneStep::Outer(..) if mask.is_some() => {
+                return unfit("a broadcast is padded");
+            }
+            LaneStep::Same => None,
+            LaneStep::Outer(stride, outer) => return self.spread(access, lanes, stride, outer),
+            LaneStep::By(1) => Some(mask.unwrap_or(lanes.mask)),
+            LaneStep::By(_) | LaneStep::Uneven => return unfit("lanes are loaded apart"),
         };
         let place = self.place(access, lanes)?;
+        self.load_at(place, mask)
+    }
+
+    fn load_at(&mut self, place: Place, mask: Option<Mask>) -> Result<Value, Unfit> {
         if let Some(value) = self.line.loads.get(&(place, mask)) {
             return Ok(*value);
         }
@@ -552,6 +698,50 @@ impl Translator<'_> {
             None => Op::Broadcast(place),
         })?;
         self.line.loads.insert((place, mask), value);
+        Ok(value)
+    }
+
+    /// A load whose lanes move with the outer vector loop alone. Memory is taken in blocks of the stride:
+    /// where each term of the offset and the buffer itself are whole blocks, all of the block of an
+    /// element that V4 proves inside lies inside.
+    fn spread(
+        &mut self,
+        access: &Access,
+        lanes: Lanes,
+        stride: i64,
+        outer: OuterLanes,
+    ) -> Result<Value, Unfit> {
+        let (terms, inner, constant) = self.resolve(&self.offset(access), Some(lanes));
+        let whole = |terms: &[(AxisId, i64)]| terms.iter().all(|(_, step)| step % stride == 0);
+        let length = self.nest.buffer(access.buffer).len(1);
+        if stride < 1 || length % stride != 0 || !whole(&terms) || !whole(&inner) {
+            return unfit("lanes are spread from memory in no blocks");
+        }
+        if outer.trips * stride > self.width {
+            return unfit("lanes are spread from more than a register");
+        }
+        let phase = constant.rem_euclid(stride);
+        let place = self.place_at(access.buffer, terms, inner, constant - phase)?;
+        let mask = Mask { lanes: outer.trips * stride, limit: None };
+        let block = self.load_at(place, Some(mask))?;
+        let [repeat, stride, phase, lanes] =
+            [outer.inner, stride, phase, lanes.mask.lanes].map(|number| number as u8);
+        let spread = Spread { repeat, stride, phase, lanes };
+        if let Some(value) = self.line.spreads.get(&(block, spread)) {
+            return Ok(*value);
+        }
+        let index = if spread.within_fours() { None } else { Some(self.index(spread)?) };
+        let value = self.define(Op::Spread(block, index, spread))?;
+        self.line.spreads.insert((block, spread), value);
+        Ok(value)
+    }
+
+    fn index(&mut self, spread: Spread) -> Result<Value, Unfit> {
+        if let Some(value) = self.line.indices.get(&spread) {
+            return Ok(*value);
+        }
+        let value = self.define(Op::Index(spread))?;
+        self.line.indices.insert(spread, value);
         Ok(value)
     }
 
