@@ -12,8 +12,8 @@ use std::fmt;
 use crate::elem::ElemType;
 pub use affine::{Affine, Guard};
 pub use visit::{
-    map_affines, substitute, visit_accesses, visit_accesses_mut, visit_exprs, visit_exprs_mut,
-    visit_loops, visit_loops_mut, visit_stores,
+    in_two_vectors, map_affines, substitute, visit_accesses, visit_accesses_mut, visit_exprs,
+    visit_exprs_mut, visit_loops, visit_loops_mut, visit_stores,
 };
 
 /// A buffer of the nest: index into [`Nest::buffers`].

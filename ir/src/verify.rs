@@ -780,9 +780,7 @@ fn same_or_apart(a: &[Affine], b: &[Affine], loops: &[&Loop]) -> bool {
     let fixed = |index: &Affine| !loops.iter().any(|l| index.mentions(l.axis));
     a == b
         || a.iter().zip(b).any(|(a, b)| {
-            fixed(a)
-                && fixed(b)
-                && (a - b).as_constant().is_some_and(|distance| distance != 0)
+            fixed(a) && fixed(b) && (a - b).as_constant().is_some_and(|distance| distance != 0)
         })
 }
 

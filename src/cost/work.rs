@@ -7,7 +7,9 @@
 use std::collections::HashSet;
 
 use convgen_ir::bounds::Context;
-use convgen_ir::nest::{Access, AxisId, BufferId, Expr, Loop, Mode, Nest, Role, Stmt, visit_exprs};
+use convgen_ir::nest::{
+    Access, AxisId, BufferId, Dim, Expr, Loop, Mode, Nest, Role, Stmt, in_two_vectors, visit_exprs,
+};
 
 use super::trips::Ranges;
 use super::{Rates, Term};
@@ -118,6 +120,17 @@ enum Code {
 struct Written {
     unrolled: Vec<(AxisId, i64)>,
     lanes: Option<(AxisId, i64)>,
+    /// The vector loop around that of the lanes, if there is one; the lanes are those of both.
+    around: Option<AxisId>,
+}
+
+/// The vector loops around a statement.
+#[derive(Clone, Copy, Default)]
+struct Vectors {
+    /// The innermost.
+    axis: Option<AxisId>,
+    /// Whether it is in another one.
+    two: bool,
 }
 
 /// One run of straight code.
@@ -172,7 +185,11 @@ impl Walk<'_> {
                         let mut inner = written.clone();
                         let trips = l.trip_count().unwrap_or(1);
                         match l.mode {
-                            Mode::Vector => inner.lanes = Some((l.axis, trips)),
+                            Mode::Vector => {
+                                inner.around = written.lanes.map(|(axis, _)| axis);
+                                let lanes = written.lanes.map_or(trips, |(_, outer)| outer * trips);
+                                inner.lanes = Some((l.axis, lanes));
+                            }
                             Mode::Serial | Mode::Parallel | Mode::Unroll => {
                                 inner.unrolled.push((l.axis, trips));
                             }
@@ -248,8 +265,8 @@ impl Walk<'_> {
         match self.target.isa() {
             Isa::Clif => Code::Narrow,
             Isa::Avx2 | Isa::Avx512 => {
-                let room = self.cells(tile) + OPERANDS <= i64::from(self.target.registers());
-                match room && self.all_fit(scope, None, &self.known) {
+                let room = self.cells(tile, scope) + OPERANDS <= i64::from(self.target.registers());
+                match room && self.all_fit(scope, Vectors::default(), &self.known) {
                     true => Code::Wide,
                     false => Code::Narrow,
                 }
@@ -258,18 +275,24 @@ impl Walk<'_> {
     }
 
     /// Vector registers of a tile.
-    fn cells(&self, tile: BufferId) -> i64 {
+    fn cells(&self, tile: BufferId, scope: &[Stmt]) -> i64 {
         let shape = &self.nest.buffer(tile).shape;
-        let Some((row, rows)) = shape.split_last() else { return 1 };
-        let lanes = u64::from(self.target.lanes());
-        let vectors = (row.at(self.batch) as u64).div_ceil(lanes) as i64;
-        rows.iter().fold(vectors, |cells, dim| cells.saturating_mul(dim.at(self.batch)))
+        let in_row = if in_two_vectors(tile, scope) { 2 } else { 1 };
+        let (rows, row) = shape.split_at(shape.len().saturating_sub(in_row));
+        let product = |dims: &[Dim]| {
+            dims.iter().fold(1_i64, |product, dim| product.saturating_mul(dim.at(self.batch)))
+        };
+        let vectors = (product(row) as u64).div_ceil(u64::from(self.target.lanes())) as i64;
+        product(rows).saturating_mul(vectors)
     }
 
-    fn all_fit(&self, block: &[Stmt], lanes: Option<AxisId>, known: &Context) -> bool {
+    fn all_fit(&self, block: &[Stmt], lanes: Vectors, known: &Context) -> bool {
         block.iter().all(|stmt| match stmt {
             Stmt::Loop(l) => {
-                let lanes = if l.mode == Mode::Vector { Some(l.axis) } else { lanes };
+                let lanes = match l.mode {
+                    Mode::Vector => Vectors { axis: Some(l.axis), two: lanes.axis.is_some() },
+                    Mode::Serial | Mode::Parallel | Mode::Unroll => lanes,
+                };
                 let mut inner = known.clone();
                 inner.enter(l);
                 self.all_fit(&l.body, lanes, &inner)
@@ -277,16 +300,17 @@ impl Walk<'_> {
             Stmt::If(_, body) => self.all_fit(body, lanes, known),
             Stmt::Declare(_) => true,
             Stmt::Let(_, value) => self.value_fits(value, lanes, known),
-            Stmt::Store(_, value) => lanes.is_some() && self.value_fits(value, lanes, known),
+            Stmt::Store(_, value) => lanes.axis.is_some() && self.value_fits(value, lanes, known),
         })
     }
 
-    fn value_fits(&self, value: &Expr, lanes: Option<AxisId>, known: &Context) -> bool {
+    fn value_fits(&self, value: &Expr, lanes: Vectors, known: &Context) -> bool {
         let mut fits = true;
         value.visit(&mut |expr| match expr {
-            Expr::Load(access) => fits &= self.stride(access, lanes) <= 1,
+            Expr::Load(access) => fits &= self.stride(access, lanes.axis) <= 1,
             Expr::Pad(access) => {
-                fits &= self.stride(access, lanes) == 1 && self.unproven(access, known) <= 1;
+                let even = lanes.two || self.stride(access, lanes.axis) == 1;
+                fits &= even && self.unproven(access, known) <= 1;
             }
             Expr::Const(_)
             | Expr::Local(_)
@@ -373,6 +397,11 @@ impl Walk<'_> {
         for address in self.addresses(access, code, written) {
             if straight.seen.insert((access.buffer, address)) {
                 straight.loads += apart;
+                // Lanes of an outer vector loop are put side by side by a permutation.
+                let spread =
+                    written.lanes.is_some_and(|(axis, _)| self.coefficient(access, axis) == 0)
+                        && written.around.is_some_and(|axis| self.coefficient(access, axis) != 0);
+                straight.others += if spread { 1.0 } else { 0.0 };
                 // An element put into its lane is an operation besides.
                 straight.others += if apart > 1.0 { INSERT * apart } else { 0.0 };
             }

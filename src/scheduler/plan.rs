@@ -19,6 +19,9 @@ pub enum LaneAxis {
     OutChannels,
     /// Groups: both are vectors (depthwise).
     Groups,
+    /// Neighbouring groups by their output channels, in one vector: weights are vectors, the input of
+    /// each group is repeated over its output channels.
+    GroupChannels,
     /// Output columns: activations are vectors, weights are broadcast.
     Columns,
     /// None is long enough.
@@ -27,8 +30,13 @@ pub enum LaneAxis {
 
 impl LaneAxis {
     /// Every choice.
-    pub const ALL: [LaneAxis; 4] =
-        [LaneAxis::OutChannels, LaneAxis::Groups, LaneAxis::Columns, LaneAxis::None];
+    pub const ALL: [LaneAxis; 5] = [
+        LaneAxis::OutChannels,
+        LaneAxis::Groups,
+        LaneAxis::GroupChannels,
+        LaneAxis::Columns,
+        LaneAxis::None,
+    ];
 }
 
 /// The loops around a register tile, by what they walk over.
@@ -122,6 +130,8 @@ pub enum Excluded {
     Body { body: u64, limit: u64 },
     #[error("padding is not met in place: {reason}")]
     InPlace { reason: &'static str },
+    #[error("groups by output channels are no lanes: {reason}")]
+    GroupLanes { reason: &'static str },
     #[error("the input has that layout already, or its columns are the lanes")]
     CopyLayout,
 }
@@ -171,7 +181,7 @@ impl<'p> Shape<'p> {
         let channels = self.problem.out_channels_per_group();
         match lanes {
             LaneAxis::OutChannels => (channels, self.columns()),
-            LaneAxis::Groups => (self.problem.groups(), self.columns()),
+            LaneAxis::Groups | LaneAxis::GroupChannels => (self.problem.groups(), self.columns()),
             LaneAxis::Columns => (self.columns(), channels),
             LaneAxis::None => (1, self.columns()),
         }
@@ -179,17 +189,25 @@ impl<'p> Shape<'p> {
 }
 
 impl Plan {
-    /// Lanes of a register tile.
+    /// Iterations of the loop of the lanes in a register tile: lanes, or groups of them.
     pub fn lane_extent(&self, problem: &ConvProblem, target: &Target) -> u64 {
         let (lane, _) = Shape::new(problem, self.fused).tiled(self.lanes);
-        (self.vectors * u64::from(target.lanes())).min(lane)
+        match self.lanes {
+            LaneAxis::GroupChannels => groups_a_vector(problem, target).min(lane),
+            LaneAxis::OutChannels | LaneAxis::Groups | LaneAxis::Columns | LaneAxis::None => {
+                (self.vectors * u64::from(target.lanes())).min(lane)
+            }
+        }
     }
 
     /// Where the only axis is tiled too, a task is a whole number of tiles.
     pub(super) fn task_unit(&self, shape: &Shape, lane_extent: u64) -> u64 {
         match (shape.axes.len(), self.lanes) {
             (1, LaneAxis::Columns) => lane_extent,
-            (1, LaneAxis::OutChannels | LaneAxis::Groups | LaneAxis::None) => self.rows,
+            (
+                1,
+                LaneAxis::OutChannels | LaneAxis::Groups | LaneAxis::GroupChannels | LaneAxis::None,
+            ) => self.rows,
             (_, _) => 1,
         }
     }
@@ -200,7 +218,9 @@ impl Plan {
         // The copy's box holds what the last, incomplete tile of columns would read if it were whole.
         let columns = match self.lanes {
             LaneAxis::Columns => lane_extent,
-            LaneAxis::OutChannels | LaneAxis::Groups | LaneAxis::None => self.rows,
+            LaneAxis::OutChannels | LaneAxis::Groups | LaneAxis::GroupChannels | LaneAxis::None => {
+                self.rows
+            }
         };
         let last = problem.rank() - 1;
         let rows = |i: usize, s: &SpatialAxis| {
@@ -218,7 +238,9 @@ impl Plan {
         let at = self.copy.and_then(|copy| copy.at);
         let inside = self.channel_tasks || at.is_some_and(|at| place(at) >= place(Walk::Channels));
         match (self.lanes, inside) {
-            (LaneAxis::Groups, _) => lane_extent * problem.in_channels_per_group(),
+            (LaneAxis::Groups, _) | (LaneAxis::GroupChannels, true) => {
+                lane_extent * problem.in_channels_per_group()
+            }
             (_, true) => problem.in_channels_per_group(),
             (_, false) => problem.in_channels(),
         }
@@ -288,9 +310,10 @@ impl Plan {
         let (lane, row) = shape.tiled(self.lanes);
         let lanes = u64::from(target.lanes());
         // Cranelift has no masks: what is no whole vector is done lane by lane.
-        let needed = match target.isa() {
-            Isa::Clif => (lane / lanes).max(1),
-            Isa::Avx2 | Isa::Avx512 => lane.div_ceil(lanes),
+        let needed = match (self.lanes, target.isa()) {
+            (LaneAxis::GroupChannels, _) => 1,
+            (_, Isa::Clif) => (lane / lanes).max(1),
+            (_, Isa::Avx2 | Isa::Avx512) => lane.div_ceil(lanes),
         };
         if lane < 2 && self.lanes != LaneAxis::None {
             return Err(Excluded::NoLanes { axis: self.lanes, extent: lane });
@@ -306,6 +329,9 @@ impl Plan {
         if tile + operands > registers {
             return Err(Excluded::Registers { tile, operands, registers });
         }
+        if self.lanes == LaneAxis::GroupChannels {
+            self.check_group_lanes(problem, target)?;
+        }
         let in_place = problem.layout() == Layout::ChannelsFirst && self.lanes != LaneAxis::Columns;
         match self.copy {
             Some(CopyInput { layout: Some(layout), .. })
@@ -315,6 +341,28 @@ impl Plan {
             }
             Some(_) | None => Ok(()),
         }
+    }
+
+    /// Whether groups by output channels fill a vector whose input is one vector of memory too.
+    fn check_group_lanes(&self, problem: &ConvProblem, target: &Target) -> Result<(), Excluded> {
+        let excluded = |reason| Err(Excluded::GroupLanes { reason });
+        let copied = self.copy.and_then(|copy| copy.layout).unwrap_or(problem.layout());
+        if target.isa().vectors().is_none() {
+            return excluded("no micro-kernels permute lanes here");
+        }
+        if problem.out_channels_per_group() < 2 {
+            return excluded("a group has one output channel");
+        }
+        if groups_a_vector(problem, target).min(problem.groups()) < 2 {
+            return excluded("two groups have more channels than a vector has lanes");
+        }
+        if copied != Layout::ChannelsLast {
+            return excluded("the channels of a pixel are no neighbours");
+        }
+        if self.steps != problem.in_channels_per_group() {
+            return excluded("not all input channels of a group are written out");
+        }
+        Ok(())
     }
 
     fn check_loops(
@@ -360,7 +408,8 @@ impl Plan {
         Ok(())
     }
 
-    fn check_body(&self, problem: &ConvProblem) -> Result<(), Excluded> {
+    /// Whether the body of the innermost loop is short enough.
+    pub(super) fn check_body(&self, problem: &ConvProblem) -> Result<(), Excluded> {
         let channels = problem.in_channels_per_group();
         if self.steps == 0 || !channels.is_multiple_of(self.steps) || self.taps_early(channels) {
             return Err(Excluded::Steps { steps: self.steps, channels });
@@ -386,7 +435,8 @@ struct Loops {
     rows: Vec<String>,
     columns: Vec<String>,
     row: String,
-    lane: Option<String>,
+    /// The loops of the lanes, outermost first.
+    lanes: Vec<String>,
 }
 
 impl Loops {
@@ -456,31 +506,36 @@ impl Writer<'_> {
         let columns = axes.pop().unwrap_or_default();
         let (oc, g) = (self.problem.out_channels_per_group(), self.problem.groups());
         let named = |name: &str| name.to_string();
-        let (channels, columns, row, lane) = match plan.lanes {
+        let (channels, columns, row, lanes) = match plan.lanes {
             LaneAxis::Columns => {
                 let lane = self.split(&columns.0, self.lane_extent, columns.1, Tail::Cut);
                 let row = self.split("oc", plan.rows, oc, Tail::Cut);
-                (with(named("g"), row.0), lane.0, row.1, Some(lane.1))
+                (with(named("g"), row.0), lane.0, row.1, vec![lane.1])
             }
             LaneAxis::OutChannels => {
                 let lane = self.split("oc", self.lane_extent, oc, Tail::Pad);
                 let row = self.split(&columns.0, plan.rows, columns.1, Tail::Cut);
-                (with(named("g"), lane.0), row.0, row.1, Some(lane.1))
+                (with(named("g"), lane.0), row.0, row.1, vec![lane.1])
             }
             LaneAxis::Groups => {
                 let lane = self.split("g", self.lane_extent, g, Tail::Pad);
                 let row = self.split(&columns.0, plan.rows, columns.1, Tail::Cut);
                 let outer: Vec<String> = lane.0.into_iter().chain([named("oc")]).collect();
-                (outer, row.0, row.1, Some(lane.1))
+                (outer, row.0, row.1, vec![lane.1])
+            }
+            LaneAxis::GroupChannels => {
+                let lane = self.split("g", self.lane_extent, g, Tail::Cut);
+                let row = self.split(&columns.0, plan.rows, columns.1, Tail::Cut);
+                (lane.0.into_iter().collect(), row.0, row.1, vec![lane.1, named("oc")])
             }
             LaneAxis::None => {
                 let row = self.split(&columns.0, plan.rows, columns.1, Tail::Cut);
-                (vec![named("g"), named("oc")], row.0, row.1, None)
+                (vec![named("g"), named("oc")], row.0, row.1, vec![])
             }
         };
         let tasks = with(named("n"), task);
         let rows = axes.into_iter().map(|(name, _)| name).collect();
-        Loops { tasks, channels, rows, columns: columns.into_iter().collect(), row, lane }
+        Loops { tasks, channels, rows, columns: columns.into_iter().collect(), row, lanes }
     }
 
     /// Orders the loops, hands out the tasks, and puts the sums into registers.
@@ -489,7 +544,7 @@ impl Writer<'_> {
         let mut axes: Vec<String> = loops.tasks.iter().chain(around).cloned().collect();
         let innermost = axes[axes.len() - 1].clone();
         axes.push(loops.row.clone());
-        axes.extend(loops.lane.clone());
+        axes.extend(loops.lanes.iter().cloned());
         self.directives.push(Directive::Reorder { axes });
         for axis in self.task_loops(loops) {
             self.directives.push(Directive::Parallel { axis: axis.clone() });
@@ -517,9 +572,9 @@ impl Writer<'_> {
     fn unroll(&mut self, loops: &Loops) {
         let unroll = |axis: &str| Directive::Unroll { axis: axis.to_string() };
         self.directives.push(unroll(&loops.row));
-        if let Some(lane) = &loops.lane {
-            self.directives.push(Directive::Vectorize { axis: lane.clone() });
-        }
+        let innermost_first = loops.lanes.iter().rev();
+        self.directives
+            .extend(innermost_first.map(|axis| Directive::Vectorize { axis: axis.clone() }));
         let channels = self.problem.in_channels_per_group();
         let (_, inner) = self.split("ic", self.plan.steps, channels, Tail::Guard);
         self.directives.push(unroll(&inner));
@@ -562,6 +617,12 @@ impl Writer<'_> {
 
 fn with(first: String, second: Option<String>) -> Vec<String> {
     [first].into_iter().chain(second).collect()
+}
+
+/// Groups of which a vector holds all output channels, and another one all input channels.
+pub(super) fn groups_a_vector(problem: &ConvProblem, target: &Target) -> u64 {
+    let widest = problem.out_channels_per_group().max(problem.in_channels_per_group());
+    u64::from(target.lanes()) / widest
 }
 
 /// Whether some tap of some output falls outside the input in this axis.

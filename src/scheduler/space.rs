@@ -228,6 +228,10 @@ impl<'p> Space<'p> {
         let (lane, row) = shape.tiled(plan.lanes);
         let lanes = u64::from(self.target.lanes());
         plan.vectors = plan.vectors.clamp(1, lane.div_ceil(lanes).max(1));
+        if plan.lanes == LaneAxis::GroupChannels {
+            plan.vectors = 1;
+            plan.steps = problem.in_channels_per_group();
+        }
         plan.rows = plan.rows.min(row);
         let unit = plan.task_unit(&shape, plan.lane_extent(problem, self.target));
         plan.block = plan.block.next_multiple_of(unit).min(shape.axes[0].1);

@@ -1,6 +1,6 @@
 //! Walks over the statements of a block, so that rewrites say only what they change.
 
-use super::{Access, Affine, AxisId, Expr, Guard, Loop, Stmt};
+use super::{Access, Affine, AxisId, BufferId, Expr, Guard, Loop, Mode, Stmt};
 
 /// Calls `f` on every loop of a block, outer loops first.
 pub fn visit_loops<'a>(block: &'a [Stmt], f: &mut impl FnMut(&'a Loop)) {
@@ -152,4 +152,15 @@ pub fn map_affines(block: &mut [Stmt], f: &mut impl FnMut(&mut Affine)) {
             }
         }
     }
+}
+
+/// Whether a vector loop in a vector loop uses a buffer.
+pub fn in_two_vectors(id: BufferId, scope: &[Stmt]) -> bool {
+    let mut found = false;
+    visit_loops(scope, &mut |l| {
+        if let (Mode::Vector, [Stmt::Loop(inner)]) = (l.mode, l.body.as_slice()) {
+            visit_accesses(&inner.body, &mut |access, _| found |= access.buffer == id);
+        }
+    });
+    found
 }

@@ -522,9 +522,7 @@ impl Encoder {
         let order: u32 = (0..4).map(|lane| order(lane) << (2 * lane)).sum();
         let to = self.vector(to);
         self.push(match from {
-            Operand::Register(from) => {
-                Instruction::with3(code, to, self.vector(from), order)
-            }
+            Operand::Register(from) => Instruction::with3(code, to, self.vector(from), order),
             Operand::Memory(place, broadcast) => {
                 Instruction::with3(code, to, self.memory(place, broadcast), order)
             }

@@ -35,7 +35,9 @@ pub(super) fn share_loads(line: Vec<Step>) -> Vec<Step> {
             Step::Define(value, Op::Index(spread)) => {
                 run.loads.push(Step::Define(value, Op::Index(spread)));
             }
-            Step::Define(value, Op::Spread(from, index, spread)) if run.places.contains_key(&from) => {
+            Step::Define(value, Op::Spread(from, index, spread))
+                if run.places.contains_key(&from) =>
+            {
                 let place = run.places[&from];
                 run.places.insert(value, Origin { phase: spread.phase, ..place });
                 run.spreads.push((value, Op::Spread(from, index, spread)));

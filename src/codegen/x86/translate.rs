@@ -16,7 +16,7 @@ use std::collections::HashMap;
 use convgen_ir::bounds::Context;
 use convgen_ir::nest::{
     Access, Affine, AxisId, BinaryOp, BufferId, Dim, Expr, Guard, LocalId, Loop, Mode, Nest, Role,
-    Scalar, Stmt, UnaryOp, visit_accesses, visit_exprs, visit_loops, visit_stores,
+    Scalar, Stmt, UnaryOp, in_two_vectors, visit_exprs, visit_stores,
 };
 
 use super::share::share_loads;
@@ -183,17 +183,6 @@ fn has_pads(block: &[Stmt]) -> bool {
 fn writes_scratch(nest: &Nest, scope: &[Stmt]) -> bool {
     let mut found = false;
     visit_stores(scope, &mut |dst| found |= nest.buffer(dst.buffer).role == Role::Scratch);
-    found
-}
-
-/// Whether a vector loop in a vector loop uses a tile.
-fn in_two_vectors(id: BufferId, scope: &[Stmt]) -> bool {
-    let mut found = false;
-    visit_loops(scope, &mut |l| {
-        if let (Mode::Vector, [Stmt::Loop(inner)]) = (l.mode, l.body.as_slice()) {
-            visit_accesses(&inner.body, &mut |access, _| found |= access.buffer == id);
-        }
-    });
     found
 }
 
@@ -486,10 +475,7 @@ impl Translator<'_> {
     /// The mask of the lanes in which `rest + lane < limit` holds.
     fn limit(&mut self, guard: &Guard, lanes: Lanes) -> Result<Mask, Unfit> {
         let Guard::Below(sum, limit) = guard else { return unfit("a condition is a lower bound") };
-        if sum.coefficient(lanes.axis) != 1
-            || lanes.outer.is_some()
-            || lanes.mask.limit.is_some()
-        {
+        if sum.coefficient(lanes.axis) != 1 || lanes.outer.is_some() || lanes.mask.limit.is_some() {
             return unfit("a condition does not count lanes");
         }
         let left = sum.without(lanes.axis).scaled(-1).plus(*limit);
