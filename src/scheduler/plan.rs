@@ -130,6 +130,8 @@ pub enum Excluded {
     Body { body: u64, limit: u64 },
     #[error("padding is not met in place: {reason}")]
     InPlace { reason: &'static str },
+    #[error("tasks of one of {channels} output channels a group write between one another")]
+    Interleaved { channels: u64 },
     #[error("groups by output channels are no lanes: {reason}")]
     GroupLanes { reason: &'static str },
     #[error("the input has that layout already, or its columns are the lanes")]
@@ -401,6 +403,10 @@ impl Plan {
             && (missing(walk) || (walk == Walk::Channels && self.channel_tasks))
         {
             return Err(Excluded::NoLoop { walk });
+        }
+        let channels = problem.out_channels_per_group();
+        if self.channel_tasks && self.lanes == LaneAxis::Groups && channels > 1 {
+            return Err(Excluded::Interleaved { channels });
         }
         if self.channel_tasks && (self.order.0[0] != Walk::Channels || loops.channels.len() < 2) {
             return Err(Excluded::NoLoop { walk: Walk::Channels });
