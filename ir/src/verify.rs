@@ -25,7 +25,7 @@ mod fault;
 
 use std::collections::HashSet;
 
-use crate::bounds::Context;
+use crate::bounds::{Context, Range};
 use crate::elem::ElemType;
 use crate::nest::{
     Access, Affine, AxisId, Buffer, BufferId, Dim, Expr, Guard, LocalId, Loop, Mode, Nest, Role,
@@ -479,7 +479,8 @@ impl Checker<'_> {
                 return self.fail(Fault::Size { what, given, low: 0, high });
             }
         }
-        match defined_before_read(self.nest, id, rest, &Region::default()) {
+        let ends = cover::read_ends(self.nest, id, rest, &self.context);
+        match defined_before_read(&ends, id, rest, &Region::default()) {
             true => Ok(()),
             false => self.fail(Fault::Undefined { name }),
         }
@@ -784,17 +785,18 @@ fn same_or_apart(a: &[Affine], b: &[Affine], loops: &[&Loop]) -> bool {
         })
 }
 
-/// V11: no statement of the scope reads the buffer before the statements before it wrote all of it.
-fn defined_before_read(nest: &Nest, id: BufferId, scope: &[Stmt], before: &Region) -> bool {
+/// V11: no statement of the scope reads the buffer before the statements before it wrote all of it that
+/// is ever read, which is below `ends`.
+fn defined_before_read(ends: &[i64], id: BufferId, scope: &[Stmt], before: &Region) -> bool {
     let mut region = before.clone();
     for stmt in scope {
-        if reads(stmt, id) && !region.covers(nest, id) {
+        if reads(stmt, id) && !region.covers_below(ends) {
             let body: &[Stmt] = match stmt {
                 Stmt::Loop(l) => &l.body,
                 Stmt::If(_, body) => body,
                 Stmt::Declare(_) | Stmt::Let(..) | Stmt::Store(..) => return false,
             };
-            if !defined_before_read(nest, id, body, &region) {
+            if !defined_before_read(ends, id, body, &region) {
                 return false;
             }
         }
@@ -859,5 +861,30 @@ fn separated(stores: &[(Access, Context)], dim: usize, tasks: &[AxisId]) -> bool
         };
         reach = Some(reach.map_or((lo, hi), |(l, h)| (l.min(lo), h.max(hi))));
     }
-    reach.is_some_and(|(lo, hi)| hi - lo < step)
+    reach.is_some_and(|(lo, hi)| hi - lo < step) || residues_differ(stores, dim, *axis, tasks)
+}
+
+/// Whether, in dimension `dim`, everything but the task variables steps by multiples of a number that no
+/// two values of the last task variable are apart: the phases of a dilation.
+fn residues_differ(
+    stores: &[(Access, Context)],
+    dim: usize,
+    axis: AxisId,
+    tasks: &[AxisId],
+) -> bool {
+    let first = &stores[0].0.index[dim];
+    let step = first.coefficient(axis).abs();
+    let Some(Range::Known(lo, hi)) = stores[0].1.range(axis) else { return false };
+    let mut common = 0;
+    for (store, _) in stores {
+        let sum = &store.index[dim];
+        let inner = sum.terms().iter().filter(|(a, _)| !tasks.contains(a));
+        let offset = sum.constant - first.constant;
+        common = inner.map(|(_, c)| *c).chain([offset]).fold(common, gcd);
+    }
+    step > 0 && i128::from(step) * (i128::from(hi) - i128::from(lo) + 1) <= i128::from(common)
+}
+
+fn gcd(a: i64, b: i64) -> i64 {
+    if b == 0 { a.abs() } else { gcd(b, a % b) }
 }

@@ -5,7 +5,7 @@
 //! mixed-radix number of its loop variables counts as writing nothing.
 
 use crate::bounds::{Context, Range};
-use crate::nest::{Access, Affine, AxisId, BufferId, Dim, Guard, Nest, Stmt, Stripe};
+use crate::nest::{Access, Affine, AxisId, BufferId, Dim, Expr, Guard, Nest, Stmt, Stripe};
 
 /// Values along one dimension: `lo..=hi`, and the same again `count - 1` times, `step` apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,6 +92,13 @@ impl Region {
         self.boxes.iter().any(|spans| spans.iter().zip(&buffer.shape).enumerate().all(whole))
     }
 
+    /// Whether every element below the ends, one a dimension, is in the set.
+    pub(crate) fn covers_below(&self, ends: &[i64]) -> bool {
+        let below =
+            |(span, end): (&Span, &i64)| span.count == 1 && span.lo <= 0 && span.hi >= end - 1;
+        self.boxes.iter().any(|spans| spans.iter().zip(ends).all(below))
+    }
+
     /// Adds a box and joins boxes that touch along one dimension and agree on the others.
     fn add(&mut self, mut spans: Vec<Span>) {
         while let Some(i) = self.boxes.iter().position(|other| joined(other, &spans).is_some()) {
@@ -118,6 +125,45 @@ fn joined(a: &[Span], b: &[Span]) -> Option<Vec<Span>> {
     let mut union = a.to_vec();
     union[d] = a[d].joined(b[d])?;
     Some(union)
+}
+
+/// One past the largest index that a block reads a local buffer at, in each dimension; what is beyond
+/// need not be written.
+pub(super) fn read_ends(
+    nest: &Nest,
+    buffer: BufferId,
+    block: &[Stmt],
+    around: &Context,
+) -> Vec<i64> {
+    let mut ends = vec![1; nest.buffer(buffer).shape.len()];
+    extend_ends(nest, buffer, block, around, &mut ends);
+    ends
+}
+
+fn extend_ends(nest: &Nest, buffer: BufferId, block: &[Stmt], around: &Context, ends: &mut [i64]) {
+    for stmt in block {
+        match stmt {
+            Stmt::Loop(l) => {
+                let mut inside = around.clone();
+                inside.enter(l);
+                extend_ends(nest, buffer, &l.body, &inside, ends);
+            }
+            Stmt::If(_, body) => extend_ends(nest, buffer, body, around, ends),
+            Stmt::Declare(_) => {}
+            Stmt::Let(_, value) | Stmt::Store(_, value) => value.visit(&mut |expr| {
+                if let Expr::Load(access) | Expr::Pad(access) = expr
+                    && access.buffer == buffer
+                {
+                    let shape = &nest.buffer(buffer).shape;
+                    for ((end, index), dim) in ends.iter_mut().zip(&access.index).zip(shape) {
+                        let whole = dim.fixed().unwrap_or(i64::MAX);
+                        let last = around.interval(index).map_or(whole.into(), |(_, hi)| hi + 1);
+                        *end = (*end).max(last.min(whole.into()) as i64);
+                    }
+                }
+            }),
+        }
+    }
 }
 
 struct Walk {
@@ -201,7 +247,7 @@ impl Walk {
         let mut terms = index.terms().to_vec();
         terms.sort_by_key(|(_, coefficient)| std::cmp::Reverse(*coefficient));
         // Either one run, or a run that the largest terms repeat.
-        (0..terms.len().max(1)).find_map(|split| {
+        (0..=terms.len()).find_map(|split| {
             let mut tried = used.to_vec();
             let outer = self.values(&terms[..split], open, &mut tried)?;
             let inner = self.values(&terms[split..], open, &mut tried)?;
