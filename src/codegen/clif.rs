@@ -197,6 +197,7 @@ impl<'n, 'f> Emitter<'n, 'f> {
     fn block(&mut self, block: &'n [Stmt], lanes: Lanes) {
         for (i, stmt) in block.iter().enumerate() {
             match stmt {
+                Stmt::Loop(l) if self.vector_loops(l) => {}
                 Stmt::Loop(l) => self.loop_(l, lanes),
                 Stmt::If(guards, body) => self.guarded(guards, body, lanes),
                 Stmt::Declare(id) => {

@@ -62,7 +62,11 @@ impl<'n> Emitter<'n, '_> {
         }
         let (lo, hi, tested) = self.range(l);
         let runs = l.guards.is_empty() && l.trip_count().is_some();
-        self.known.enter(l);
+        self.known.enter(&l.with_body(vec![]).unguarded());
+        // What is tested holds inside the test only.
+        let narrowed: Vec<Guard> =
+            l.guards.iter().filter(|guard| !tested.contains(guard)).cloned().collect();
+        self.known.assume(&narrowed);
         self.counted(lo, hi, runs, |emitter, value| {
             emitter.with_variable(l.axis, Bound::Runtime(value), |emitter| {
                 emitter.hoist(l);

@@ -1,6 +1,6 @@
 //! Calls of micro-kernels: where the second emitter takes over.
 
-use convgen_ir::nest::Stmt;
+use convgen_ir::nest::{Loop, Mode, Stmt};
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::{
     AbiParam, ExtFuncData, ExternalName, InstBuilder, Signature, StackSlotData, StackSlotKind,
@@ -9,7 +9,7 @@ use cranelift_codegen::ir::{
 use cranelift_codegen::isa::CallConv;
 
 use super::{Bound, Emitter, Lanes, MICRO_KERNELS};
-use crate::codegen::x86::{self, Argument, Outside};
+use crate::codegen::x86::{self, Argument, Outside, Unfit};
 
 /// Sums passed to a micro-kernel are compared with numbers of lanes only, so they may be clamped.
 const CLAMP: i64 = 1 << 30;
@@ -17,7 +17,24 @@ const CLAMP: i64 = 1 << 30;
 impl Emitter<'_, '_> {
     /// Emits the scope of a register tile as a call, if the second emitter takes it.
     pub(super) fn micro_kernel(&mut self, scope: &[Stmt]) -> bool {
-        let Some(vectors) = self.vectors else { return false };
+        match self.outlined(scope) {
+            Some(Ok(())) => true,
+            Some(Err(unfit)) => {
+                self.unfit.push(unfit);
+                false
+            }
+            None => false,
+        }
+    }
+
+    /// Emits loops around vectors that need no register tile as a call, if the second emitter takes them;
+    /// else what is inside may still be fit.
+    pub(super) fn vector_loops(&mut self, l: &Loop) -> bool {
+        has_vectors_alone(l) && self.outlined(&[Stmt::Loop(l.clone())]).is_some_and(|r| r.is_ok())
+    }
+
+    fn outlined(&mut self, scope: &[Stmt]) -> Option<Result<(), Unfit>> {
+        let vectors = self.vectors?;
         let variables: Vec<_> = self
             .variables
             .iter()
@@ -29,10 +46,7 @@ impl Emitter<'_, '_> {
         let outside = Outside { variables: &variables, known: &self.known };
         let kernel = match x86::compile(self.nest, scope, &outside, vectors) {
             Ok(kernel) => kernel,
-            Err(unfit) => {
-                self.unfit.push(unfit);
-                return false;
-            }
+            Err(unfit) => return Some(Err(unfit)),
         };
         let arguments: Vec<Value> =
             kernel.arguments.iter().map(|argument| self.argument(argument)).collect();
@@ -40,7 +54,7 @@ impl Emitter<'_, '_> {
         self.micro_kernels.push(kernel);
         // It wrote memory.
         self.new_block();
-        true
+        Some(Ok(()))
     }
 
     fn argument(&mut self, argument: &Argument) -> Value {
@@ -85,4 +99,13 @@ impl Emitter<'_, '_> {
         let pointer = self.builder.ins().stack_addr(types::I64, slot, 0);
         self.builder.ins().call(callee, &[pointer]);
     }
+}
+
+/// Whether all work of a serial loop is in vectors, on memory.
+fn has_vectors_alone(l: &Loop) -> bool {
+    let inside = |stmt: &Stmt| match stmt {
+        Stmt::Loop(inner) => inner.mode == Mode::Vector || has_vectors_alone(inner),
+        Stmt::If(..) | Stmt::Declare(_) | Stmt::Let(..) | Stmt::Store(..) => false,
+    };
+    l.mode == Mode::Serial && l.body.iter().all(inside)
 }

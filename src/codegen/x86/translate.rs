@@ -11,12 +11,12 @@
 //! ```
 //! The load is one value for every `p`, and the permutation one for every use.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use convgen_ir::bounds::Context;
 use convgen_ir::nest::{
     Access, Affine, AxisId, BinaryOp, BufferId, Dim, Expr, Guard, LocalId, Loop, Mode, Nest, Role,
-    Scalar, Stmt, UnaryOp, in_two_vectors, visit_exprs, visit_stores,
+    Scalar, Stmt, UnaryOp, in_two_vectors, visit_exprs,
 };
 
 use super::share::share_loads;
@@ -161,9 +161,6 @@ pub(super) fn translate(
         steps: 0,
         locals: HashMap::new(),
     };
-    if writes_scratch(nest, scope) {
-        return unfit("the scope writes scratch");
-    }
     translator.block(scope, None)?;
     translator.end_line();
     Ok(Program {
@@ -177,12 +174,6 @@ pub(super) fn translate(
 fn has_pads(block: &[Stmt]) -> bool {
     let mut found = false;
     visit_exprs(block, &mut |expr| found |= matches!(expr, Expr::Pad(_)));
-    found
-}
-
-fn writes_scratch(nest: &Nest, scope: &[Stmt]) -> bool {
-    let mut found = false;
-    visit_stores(scope, &mut |dst| found |= nest.buffer(dst.buffer).role == Role::Scratch);
     found
 }
 
@@ -251,6 +242,9 @@ struct Line {
     indices: HashMap<Spread, Value>,
     constants: HashMap<u32, Value>,
     cells: HashMap<Cell, Value>,
+    /// Memory that the line reads and writes: not the same, so loads and stores may change places.
+    read: HashSet<BufferId>,
+    written: HashSet<BufferId>,
 }
 
 /// The cells of a register tile.
@@ -437,6 +431,8 @@ impl Translator<'_> {
 
     fn end_line(&mut self) {
         let line = std::mem::take(&mut self.line);
+        // Values live in registers to the end of their line.
+        self.locals.clear();
         if !line.steps.is_empty() {
             self.finished.push(Item::Line(share_loads(line.steps)));
         }
@@ -574,6 +570,10 @@ impl Translator<'_> {
             return self.push(Step::Write(cell, value));
         }
         let value = self.expr(value, Some(lanes))?;
+        self.line.written.insert(dst.buffer);
+        if self.line.read.contains(&dst.buffer) {
+            return unfit("memory is written in the line that reads it");
+        }
         let LaneStep::By(stride) = lanes.steps(&self.offset(dst)) else {
             return unfit("lanes are stored unevenly");
         };
@@ -596,7 +596,9 @@ impl Translator<'_> {
         if !outer.is_empty() || !inner.is_empty() {
             return unfit("a tile has no fixed address");
         }
-        let tile = self.tiles[&access.buffer];
+        let Some(tile) = self.tiles.get(&access.buffer).copied() else {
+            return unfit("a register tile is declared outside of the scope");
+        };
         let column = element % tile.row;
         // Other lanes of the cell would change with these.
         let whole = lanes.mask.lanes == self.width.min(tile.row - column);
@@ -661,6 +663,10 @@ impl Translator<'_> {
             let value = self.define(Op::Read(cell))?;
             self.line.cells.insert(cell, value);
             return Ok(value);
+        }
+        self.line.read.insert(access.buffer);
+        if self.line.written.contains(&access.buffer) {
+            return unfit("memory is read in the line that writes it");
         }
         let mask = match lanes.steps(&self.offset(access)) {
             LaneStep::Same | LaneStep::Outer(..) if mask.is_some() => {
