@@ -3,6 +3,8 @@
 mod build;
 mod direct;
 mod gradient;
+mod tensors;
+pub(crate) mod winograd;
 
 use std::fmt;
 use std::str::FromStr;
@@ -13,12 +15,16 @@ use convgen_ir::problem::{ConvProblem, Direction};
 use convgen_ir::schedule::{Directive, Schedule};
 
 use self::direct::DenseSum;
+use crate::target::Target;
 
 /// A way to compute a convolution.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Algorithm {
     /// The defining sum, one multiply-add a tap. Accepts every problem.
     Direct,
+    /// Fewer products by transforms of tiles, see [`winograd`]. Rounds in another way than the
+    /// defining sum. Accepts the sums of stride one of at most seven taps an axis.
+    Winograd,
     /// Products of Fourier transforms, see [`fourier`](crate::fourier). Rounds in another way than the
     /// defining sum. Accepts forward problems of one or two axes.
     Fourier,
@@ -44,6 +50,9 @@ pub struct Unsupported {
     pub reason: String,
 }
 
+/// Why an algorithm of tiles has no unscheduled nests.
+const TILES: &str = "its nests are written for a target";
+
 /// Why an algorithm of stages has no parts.
 const STAGES: &str = "it is stages around transforms, which no schedule rewrites";
 
@@ -58,12 +67,13 @@ const FILL: u64 = 64;
 
 impl Algorithm {
     /// Every algorithm, the most general first.
-    pub const ALL: [Algorithm; 2] = [Algorithm::Direct, Algorithm::Fourier];
+    pub const ALL: [Algorithm; 3] = [Algorithm::Direct, Algorithm::Winograd, Algorithm::Fourier];
 
     /// The name in kernels' names, reports and the command line.
     pub fn name(self) -> &'static str {
         match self {
             Algorithm::Direct => "direct",
+            Algorithm::Winograd => "winograd",
             Algorithm::Fourier => "fourier",
         }
     }
@@ -74,12 +84,30 @@ impl Algorithm {
     /// # Errors
     /// [`Unsupported`] if the problem is outside the algorithm's domain.
     pub fn parts(self, problem: &ConvProblem) -> Result<Vec<Part>, Unsupported> {
+        let unsupported = |reason| Unsupported { algorithm: self, reason };
         match self {
-            Algorithm::Direct => {
-                direct_parts(problem).map_err(|reason| Unsupported { algorithm: self, reason })
-            }
+            Algorithm::Direct => direct_parts(problem).map_err(unsupported),
+            Algorithm::Winograd => Err(unsupported(TILES.to_string())),
             // Its nests are stages around transforms: no part of the output is one's alone.
-            Algorithm::Fourier => Err(Unsupported { algorithm: self, reason: STAGES.to_string() }),
+            Algorithm::Fourier => Err(unsupported(STAGES.to_string())),
+        }
+    }
+
+    /// As [`Algorithm::parts`], also of an algorithm whose nests are written for a target.
+    ///
+    /// # Errors
+    /// As [`Algorithm::parts`].
+    pub fn parts_for(
+        self,
+        problem: &ConvProblem,
+        target: &Target,
+    ) -> Result<Vec<Part>, Unsupported> {
+        match self {
+            Algorithm::Direct | Algorithm::Fourier => self.parts(problem),
+            Algorithm::Winograd => {
+                let parts = winograd::parts(problem, target);
+                parts.map_err(|reason| Unsupported { algorithm: self, reason })
+            }
         }
     }
 
@@ -87,7 +115,7 @@ impl Algorithm {
     pub fn is_sum(self) -> bool {
         match self {
             Algorithm::Direct => true,
-            Algorithm::Fourier => false,
+            Algorithm::Winograd | Algorithm::Fourier => false,
         }
     }
 
@@ -100,7 +128,7 @@ impl Algorithm {
                 smallest_forward(problem)
             }
             (Algorithm::Direct, Direction::BackwardWeights | Direction::BackwardBias) => None,
-            (Algorithm::Fourier, _) => None,
+            (Algorithm::Winograd | Algorithm::Fourier, _) => None,
         }
     }
 }
@@ -136,18 +164,28 @@ impl fmt::Display for Algorithm {
 fn direct_parts(problem: &ConvProblem) -> Result<Vec<Part>, String> {
     let one = |nest| Ok(vec![Part { nest, schedule: None }]);
     match problem.direction() {
-        Direction::Forward => one(DenseSum::forward(problem).nest(problem)),
         Direction::BackwardWeights => one(gradient::weights(problem)),
         Direction::BackwardBias => one(gradient::bias(problem)),
+        Direction::Forward | Direction::Transposed | Direction::BackwardData => {
+            let part = |sum: DenseSum| Part {
+                nest: sum.nest(problem),
+                schedule: sum.is_empty().then(|| fill(problem)),
+            };
+            Ok(sums(problem)?.into_iter().map(part).collect())
+        }
+    }
+}
+
+/// The dense sums that make up a problem.
+fn sums(problem: &ConvProblem) -> Result<Vec<DenseSum>, String> {
+    match problem.direction() {
+        Direction::Forward => Ok(vec![DenseSum::forward(problem)]),
         Direction::Transposed | Direction::BackwardData => {
             check_phases(problem)?;
-            let sums = DenseSum::transposed(problem).into_iter();
-            Ok(sums
-                .map(|sum| Part {
-                    nest: sum.nest(problem),
-                    schedule: sum.is_empty().then(|| fill(problem)),
-                })
-                .collect())
+            Ok(DenseSum::transposed(problem))
+        }
+        Direction::BackwardWeights | Direction::BackwardBias => {
+            Err("the gradient of parameters is no sum over taps".to_string())
         }
     }
 }

@@ -10,7 +10,7 @@ use std::fmt;
 use convgen_ir::epilogue::EpilogueOp;
 use convgen_ir::interpret;
 use convgen_ir::nest::Role;
-use convgen_ir::problem::ConvProblem;
+use convgen_ir::problem::{ConvProblem, Direction};
 use convgen_ir::reference::{ConvData, Reference, result_channel};
 use convgen_ir::verify::VerifiedNest;
 
@@ -281,7 +281,7 @@ fn against_formula(
     // of the chain; a later `add` may cancel it, its error stays.
     let scale_ops = problem.epilogue().iter().filter(|op| **op == EpilogueOp::ScaleChannel);
     let scales = MAX_INTEGER.powi(scale_ops.count() as i32);
-    let sums = kernel.fourier_plan().map(|plan| SumError::new(plan, problem, data));
+    let sums = SumError::new(kernel, data);
     let indices = sampled_outputs(problem, output.len() as u64);
     let mut max_error = 0f64;
     for index in &indices {
@@ -300,11 +300,9 @@ fn against_formula(
     Ok((indices.len(), max_error))
 }
 
-/// The derived error bound of sums that are computed by Fourier transforms, and what the epilogue makes
-/// of it.
+/// The derived error bound of sums that are computed by transforms, and what the epilogue makes of it.
 struct SumError {
-    /// For each output channel: the bound of [`Plan::error`], with the norm of a tile of which every
-    /// element is as large as the largest of the input.
+    /// The bound for each channel of the result.
     channels: Vec<f64>,
     /// Operations of the epilogue, each of which rounds once, and how steep they are together.
     operations: f64,
@@ -312,23 +310,23 @@ struct SumError {
 }
 
 impl SumError {
-    fn new(plan: &Plan, problem: &ConvProblem, data: &Data) -> SumError {
+    /// None of a kernel that sums as the definition does.
+    fn new(kernel: &Kernel, data: &Data) -> Option<SumError> {
+        let problem = kernel.problem();
         let largest = data.input.iter().fold(0.0, |most: f32, x| most.max(x.abs()));
-        let elements: u64 = plan.axes.iter().map(|axis| axis.reach()).product();
-        let tile = f64::from(largest) * (elements as f64).sqrt();
-        let taps: u64 = problem.spatial().iter().map(|axis| axis.kernel).product();
-        let square = |weight: &f32| f64::from(*weight).powi(2);
-        let norm = |kernel: &[f32]| kernel.iter().map(square).sum::<f64>().sqrt();
-        let channel = |kernels: &[f32]| -> f64 {
-            let norms: f64 = kernels.chunks(taps as usize).map(norm).sum();
-            plan.error() * tile * norms
+        let channels = match (kernel.fourier_plan(), kernel.sum_bound()) {
+            (Some(plan), _) => fourier_errors(plan, problem, data, f64::from(largest)),
+            (None, Some(bound)) => {
+                let weights = weight_sums(problem, &data.weights).into_iter();
+                weights.map(|sum| bound * f64::from(largest) * sum).collect()
+            }
+            (None, None) => return None,
         };
-        let reads = (taps * plan.in_channels) as usize;
-        SumError {
-            channels: data.weights.chunks(reads).map(channel).collect(),
+        Some(SumError {
+            channels,
             operations: problem.epilogue().len() as f64 + 1.0,
             slope: problem.epilogue().iter().map(slope).product(),
-        }
+        })
     }
 
     fn at(&self, problem: &ConvProblem, index: u64, magnitude: f64) -> f64 {
@@ -338,6 +336,38 @@ impl SumError {
         let rounding = self.operations * f64::from(f32::EPSILON) * largest;
         (sum.unwrap_or(0.0) + rounding) * self.slope
     }
+}
+
+/// The bound of [`Plan::error`] for each output channel, with the norm of a tile of which every element is as
+/// large as the largest of the input.
+fn fourier_errors(plan: &Plan, problem: &ConvProblem, data: &Data, largest: f64) -> Vec<f64> {
+    let elements: u64 = plan.axes.iter().map(|axis| axis.reach()).product();
+    let tile = largest * (elements as f64).sqrt();
+    let taps: u64 = problem.spatial().iter().map(|axis| axis.kernel).product();
+    let square = |weight: &f32| f64::from(*weight).powi(2);
+    let norm = |kernel: &[f32]| kernel.iter().map(square).sum::<f64>().sqrt();
+    let channel = |kernels: &[f32]| -> f64 {
+        let norms: f64 = kernels.chunks(taps as usize).map(norm).sum();
+        plan.error() * tile * norms
+    };
+    let reads = (taps * plan.in_channels) as usize;
+    data.weights.chunks(reads).map(channel).collect()
+}
+
+/// The sum of the magnitudes of the weights of each channel of the result.
+fn weight_sums(problem: &ConvProblem, weights: &[f32]) -> Vec<f64> {
+    let taps: usize = problem.spatial().iter().map(|axis| axis.kernel as usize).product();
+    let (ic, oc) =
+        (problem.in_channels_per_group() as usize, problem.out_channels_per_group() as usize);
+    let mut sums = vec![0.0; problem.result_channels() as usize];
+    for (pair, kernel) in weights.chunks(taps).enumerate() {
+        let channel = match problem.direction() {
+            Direction::Transposed | Direction::BackwardData => pair / (ic * oc) * ic + pair % ic,
+            Direction::Forward | Direction::BackwardWeights | Direction::BackwardBias => pair / ic,
+        };
+        sums[channel] += kernel.iter().map(|weight| f64::from(weight.abs())).sum::<f64>();
+    }
+    sums
 }
 
 /// The steepest slope of an operation on small integers' scales, or one.

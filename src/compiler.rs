@@ -105,7 +105,7 @@ impl Compiler {
             Some(Err(_)) => self.default_choice(problem),
         };
         match self.compile_with(problem, algorithm, &schedule) {
-            Err(_) if algorithm == Algorithm::Fourier => {
+            Err(_) if !algorithm.is_sum() => {
                 let (algorithm, schedule) = scheduler::default_schedule(problem, &self.target);
                 self.compile_with(problem, algorithm, &schedule)
             }
@@ -124,7 +124,7 @@ impl Compiler {
         schedule: &Schedule,
     ) -> Result<Kernel, Error> {
         match algorithm {
-            Algorithm::Direct => {}
+            Algorithm::Direct | Algorithm::Winograd => {}
             Algorithm::Fourier if schedule.directives.is_empty() => return self.fourier(problem),
             Algorithm::Fourier => {}
         }
@@ -164,7 +164,23 @@ impl Compiler {
         algorithm: Algorithm,
         schedule: &Schedule,
     ) -> Result<Vec<Nest>, Error> {
-        let parts = algorithm.parts(problem)?;
+        Compiler::scheduled(algorithm.parts(problem)?, schedule)
+    }
+
+    /// As [`Compiler::schedule`], also of an algorithm whose nests are written for a target.
+    ///
+    /// # Errors
+    /// As [`Compiler::schedule`].
+    pub fn schedule_for(
+        target: &Target,
+        problem: &ConvProblem,
+        algorithm: Algorithm,
+        schedule: &Schedule,
+    ) -> Result<Vec<Nest>, Error> {
+        Compiler::scheduled(algorithm.parts_for(problem, target)?, schedule)
+    }
+
+    fn scheduled(parts: Vec<Part>, schedule: &Schedule) -> Result<Vec<Nest>, Error> {
         let several = parts.len() > 1;
         let apply = |part: Part| {
             let schedule = part.schedule.as_ref().unwrap_or(schedule);
@@ -196,7 +212,7 @@ impl Compiler {
         algorithm: Algorithm,
         schedule: &Schedule,
     ) -> Result<Vec<VerifiedNest>, Error> {
-        let scheduled = Compiler::schedule(problem, algorithm, schedule)?.into_iter();
+        let scheduled = Compiler::schedule_for(target, problem, algorithm, schedule)?.into_iter();
         let lower = |nest| lower::lower(nest, &target.limits());
         let nests: Vec<VerifiedNest> = scheduled.map(lower).collect::<Result<_, _>>()?;
         verify_parts(&nests)?;

@@ -12,7 +12,7 @@ use convgen_ir::schedule::Schedule;
 use convgen_ir::verify::VerifiedNest;
 
 use self::aligned::Aligned;
-use crate::algorithm::Algorithm;
+use crate::algorithm::{Algorithm, winograd};
 use crate::error::{Error, RunError};
 use crate::fourier::{Plan, Transforms};
 use crate::jit::{Call, Code, Inputs, Scratch, Tasks};
@@ -30,6 +30,8 @@ pub struct Kernel {
     image: usize,
     /// Extra arguments of a call.
     extras: usize,
+    /// The error bound of a sum that is not computed as it is defined.
+    sum_bound: Option<f64>,
     code: Code,
 }
 
@@ -89,10 +91,16 @@ impl Kernel {
         let tile = tile_name(&code);
         let name = format!("{algorithm}-{}-{}{tile}", problem.elem(), target.isa());
         let plan = code.source().map(Transforms::plan);
-        let fingerprint = fingerprint(&problem, algorithm, &schedule, plan);
+        let fingerprint = fingerprint(&problem, algorithm, &schedule, plan, &code);
         let image = problem.input_shape(1).iter().product::<u64>() as usize;
         let extras = problem.extra_shapes(1).len();
-        Kernel { problem, algorithm, schedule, name, fingerprint, image, extras, code }
+        let sum_bound = match algorithm {
+            Algorithm::Direct | Algorithm::Fourier => None,
+            Algorithm::Winograd => winograd::planned(&problem, target)
+                .ok()
+                .map(|plans| plans.iter().map(winograd::Plan::bound).fold(0.0, f64::max)),
+        };
+        Kernel { problem, algorithm, schedule, name, fingerprint, image, extras, sum_bound, code }
     }
 
     /// The problem it computes, for any batch.
@@ -103,6 +111,12 @@ impl Kernel {
     /// The algorithm.
     pub fn algorithm(&self) -> Algorithm {
         self.algorithm
+    }
+
+    /// Of a kernel of minimal filtering, the bound of the error of a sum, in multiples of the largest input
+    /// times the sum of the magnitudes of the weights.
+    pub fn sum_bound(&self) -> Option<f64> {
+        self.sum_bound
     }
 
     /// The schedule.
@@ -260,10 +274,15 @@ fn fingerprint(
     algorithm: Algorithm,
     schedule: &Schedule,
     plan: Option<&Plan>,
+    code: &Code,
 ) -> u64 {
     let mut hasher = DefaultHasher::new();
     problem.with_batch(1).as_ref().unwrap_or(problem).hash(&mut hasher);
     (algorithm, schedule, plan).hash(&mut hasher);
+    // An algorithm may order its weights as the target has registers.
+    for nest in code.nests().map(VerifiedNest::nest) {
+        nest.find_role(Role::Packed).map(|packed| &nest.buffer(packed).shape).hash(&mut hasher);
+    }
     hasher.finish()
 }
 

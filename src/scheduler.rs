@@ -8,6 +8,7 @@ pub mod fourier;
 mod gradient;
 pub mod plan;
 pub mod space;
+pub mod winograd;
 
 use convgen_ir::elem::Layout;
 use convgen_ir::problem::{ConvProblem, Direction};

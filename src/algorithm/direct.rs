@@ -13,39 +13,36 @@
 //! Loads that can fall on padding are `pad` loads, all others are plain. A variable of a loop of
 //! length one is left out of every index, so that later rewrites see the dimensions as they are.
 
-use convgen_ir::elem::ElemType;
-use convgen_ir::epilogue::{ExtraArg, expand};
-use convgen_ir::nest::{
-    Access, Affine, AxisKind, Buffer, BufferId, Dim, Expr, Nest, Role, Stmt, Stripe,
-};
+use convgen_ir::nest::{Access, Affine, AxisKind, BufferId, Dim, Expr, Nest, Role, Stmt, Stripe};
 use convgen_ir::problem::{ConvProblem, ConvSpec, SpatialAxis};
 
 use super::build::{Iteration, fixed, nested, ordered};
+use super::tensors::{Tensors, buffer};
 
 /// One of the dense sums that make up a problem: a forward convolution, and where its taps find
 /// their weights and its outputs their place.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct DenseSum {
     /// Channels of a group that are read, and written.
-    channels: (u64, u64),
+    pub(super) channels: (u64, u64),
     /// Whether the weights' first dimension is that of the channels read.
     weights_by_input: bool,
-    axes: Vec<SumAxis>,
+    pub(super) axes: Vec<SumAxis>,
 }
 
 /// One spatial axis of a [`DenseSum`].
 #[derive(Clone, Copy, Debug, PartialEq)]
-struct SumAxis {
+pub(super) struct SumAxis {
     /// The convolution; no taps where nothing is read.
-    conv: SpatialAxis,
+    pub(super) conv: SpatialAxis,
     /// Its outputs.
-    outputs: u64,
+    pub(super) outputs: u64,
     /// The weight of tap `k` is at `first + step*k`.
     first_tap: i64,
     tap_step: i64,
     /// Extent of the output tensor, and the part of it that is written.
-    written: u64,
-    stripe: Stripe,
+    pub(super) written: u64,
+    pub(super) stripe: Stripe,
 }
 
 impl DenseSum {
@@ -100,6 +97,21 @@ impl DenseSum {
         let groups = problem.groups();
         let spec = ConvSpec::new(reads * groups, writes * groups, spatial.collect());
         spec.groups(groups).batch(problem.batch()).layout(problem.layout()).elem(problem.elem())
+    }
+
+    /// The index of a weight, given what is read and written of the channels and the taps.
+    pub(super) fn weight_index(
+        &self,
+        [group, reads, writes]: [&Affine; 3],
+        taps: &[Affine],
+    ) -> Vec<Affine> {
+        let of_all = |within: &Affine, per_group: u64| &group.scaled(per_group as i64) + within;
+        let channels = match self.weights_by_input {
+            true => [of_all(reads, self.channels.0), writes.clone()],
+            false => [of_all(writes, self.channels.1), reads.clone()],
+        };
+        let place = |(tap, s): (&Affine, &SumAxis)| tap.scaled(s.tap_step).plus(s.first_tap);
+        channels.into_iter().chain(taps.iter().zip(&self.axes).map(place)).collect()
     }
 
     /// The unscheduled nest.
@@ -189,88 +201,25 @@ impl<'p> Builder<'p> {
 
     fn build(mut self) -> Nest {
         let elem = self.problem.elem();
-        let reads = self.sum.channels.0 * self.problem.groups();
-        let input = self.activations(Role::Input, "input", reads, |s| s.conv.input);
-        let weights_shape = self.problem.weights_shape().into_iter().map(fixed).collect();
-        let weights = (!self.sum.is_empty())
-            .then(|| self.buffer(Role::Weights, "weights", elem, weights_shape));
-        let channels = vec![fixed(self.problem.result_channels())];
-        let bias =
-            self.problem.bias().then(|| self.buffer(Role::Bias, "bias", elem, channels.clone()));
-        let extras = self.extras(elem, &channels);
-        let output = self.output_buffer(Role::Output, "output");
-        self.nest.buffer_mut(output).stripes = self.stripes();
-        let start = match bias {
-            Some(bias) => {
-                Expr::Load(Access { buffer: bias, index: vec![self.output_channel_index()] })
-            }
-            None => Expr::f32(0.0),
-        };
+        let tensors = Tensors::declare(&mut self.nest, self.problem, self.sum);
+        let channel = self.output_channel_index();
+        let start = tensors.bias(&channel).unwrap_or(Expr::f32(0.0));
         let mut body = Vec::new();
-        let value = match weights {
+        let value = match tensors.weights {
             Some(weights) => {
-                let acc = self.buffer(Role::Reg, "acc", elem, vec![]);
+                let acc = buffer(&mut self.nest, Role::Reg, "acc", elem, vec![]);
                 let sum = Access { buffer: acc, index: vec![] };
                 body.extend([Stmt::Declare(acc), Stmt::Store(sum.clone(), start)]);
-                body.extend(self.reduction(input, weights, &sum));
+                body.extend(self.reduction(tensors.input, weights, &sum));
                 Expr::Load(sum)
             }
             None => start,
         };
-        let result = self.epilogue(value, &extras, &mut body);
-        body.push(Stmt::Store(Access { buffer: output, index: self.output_index() }, result));
+        let index = self.output_index();
+        let result = tensors.epilogue(&mut self.nest, value, &channel, &index, &mut body);
+        body.push(Stmt::Store(Access { buffer: tensors.output, index }, result));
         self.nest.body = self.spatial_loops(body);
         self.nest
-    }
-
-    fn buffer(&mut self, role: Role, name: &str, elem: ElemType, shape: Vec<Dim>) -> BufferId {
-        self.nest.add_buffer(Buffer::new(name, role, elem, shape))
-    }
-
-    /// What is written of each dimension; nothing said if it is everything.
-    fn stripes(&self) -> Vec<Stripe> {
-        let along: Vec<Stripe> = self.sum.axes.iter().map(|axis| axis.stripe).collect();
-        match along.iter().all(|stripe| *stripe == Stripe::ALL) {
-            true => vec![],
-            false => ordered(self.problem.layout(), Stripe::ALL, Stripe::ALL, along),
-        }
-    }
-
-    fn activations(
-        &mut self,
-        role: Role,
-        name: &str,
-        channels: u64,
-        extent: impl Fn(&SumAxis) -> u64,
-    ) -> BufferId {
-        let sizes = self.sum.axes.iter().map(|s| fixed(extent(s))).collect();
-        let shape = ordered(self.problem.layout(), Dim::Batch, fixed(channels), sizes);
-        self.buffer(role, name, self.problem.elem(), shape)
-    }
-
-    fn output_buffer(&mut self, role: Role, name: &str) -> BufferId {
-        self.activations(role, name, self.problem.result_channels(), |s| s.written)
-    }
-
-    /// One buffer for each epilogue operation that takes one, in order.
-    fn extras(&mut self, elem: ElemType, channels: &[Dim]) -> Vec<BufferId> {
-        let mut extras = Vec::new();
-        for op in self.problem.epilogue() {
-            let number = extras.len();
-            match op.takes_extra() {
-                Some(ExtraArg::Residual) => {
-                    extras.push(self.output_buffer(Role::Residual, &format!("residual{number}")));
-                }
-                Some(ExtraArg::ChannelScale) => extras.push(self.buffer(
-                    Role::Scale,
-                    &format!("scale{number}"),
-                    elem,
-                    channels.to_vec(),
-                )),
-                None => {}
-            }
-        }
-        extras
     }
 
     fn channel_index(&self, within: Iteration, per_group: u64) -> Affine {
@@ -311,36 +260,13 @@ impl<'p> Builder<'p> {
     }
 
     fn reduction(&self, input: BufferId, weights: BufferId, sum: &Access) -> Vec<Stmt> {
-        let axes = self.spatial.iter().zip(&self.sum.axes);
-        let taps = axes.map(|((_, tap), s)| tap.index().scaled(s.tap_step).plus(s.first_tap));
-        let channels = match self.sum.weights_by_input {
-            true => [self.input_channel_index(), self.out_channel.index()],
-            false => [self.output_channel_index(), self.in_channel.index()],
-        };
-        let index = channels.into_iter().chain(taps);
-        let weight = Expr::Load(Access { buffer: weights, index: index.collect() });
+        let taps: Vec<Affine> = self.spatial.iter().map(|(_, tap)| tap.index()).collect();
+        let channels = [&self.group.index(), &self.in_channel.index(), &self.out_channel.index()];
+        let index = self.sum.weight_index(channels, &taps);
+        let weight = Expr::Load(Access { buffer: weights, index });
         let value = Expr::fma(self.input_load(input), weight, Expr::Load(sum.clone()));
         let taps = self.spatial.iter().map(|(_, tap)| *tap);
         nested(taps.chain([self.in_channel]), vec![Stmt::Store(sum.clone(), value)])
-    }
-
-    fn epilogue(&mut self, sum: Expr, extras: &[BufferId], out: &mut Vec<Stmt>) -> Expr {
-        let mut extras = extras.iter();
-        let mut value = sum;
-        for op in self.problem.epilogue() {
-            let extra = op.takes_extra().zip(extras.as_slice().first()).map(|(kind, buffer)| {
-                let index = match kind {
-                    ExtraArg::Residual => self.output_index(),
-                    ExtraArg::ChannelScale => vec![self.output_channel_index()],
-                };
-                Expr::Load(Access { buffer: *buffer, index })
-            });
-            if extra.is_some() {
-                extras.next();
-            }
-            value = expand::expand(op, &mut self.nest, value, extra, out);
-        }
-        value
     }
 
     fn spatial_loops(&self, body: Vec<Stmt>) -> Vec<Stmt> {

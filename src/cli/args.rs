@@ -186,7 +186,7 @@ fn direction(text: &str) -> Result<Direction, String> {
 /// An algorithm and a schedule instead of the scheduler's.
 #[derive(Args)]
 pub struct ScheduleArg {
-    /// Use this algorithm instead of the default: direct or fourier
+    /// Use this algorithm instead of the default: direct, winograd or fourier
     #[arg(long, value_name = "NAME")]
     algorithm: Option<Algorithm>,
     /// Use this schedule instead of the default: directives such as `split ow by 4; unroll ow.i`, a

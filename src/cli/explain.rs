@@ -92,6 +92,7 @@ pub fn explain(args: &ExplainArgs, out: &mut impl Write) -> anyhow::Result<Verdi
     }
     writeln!(out, "accuracy         {}", compiler.accuracy())?;
     writeln!(out, "fourier          {}", compiler.fourier_decision(&problem))?;
+    writeln!(out, "winograd         {}", compiler.winograd_decision(&problem))?;
     if let Some(count) = args.candidates {
         model.write_others(&pick, count as usize, out)?;
     }

@@ -151,7 +151,10 @@ impl Choice<'_> {
             Stage::Problem | Stage::Toeplitz => format!("{}\n", self.problem),
             Stage::Nest if args.scheduled => self.directives_and_nest()?,
             Stage::Nest if self.algorithm == Algorithm::Fourier => joined(self.nests()?),
-            Stage::Nest => joined(self.algorithm.parts(self.problem)?.iter().map(|p| &p.nest)),
+            Stage::Nest => {
+                let parts = self.algorithm.parts_for(self.problem, self.compiler.target())?;
+                joined(parts.iter().map(|part| &part.nest))
+            }
             Stage::Schedule if args.directives => self.schedule.to_string(),
             Stage::Schedule => self.directives_and_nest()?,
             Stage::Lower if args.passes => self.passes()?,
@@ -170,7 +173,8 @@ impl Choice<'_> {
             let (_, stages) = self.compiler.stages(self.problem)?;
             return Ok(stages.into_iter().map(VerifiedNest::into_nest).collect());
         }
-        Compiler::schedule(self.problem, self.algorithm, self.schedule)
+        let target = self.compiler.target();
+        Compiler::schedule_for(target, self.problem, self.algorithm, self.schedule)
     }
 
     fn lowered(&self) -> Result<Vec<VerifiedNest>, Error> {

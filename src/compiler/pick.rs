@@ -14,6 +14,7 @@ use crate::algorithm::Algorithm;
 use crate::record::{self, Record};
 use crate::scheduler;
 use crate::scheduler::fourier::{self, Decision};
+use crate::scheduler::winograd;
 
 /// What a problem is compiled with.
 #[derive(Clone, Debug, PartialEq)]
@@ -47,6 +48,12 @@ impl Compiler {
         self.pick_and_lower(problem).0
     }
 
+    /// Whether a problem without a record is computed by minimal filtering, and by which rule. Where
+    /// Fourier transforms are chosen too, the shorter prediction wins.
+    pub fn winograd_decision(&self, problem: &ConvProblem) -> winograd::Decision {
+        winograd::decide(problem, &self.target, self.accuracy)
+    }
+
     /// Whether a problem without a record is computed by Fourier transforms, and by which rule.
     pub fn fourier_decision(&self, problem: &ConvProblem) -> Decision {
         fourier::decide(problem, &self.target, self.accuracy)
@@ -54,9 +61,14 @@ impl Compiler {
 
     /// What a problem without a record gets.
     pub(super) fn default_choice(&self, problem: &ConvProblem) -> (Algorithm, Schedule) {
-        match self.fourier_decision(problem).is_fourier() {
-            true => (Algorithm::Fourier, Schedule::default()),
-            false => scheduler::default_schedule(problem, &self.target),
+        let fourier = self.fourier_decision(problem).seconds();
+        let winograd = self.winograd_decision(problem).seconds();
+        match (fourier, winograd) {
+            (None, None) => scheduler::default_schedule(problem, &self.target),
+            (Some(fourier), winograd) if winograd.is_none_or(|seconds| fourier < seconds) => {
+                (Algorithm::Fourier, Schedule::default())
+            }
+            (_, _) => (Algorithm::Winograd, Schedule::default()),
         }
     }
 

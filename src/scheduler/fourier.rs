@@ -55,12 +55,19 @@ pub enum Decision {
 impl Decision {
     /// Whether it is for Fourier transforms.
     pub fn is_fourier(&self) -> bool {
+        self.seconds().is_some()
+    }
+
+    /// The predicted seconds, if it is for Fourier transforms.
+    pub fn seconds(&self) -> Option<f64> {
         match self {
             Decision::Strict
             | Decision::Outside { .. }
             | Decision::Inexact { .. }
-            | Decision::Arithmetic { .. } => false,
-            Decision::Predicted { fourier, direct, .. } => fourier * MARGIN < *direct,
+            | Decision::Arithmetic { .. } => None,
+            Decision::Predicted { fourier, direct, .. } => {
+                (fourier * MARGIN < *direct).then_some(*fourier)
+            }
         }
     }
 }

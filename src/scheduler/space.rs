@@ -17,6 +17,7 @@ use convgen_ir::schedule::Schedule;
 
 use super::plan::{CopyInput, Excluded, LaneAxis, Order, Plan, Shape, Walk, is_pointwise};
 use super::{Planned, default_schedule};
+use crate::algorithm::winograd;
 use crate::algorithm::{Algorithm, Unsupported};
 use crate::fourier;
 use crate::target::Target;
@@ -73,6 +74,10 @@ impl<'p> Space<'p> {
                 let planned = Planned::new(algorithm, problem);
                 Ok(Space { algorithm, problem, target, planned })
             }
+            Algorithm::Winograd => match winograd::planned(problem, target) {
+                Ok(_) => Ok(Space { algorithm, problem, target, planned: None }),
+                Err(reason) => Err(Unsupported { algorithm, reason }),
+            },
             Algorithm::Fourier => match fourier::Plan::new(problem, target) {
                 Ok(_) => Ok(Space { algorithm, problem, target, planned: None }),
                 Err(reason) => Err(Unsupported { algorithm, reason }),
@@ -99,7 +104,7 @@ impl<'p> Space<'p> {
             None => {
                 let schedule = match self.algorithm {
                     Algorithm::Direct => default_schedule(self.problem, self.target).1,
-                    Algorithm::Fourier => Schedule::default(),
+                    Algorithm::Winograd | Algorithm::Fourier => Schedule::default(),
                 };
                 Candidate { algorithm: self.algorithm, plan: None, schedule }
             }

@@ -1,0 +1,391 @@
+//! How a sum is cut into tiles and blocks of tiles: a few numbers, chosen by counted work.
+
+use std::sync::OnceLock;
+
+use convgen_ir::problem::{ConvProblem, SpatialAxis};
+
+use super::linear;
+use super::toom::{MAX_POINTS, Transforms};
+use crate::accuracy::ERROR_BUDGET;
+use crate::algorithm::direct::DenseSum;
+use crate::cost::Rates;
+use crate::target::{Isa, Target};
+
+/// Channels that pass through the transforms together: a vector of the widest registers.
+pub(super) const SLICE: u64 = 16;
+
+/// Input channels that are copied together: some cache lines of each pixel.
+const COPIED: u64 = 64;
+
+/// Scratch of a task, at most.
+pub const WORKSPACE_BYTES: u64 = 4 << 20;
+
+/// Bytes of transformed weights of a kernel, at most.
+const PACKED_BYTES: u64 = 1 << 30;
+
+/// Tiles of a block, at most: more do not read the weights notably less often.
+const MOST_TILES: u64 = 128;
+
+/// Registers that the products leave to operands.
+const OPERANDS: u64 = 4;
+
+/// Multiply-adds in the body of the innermost loop.
+const UNROLLED_STEPS: u64 = 32;
+
+/// The part of the peak rate of multiply-adds that the products reach.
+const PRODUCTS_RATE: f64 = 0.92;
+
+/// Cycles of a vector operation of the transforms, loads, stores and loops included.
+const TRANSFORM_CYCLES: f64 = 0.9;
+
+/// Neighbouring elements of which `count` times `width` are taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Piece {
+    pub(super) start: u64,
+    pub(super) count: u64,
+    pub(super) width: u64,
+}
+
+/// As many whole pieces as there are, and what is left.
+pub(super) fn pieces(total: u64, width: u64) -> Vec<Piece> {
+    let (count, rest) = (total / width, total % width);
+    let whole = Piece { start: 0, count, width };
+    let rest = Piece { start: total - rest, count: 1, width: rest };
+    [whole, rest].into_iter().filter(|piece| piece.count * piece.width > 0).collect()
+}
+
+/// One axis of the tiles.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct AxisPlan {
+    /// The convolution; its stride is one.
+    conv: SpatialAxis,
+    /// Outputs of the sum.
+    outputs: u64,
+    /// Outputs of a tile.
+    pub tile: u64,
+    /// Tiles of a phase.
+    pub tiles: u64,
+    /// Tiles of a block.
+    pub block: u64,
+}
+
+impl AxisPlan {
+    fn new(conv: &SpatialAxis, outputs: u64, tile: u64) -> AxisPlan {
+        let conv =
+            SpatialAxis { dilation: if conv.kernel > 1 { conv.dilation } else { 1 }, ..*conv };
+        let tiles = outputs.div_ceil(conv.dilation).div_ceil(tile);
+        AxisPlan { conv, outputs, tile, tiles, block: tiles }
+    }
+
+    /// Taps.
+    pub(super) fn taps(&self) -> u64 {
+        self.conv.kernel
+    }
+
+    /// Products of a tile.
+    pub(super) fn points(&self) -> u64 {
+        self.tile + self.conv.kernel - 1
+    }
+
+    /// Grids on which a dilated sum is a dense one.
+    pub(super) fn phases(&self) -> u64 {
+        self.conv.dilation
+    }
+
+    /// Blocks of a phase.
+    pub(super) fn blocks(&self) -> u64 {
+        self.tiles.div_ceil(self.block)
+    }
+
+    /// Elements that a block reads.
+    pub(super) fn reach(&self) -> u64 {
+        self.block * self.tile + self.conv.kernel - 1
+    }
+
+    /// Tiles of every phase all of whose outputs exist.
+    pub(super) fn whole_tiles(&self) -> u64 {
+        self.outputs / self.phases() / self.tile
+    }
+
+    /// Whether some block reads beyond the input.
+    pub(super) fn is_padded(&self) -> bool {
+        let last = (self.blocks() - 1) * self.block * self.tile + self.reach() - 1;
+        let place = (last * self.phases() + self.phases() - 1) as i64 - self.conv.pad_before;
+        self.conv.pad_before > 0 || place >= self.conv.input as i64
+    }
+}
+
+/// The tiles of a sum.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Plan {
+    /// The spatial axes.
+    pub axes: Vec<AxisPlan>,
+    /// Tiles of the register tile of the products.
+    pub pixels: u64,
+    /// Output channels of the register tile, and of a panel of weights.
+    pub channels: u64,
+    /// Input channels copied together.
+    pub(super) copied: u64,
+    /// Input channels, and what keeps neighbouring tiles in different sets of a cache.
+    pub(super) padded_channels: u64,
+    /// Predicted seconds of a call at the problem's batch on one core, at nominal rates.
+    pub seconds: f64,
+    reads: u64,
+    lanes: u64,
+}
+
+impl Plan {
+    /// The tiles with the shortest predicted time.
+    ///
+    /// # Errors
+    /// Why the sum is outside the domain.
+    pub(super) fn new(
+        problem: &ConvProblem,
+        sum: &DenseSum,
+        target: &Target,
+    ) -> Result<Plan, String> {
+        if let Some(axis) = sum.axes.iter().find(|axis| axis.conv.stride > 1) {
+            return Err(format!("its stride is {}", axis.conv.stride));
+        }
+        if let Some(axis) = sum.axes.iter().find(|axis| axis.conv.kernel >= MAX_POINTS) {
+            return Err(format!("{} taps need more than {MAX_POINTS} points", axis.conv.kernel));
+        }
+        if sum.is_empty() || sum.axes.iter().all(|axis| axis.conv.kernel == 1) {
+            return Err("each output reads one place".to_string());
+        }
+        let rates = Rates::nominal(target);
+        let mut best: Option<(f64, Plan)> = None;
+        let mut least_error = f64::INFINITY;
+        for tiles in tile_sizes(sum) {
+            let axes: Vec<AxisPlan> = sum
+                .axes
+                .iter()
+                .zip(tiles)
+                .map(|(axis, tile)| AxisPlan::new(&axis.conv, axis.outputs, tile))
+                .collect();
+            let error = error(&axes);
+            if error > ERROR_BUDGET {
+                least_error = least_error.min(error);
+                continue;
+            }
+            let operations = operations(&axes);
+            for axes in blocked(&axes) {
+                let plan = Plan::with(sum, target, axes);
+                let packed = plan.packed_bytes(problem, sum);
+                if plan.workspace_bytes() > WORKSPACE_BYTES || packed > PACKED_BYTES {
+                    continue;
+                }
+                let seconds = plan.seconds(problem, sum, target, &rates, operations);
+                if best.as_ref().is_none_or(|(least, _)| seconds < *least) {
+                    best = Some((seconds, Plan { seconds, ..plan }));
+                }
+            }
+        }
+        best.map(|(_, plan)| plan).ok_or_else(|| {
+            if least_error.is_finite() {
+                return format!(
+                    "its error {least_error:.1e} exceeds the budget {ERROR_BUDGET:.1e}"
+                );
+            }
+            format!(
+                "no tiles need at most {} MiB a thread and {} MiB of transformed weights",
+                WORKSPACE_BYTES >> 20,
+                PACKED_BYTES >> 20
+            )
+        })
+    }
+
+    fn with(sum: &DenseSum, target: &Target, axes: Vec<AxisPlan>) -> Plan {
+        let lanes = u64::from(target.lanes());
+        let (reads, writes) = sum.channels;
+        let registers = u64::from(target.registers());
+        let (budget, vectors) = match target.isa() {
+            // A multiply-add of Cranelift overwrites a factor.
+            Isa::Clif => (registers / 2, 2),
+            Isa::Avx2 | Isa::Avx512 => (registers - OPERANDS, 2),
+        };
+        let vectors = writes.div_ceil(lanes).min(vectors);
+        let tiles: u64 = axes.iter().map(|a| a.block).product();
+        let rows = (budget / vectors).max(1);
+        let pixels = tiles.div_ceil(tiles.div_ceil(rows));
+        let crowded = reads.is_multiple_of(2 * SLICE);
+        Plan {
+            axes,
+            pixels,
+            channels: (vectors * lanes).min(writes),
+            copied: reads.min(COPIED),
+            padded_channels: reads + if crowded { SLICE } else { 0 },
+            seconds: 0.0,
+            reads,
+            lanes,
+        }
+    }
+
+    /// Tiles of a block.
+    pub(super) fn tiles(&self) -> u64 {
+        self.axes.iter().map(|a| a.block).product()
+    }
+
+    /// The same, made odd: the points of a tile then lie in different sets of a cache.
+    pub(super) fn rows(&self) -> u64 {
+        self.tiles() | 1
+    }
+
+    /// Steps of the reduction that are written out, a divisor of the input channels.
+    pub(super) fn steps(&self, tile: u64) -> u64 {
+        let products = tile.div_ceil(self.lanes).max(1);
+        let most = (UNROLLED_STEPS / products).max(1);
+        (1..=most.min(self.reads)).rev().find(|by| self.reads.is_multiple_of(*by)).unwrap_or(1)
+    }
+
+    fn products(&self) -> u64 {
+        self.axes.iter().map(AxisPlan::points).product()
+    }
+
+    /// Bytes of scratch of a task, without what lies between two stages.
+    pub fn workspace_bytes(&self) -> u64 {
+        let reach: u64 = self.axes.iter().map(AxisPlan::reach).product();
+        let sums = self.products() * self.rows();
+        4 * (sums.saturating_mul(self.padded_channels + self.channels) + reach * self.copied)
+    }
+
+    fn packed_bytes(&self, problem: &ConvProblem, sum: &DenseSum) -> u64 {
+        let (reads, writes) = sum.channels;
+        let channels = problem.groups().saturating_mul(reads).saturating_mul(writes);
+        channels.saturating_mul(4 * self.products())
+    }
+
+    fn seconds(
+        &self,
+        problem: &ConvProblem,
+        sum: &DenseSum,
+        target: &Target,
+        rates: &Rates,
+        [input, output]: [u64; 2],
+    ) -> f64 {
+        let (reads, writes) = (sum.channels.0 as f64, sum.channels.1 as f64);
+        let blocks: u64 = self.axes.iter().map(|a| a.blocks() * a.phases()).product();
+        let calls = (problem.batch().max(1) * problem.groups() * blocks) as f64;
+        let tiles = self.tiles() as f64;
+        let lanes = self.lanes as f64;
+        let vectors = |channels: f64| (channels / lanes).ceil();
+        let products = self.products() as f64 * tiles * reads * vectors(writes);
+        let multiply = products * rates.fma / PRODUCTS_RATE;
+        // The weights come from where all of them fit, once a block.
+        let caches = target.caches();
+        let group = (reads * writes * 4.0) as usize * self.products() as usize;
+        let byte = match group * problem.groups() as usize {
+            bytes if bytes <= caches.l2 / 2 => 0.0,
+            bytes if bytes <= caches.l3 => rates.l3,
+            _ => rates.memory,
+        };
+        let weights = group as f64 * byte;
+        let reach: u64 = self.axes.iter().map(AxisPlan::reach).product();
+        let copied = 2.0 * reach as f64 * vectors(reads);
+        let moved = tiles * (input as f64 * vectors(reads) + output as f64 * vectors(writes));
+        let transforms = (moved + copied) * TRANSFORM_CYCLES * rates.cycle();
+        calls * (multiply.max(weights) + 0.3 * multiply.min(weights) + transforms)
+    }
+
+    /// The largest error of an output for one rounding of each value on the way, in multiples of the
+    /// largest input times the sum of the weights' magnitudes; see the [module](super).
+    pub fn error(&self) -> f64 {
+        error(&self.axes)
+    }
+
+    /// A bound of the error of an output, in the same unit: every rounding of a path at its worst.
+    pub fn bound(&self) -> f64 {
+        let axis = |a: &AxisPlan| 2 * a.points() + a.taps() + 3;
+        let roundings = self.axes.iter().map(axis).sum::<u64>() + self.reads + 2;
+        1.01 * roundings as f64 * self.error()
+    }
+}
+
+fn error(axes: &[AxisPlan]) -> f64 {
+    let growth = axes.iter().map(|a| Costs::of(a).growth);
+    growth.product::<f64>() * f64::from(f32::EPSILON) / 2.0
+}
+
+/// What the transforms of an axis are like; found once a process for each number of outputs and taps.
+#[derive(Clone, Copy, Debug)]
+struct Costs {
+    growth: f64,
+    /// Operations of the transforms of input and output.
+    input: u64,
+    output: u64,
+}
+
+impl Costs {
+    fn of(axis: &AxisPlan) -> Costs {
+        const SIDE: usize = MAX_POINTS as usize + 1;
+        static ALL: [OnceLock<Costs>; SIDE * SIDE] = [const { OnceLock::new() }; SIDE * SIDE];
+        let place = axis.tile as usize * SIDE + axis.taps() as usize;
+        *ALL[place].get_or_init(|| {
+            let transforms = Transforms::new(axis.tile, axis.taps());
+            Costs {
+                growth: transforms.growth(),
+                input: linear::operations(&transforms.input),
+                output: linear::operations(&transforms.output),
+            }
+        })
+    }
+}
+
+/// Vector operations, loads and stores of the transforms of one tile of one slice, input and output.
+fn operations(axes: &[AxisPlan]) -> [u64; 2] {
+    let points: Vec<u64> = axes.iter().map(AxisPlan::points).collect();
+    let mut counts = [0; 2];
+    let mut after = points.clone();
+    for (i, axis) in axes.iter().enumerate().filter(|(_, a)| a.points() > 1) {
+        let costs = Costs::of(axis);
+        let others = |extents: &[u64]| -> u64 {
+            extents.iter().enumerate().filter(|(a, _)| *a != i).map(|(_, e)| *e).product()
+        };
+        let input = costs.input + 2 * axis.points();
+        let output = costs.output + axis.points() + axis.tile;
+        counts[0] += others(&points) * input;
+        counts[1] += others(&after) * output;
+        after[i] = axis.tile;
+    }
+    counts
+}
+
+/// The sizes of tiles to choose from: an axis of one tap is not transformed, any other by at most
+/// [`MAX_POINTS`] points.
+fn tile_sizes(sum: &DenseSum) -> Vec<Vec<u64>> {
+    sum.axes.iter().fold(vec![vec![]], |all, axis| {
+        let most = MAX_POINTS + 1 - axis.conv.kernel;
+        let choices: Vec<u64> = if axis.conv.kernel == 1 {
+            vec![1]
+        } else {
+            [2, 4, 6].into_iter().filter(|m| *m <= most).collect()
+        };
+        let longer = |sizes: &Vec<u64>| -> Vec<Vec<u64>> {
+            choices.iter().map(|m| sizes.iter().copied().chain([*m]).collect()).collect()
+        };
+        all.iter().flat_map(longer).collect()
+    })
+}
+
+/// Ways to cut the tiles into blocks of neighbouring ones: the innermost axes whole, then a part of one.
+fn blocked(axes: &[AxisPlan]) -> Vec<Vec<AxisPlan>> {
+    let mut ways = Vec::new();
+    let mut one: Vec<AxisPlan> = axes.to_vec();
+    one.iter_mut().for_each(|a| a.block = 1);
+    for i in (0..axes.len()).rev() {
+        for blocks in 1..=axes[i].tiles {
+            let block = axes[i].tiles.div_ceil(blocks);
+            if axes[i].tiles.div_ceil(block) != blocks {
+                continue;
+            }
+            let mut way = one.clone();
+            way[i].block = block;
+            let tiles: u64 = way.iter().map(|a| a.block).product();
+            if tiles <= MOST_TILES {
+                ways.push(way);
+            }
+        }
+        one[i].block = axes[i].tiles;
+    }
+    ways
+}

@@ -1,0 +1,116 @@
+//! Whether a problem is computed by minimal filtering: four rules, the first that applies decides.
+
+use std::fmt;
+
+use convgen_ir::problem::ConvProblem;
+
+use crate::accuracy::{Accuracy, ERROR_BUDGET};
+use crate::algorithm::winograd::{self, Plan};
+use crate::cost::Rates;
+use crate::target::Target;
+
+/// How much shorter the prediction must be than the direct sum at [`DIRECT_RATE`]: predictions are within
+/// about that of what is measured, and the sum is the more exact of two equals.
+const MARGIN: f64 = 1.1;
+
+/// The part of the peak rate of multiply-adds at which direct kernels of many channels run.
+const DIRECT_RATE: f64 = 0.95;
+
+/// Why a problem is computed by minimal filtering or not.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Decision {
+    /// W1: the accuracy asked for allows only sums.
+    Strict,
+    /// W2: fewer channels than a vector has lanes, to sum over or to write: transforms outweigh products.
+    Channels {
+        /// The fewer.
+        channels: u64,
+        /// What a vector holds.
+        lanes: u64,
+    },
+    /// W3: outside the algorithm's domain, or of its error budget.
+    Outside {
+        /// Why.
+        reason: String,
+    },
+    /// W4: the shorter of the predicted times, if by a margin.
+    Predicted {
+        /// How each part is cut.
+        plans: Vec<Plan>,
+        /// Predicted seconds.
+        winograd: f64,
+        /// Seconds of the direct sum near the peak rate.
+        direct: f64,
+    },
+}
+
+impl Decision {
+    /// Whether it is for minimal filtering.
+    pub fn is_winograd(&self) -> bool {
+        self.seconds().is_some()
+    }
+
+    /// The predicted seconds, if it is for minimal filtering.
+    pub fn seconds(&self) -> Option<f64> {
+        match self {
+            Decision::Strict | Decision::Channels { .. } | Decision::Outside { .. } => None,
+            Decision::Predicted { winograd, direct, .. } => {
+                (winograd * MARGIN < *direct).then_some(*winograd)
+            }
+        }
+    }
+}
+
+impl fmt::Display for Decision {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let us = |seconds: &f64| seconds * 1e6;
+        match self {
+            Decision::Strict => write!(f, "rule W1: strict accuracy allows no other arithmetic"),
+            Decision::Channels { channels, lanes } => {
+                write!(f, "rule W2: {channels} channels do not fill a vector of {lanes}")
+            }
+            Decision::Outside { reason } => write!(f, "rule W3: does not apply: {reason}"),
+            Decision::Predicted { plans, winograd, direct } => {
+                write!(
+                    f,
+                    "rule W4: predicted {:.3} us, direct near the peak rate {:.3} us, at least {MARGIN} times that are needed",
+                    us(winograd),
+                    us(direct)
+                )?;
+                let Some(plan) = plans.first() else { return Ok(()) };
+                let tiles: Vec<String> =
+                    plan.axes.iter().map(|axis| axis.tile.to_string()).collect();
+                write!(
+                    f,
+                    "; tiles of {} outputs, {} of them a block, workspace {} KiB; error {:.1e} of a budget of {ERROR_BUDGET:.1e}, bound {:.1e}",
+                    tiles.join("x"),
+                    plan.axes.iter().map(|axis| axis.block).product::<u64>(),
+                    plan.workspace_bytes() / 1024,
+                    plan.error(),
+                    plan.bound()
+                )
+            }
+        }
+    }
+}
+
+/// Applies the rules.
+pub fn decide(problem: &ConvProblem, target: &Target, accuracy: Accuracy) -> Decision {
+    match accuracy {
+        Accuracy::Strict => return Decision::Strict,
+        Accuracy::Default => {}
+    }
+    let lanes = u64::from(target.lanes());
+    let channels = problem.in_channels_per_group().min(problem.out_channels_per_group());
+    if channels < lanes {
+        return Decision::Channels { channels, lanes };
+    }
+    let plans = match winograd::planned(problem, target) {
+        Ok(plans) => plans,
+        Err(reason) => return Decision::Outside { reason },
+    };
+    let winograd = plans.iter().map(|plan| plan.seconds).sum();
+    let fma = Rates::nominal(target).fma / f64::from(target.lanes());
+    let direct = problem.macs() as f64 * fma / DIRECT_RATE;
+    Decision::Predicted { plans, winograd, direct }
+}

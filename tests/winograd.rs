@@ -1,0 +1,134 @@
+//! Minimal filtering: held against the formula within its derived bound and against the interpreter bit for
+//! bit, in every direction that is a sum over taps; picked where it wins, never where accuracy forbids it.
+
+#[path = "common/problems.rs"]
+mod problems;
+
+use std::sync::Arc;
+
+use convgen::algorithm::Algorithm;
+use convgen::check;
+use convgen::record::Database;
+use convgen::scheduler::winograd::Decision;
+use convgen::{Accuracy, Compiler, Error, Host, Isa, Kernel};
+use convgen_ir::problem::{ConvProblem, Direction};
+use convgen_ir::schedule::Schedule;
+use proptest::prelude::*;
+use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
+
+/// Scratch of a task, at most.
+const WORKSPACE_BYTES: usize = 4 << 20;
+
+fn compilers() -> Vec<Compiler> {
+    let host = Host::detect();
+    let made = Isa::ALL.into_iter().filter_map(|isa| Compiler::new(&host, isa).ok());
+    made.map(|compiler| compiler.with_database(Arc::new(Database::new()))).collect()
+}
+
+fn problem(text: &str) -> ConvProblem {
+    text.parse().expect(text)
+}
+
+fn winograd(compiler: &Compiler, problem: &ConvProblem) -> Result<Kernel, Error> {
+    compiler.compile_with(problem, Algorithm::Winograd, &Schedule::default())
+}
+
+fn check(kernel: &Kernel) {
+    let checked = check::check(kernel).unwrap_or_else(|error| panic!("{error}"));
+    assert!(checked.elements > 0, "{}: {checked:?}", kernel.problem());
+    assert!(kernel.workspace_bytes() <= WORKSPACE_BYTES, "{}", kernel.name());
+}
+
+#[test]
+fn random_problems_are_within_the_bound() {
+    let compilers = compilers();
+    let config = Config { cases: 600, failure_persistence: None, ..Config::default() };
+    let rng = TestRng::deterministic_rng(RngAlgorithm::ChaCha);
+    let accepted = std::cell::Cell::new(0);
+    let run = TestRunner::new_with_rng(config, rng).run(&problems::problem(), |problem| {
+        for compiler in &compilers {
+            match winograd(compiler, &problem) {
+                Ok(kernel) => {
+                    accepted.set(accepted.get() + 1);
+                    let checked = check::check(&kernel);
+                    prop_assert!(checked.is_ok(), "{}", checked.unwrap_err());
+                }
+                Err(Error::Unsupported(_)) => {}
+                Err(error) => prop_assert!(false, "{}: {}", problem, error),
+            }
+        }
+        Ok(())
+    });
+    run.unwrap_or_else(|error| panic!("{error}"));
+    assert!(accepted.get() > 100, "only {} were in the domain", accepted.get());
+}
+
+/// Tails of tiles, of blocks, of channels and of vectors; phases of unequal length; several axes.
+#[test]
+fn every_field_of_a_problem_is_honoured() {
+    let texts = [
+        // Copies rows under a condition that does not mention the loop which it stands on: Cranelift's
+        // emitter took such a condition to hold.
+        "conv2d nchw ic3 oc1 ih12 iw9 kh3 kw1 dh3 ph1:0 pw2:0",
+        "conv1d n2 ic3 oc34 iw70 kw5 pw1:3 bias | relu",
+        "conv1d nchw n3 g2 ic40 oc6 iw31 kw7 dw5 pw20",
+        "conv1d ic1 oc1 iw50 kw4 pw-3:-4 flip",
+        "conv2d n2 g3 ic6 oc9 ih14 iw13 kh3 kw2 dh2 dw3 ph8 pw4 bias | add | sigmoid",
+        "conv2d nchw ic5 oc19 ih11 iw17 kh1 kw5 ph1:3 pw1 flip | scale | hardswish",
+        "conv2d ic20 oc70 ih30 iw7 kh5 kw5 ph2 pw2 bias | leaky_relu(0.1)",
+        "conv2d ic17 oc33 ih7 iw9 kh3 kw3 dh2 dw2 ph2 pw2",
+        "conv2d ic4 oc4 ih6 iw900 kh3 kw3 ph1 pw1",
+        "conv3d ic5 oc6 id5 ih6 iw7 kd3 kh3 kw3 pd1 ph1 pw1",
+        "deconv2d ic20 oc18 ih7 iw9 kh4 kw4 sh2 sw2 ph1 pw1 bias",
+        "conv2d ic18 oc35 ih13 iw10 kh3 kw3 ph1 pw1 bwd_d",
+    ];
+    for compiler in compilers() {
+        for text in texts {
+            check(&winograd(&compiler, &problem(text)).unwrap_or_else(|e| panic!("{text}: {e}")));
+        }
+    }
+}
+
+#[test]
+fn outside_its_domain_it_says_why() {
+    let cases = [
+        ("conv2d ic16 oc16 ih8 iw8 kh3 kw3 sh2 sw2", "stride is 2"),
+        ("conv2d ic16 oc16 ih8 iw8 kh1 kw1", "reads one place"),
+        ("conv1d ic16 oc16 iw80 kw9", "9 taps"),
+        ("conv2d ic16 oc16 ih8 iw8 kh3 kw3 bwd_w", "no sum over taps"),
+    ];
+    for compiler in compilers() {
+        for (text, reason) in cases {
+            let refused = winograd(&compiler, &problem(text)).err().map(|e| e.to_string());
+            assert!(refused.as_ref().is_some_and(|e| e.contains(reason)), "{text}: {refused:?}");
+        }
+    }
+}
+
+#[test]
+fn it_is_picked_where_products_are_saved_and_allowed() {
+    let many = problem("conv2d ic64 oc64 ih56 iw56 kh3 kw3 ph1 pw1");
+    let few = problem("conv2d ic3 oc64 ih56 iw56 kh3 kw3 ph1 pw1");
+    for compiler in compilers() {
+        assert_eq!(compiler.pick(&many).algorithm, Algorithm::Winograd);
+        assert_eq!(compiler.pick(&few).algorithm, Algorithm::Direct);
+        assert!(matches!(compiler.winograd_decision(&few), Decision::Channels { .. }));
+        let strict = compiler.with_accuracy(Accuracy::Strict);
+        assert_eq!(strict.pick(&many).algorithm, Algorithm::Direct);
+        assert_eq!(strict.winograd_decision(&many), Decision::Strict);
+    }
+    assert_eq!(many.direction(), Direction::Forward);
+}
+
+/// The order of packed weights depends on the registers of the target.
+#[test]
+fn weights_packed_for_another_target_are_refused() {
+    let problem = problem("conv2d ic16 oc48 ih8 iw8 kh3 kw3 ph1 pw1");
+    let kernels: Vec<Kernel> =
+        compilers().iter().filter_map(|compiler| winograd(compiler, &problem).ok()).collect();
+    let [first, .., last] = kernels.as_slice() else { return };
+    let data = check::Data::integers(&problem);
+    let packed = first.pack_weights(data.weights()).expect("weights of the problem");
+    let mut output = vec![0.0; data.output_len()];
+    assert!(last.run_with(&data.arguments(&packed, &[]), &mut output).is_err());
+}
