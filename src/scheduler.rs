@@ -92,6 +92,20 @@ const LEAST_OWN_ROWS: u64 = 4;
 /// VGG-16's, to 64 at stride 1, has 36.
 const PRODUCTS_WORTH_A_COPY: u64 = 16;
 
+/// Input channels that a sum has for each tap, at least, for padding to be met in place: each tap of a
+/// row is then a loop of its own, which must be long beside its ends.
+const CHANNELS_WORTH_A_LOOP: u64 = 32;
+
+/// Parts of the second-level cache, of eight, that the rows of input which a task reads in place may
+/// fill; panels of weights pass through the rest. 3x3 over 512 channels of 14x14 reaches 88 % of the
+/// 256-bit peak in tasks of 7 rows (3/8), 73 % in one of 14.
+const PARTS_FOR_ROWS: u64 = 3;
+
+/// Sums that hide the latency of two multiply-adds a cycle: smaller tiles take as long as one of these.
+/// 3x3 over 512 channels of 7x7 at 256 bits: 65 % of the peak by tiles of 4x2 and 3x2, 101 % of 4x3 and
+/// 3x3 vectors.
+const LATENCY_SUMS: u64 = 8;
+
 /// Rows of a tile that are few: with two vectors each, their sums wait for one another.
 const FEW_ROWS: u64 = 4;
 
@@ -149,6 +163,9 @@ impl<'p> Picker<'p> {
         if self.copies_for_little(lanes) {
             self.read_in_place(&mut plan);
         }
+        if !plan.in_place && self.sums_channels_in_place(&mut plan) {
+            return plan;
+        }
         self.task_block(&mut plan);
         if plan.in_place && plan.check_in_place(self.problem).is_err() {
             plan.in_place = false;
@@ -184,6 +201,46 @@ impl<'p> Picker<'p> {
         if candidate.in_place && candidate.check(self.problem, self.target).is_ok() {
             *plan = candidate;
         }
+    }
+
+    /// Meets padding where the input lies if many channels are summed at each tap: taps beyond the
+    /// first and last rows cost nothing, and what the taps of a dilated kernel lie apart is not copied.
+    /// Tasks then share channels, since no copy is made for each of them.
+    fn sums_channels_in_place(&self, plan: &mut Plan) -> bool {
+        let fits = self.whole
+            && plan.lanes == LaneAxis::OutChannels
+            && self.target.isa().vectors().is_some()
+            && self.problem.layout() == Layout::ChannelsLast
+            && self.problem.in_channels_per_group() >= CHANNELS_WORTH_A_LOOP
+            && self.shape.axes.len() > 1;
+        if !fits {
+            return false;
+        }
+        let block = self.rows_in_place(plan);
+        let candidate = Plan { in_place: true, channel_tasks: true, block, ..plan.clone() };
+        let accepted = candidate.check(self.problem, self.target).is_ok();
+        if accepted {
+            *plan = candidate;
+        }
+        accepted
+    }
+
+    /// Output rows of a task that reads its input in place and whose channels are tasks too: as many as
+    /// use a panel of weights while their input stays in the second-level cache, in tasks of one size.
+    fn rows_in_place(&self, plan: &Plan) -> u64 {
+        let Some((s, inner)) = self.problem.spatial().split_first() else { return 1 };
+        let pixels: u64 = inner.iter().map(|axis| axis.input).product();
+        let row = pixels * self.problem.in_channels() * self.problem.elem().bytes() as u64;
+        let cached = self.target.caches().l2 as u64 * PARTS_FOR_ROWS / 8;
+        // Padding is not read, nor are the rows between the taps of a dilated kernel.
+        let shared = s.kernel.saturating_sub(s.stride);
+        let fitting = (cached / row).saturating_sub(shared) / s.stride;
+        let lanes = plan.lane_extent(self.problem, self.target);
+        let tiles = self.problem.groups() * self.problem.out_channels_per_group().div_ceil(lanes);
+        let tasks = TASKS_A_CORE * self.target.cores() as u64;
+        let most = if cached / row >= s.input { s.output() } else { fitting };
+        let most = most.min(s.output() * tiles / tasks).clamp(1, s.output());
+        s.output().div_ceil(s.output().div_ceil(most))
     }
 
     /// Whether all loads of the tile are vectors: each element of the input is then used for so few
@@ -293,7 +350,7 @@ impl<'p> Picker<'p> {
         let vectors = match self.target.isa() {
             // Cranelift has no masks: what is no whole vector is done lane by lane.
             Isa::Clif => (lane / width).clamp(1, 2),
-            Isa::Avx2 | Isa::Avx512 => fewest_lanes_wasted(lane.div_ceil(width), row),
+            Isa::Avx2 | Isa::Avx512 => fewest_lanes_wasted(lane.div_ceil(width), row, budget),
         };
         let rows = balanced(row, (budget / vectors).min(self.rows_in_cache(lanes)));
         (vectors, rows)
@@ -402,14 +459,24 @@ fn tile_registers(target: &Target) -> u64 {
     u64::from(target.registers()) - operands
 }
 
-/// How many vectors wide a tile is, given how many there are: two to four keep the broadcasts rare;
-/// fewest run past the end, then fewest a tile, or most where rows are few.
-fn fewest_lanes_wasted(vectors: u64, rows: u64) -> u64 {
-    let padded = |width: &u64| vectors.div_ceil(*width) * width;
+/// How many vectors wide a tile is, given how many there are, the rows, and the registers for sums: two
+/// to four keep the broadcasts rare; those that take least time, counted in multiply-adds with the lanes
+/// past the end and the waits of small tiles; fewest a tile if more do not save a tenth (narrow tiles have
+/// fewer rows, hence more kernels at borders), or most where rows are few.
+fn fewest_lanes_wasted(vectors: u64, rows: u64, budget: u64) -> u64 {
+    let time = |width: &u64| {
+        let tile = balanced(rows, budget / width);
+        let (whole, rest) = (rows / tile, rows % tile);
+        let one = |rows: u64| (rows * width).max(LATENCY_SUMS);
+        let rest = if rest > 0 { one(rest) } else { 0 };
+        vectors.div_ceil(*width) * (whole * one(tile) + rest)
+    };
+    let most = vectors.min(4);
     match (vectors, rows < FEW_ROWS) {
         (1, _) => 1,
-        (_, false) => (2..=4).min_by_key(padded).unwrap_or(2),
-        (_, true) => (2..=4).rev().min_by_key(padded).unwrap_or(2),
+        (_, false) => (3..=most)
+            .fold(2, |best, width| if time(&width) * 10 < time(&best) * 9 { width } else { best }),
+        (_, true) => (2..=most).rev().min_by_key(time).unwrap_or(2),
     }
 }
 

@@ -152,7 +152,7 @@ pub fn fewest_operands(isa: Isa) -> u64 {
 pub const LARGEST_BODY: u64 = 512;
 
 /// Kernels for one loop over tiles of columns, at most: one a tile at a border, one for the others.
-pub const MOST_BORDERS: i64 = 4;
+pub const MOST_BORDERS: i64 = 8;
 
 /// A problem as a plan sees it: the loops that are tiled, named as they are after fusing.
 pub(super) struct Shape<'p> {
