@@ -4,7 +4,7 @@ mod build;
 mod direct;
 mod gradient;
 mod tensors;
-pub(crate) mod winograd;
+pub mod winograd;
 
 use std::fmt;
 use std::str::FromStr;

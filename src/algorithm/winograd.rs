@@ -62,6 +62,6 @@ fn plans(problem: &ConvProblem, target: &Target) -> Result<Vec<(DenseSum, Option
 ///
 /// # Errors
 /// Why the problem is outside the domain.
-pub(crate) fn planned(problem: &ConvProblem, target: &Target) -> Result<Vec<Plan>, String> {
+pub fn planned(problem: &ConvProblem, target: &Target) -> Result<Vec<Plan>, String> {
     Ok(plans(problem, target)?.into_iter().filter_map(|(_, plan)| plan).collect())
 }
