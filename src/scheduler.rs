@@ -157,8 +157,9 @@ impl<'p> Picker<'p> {
             // Whether padding can be met in place depends on whether tasks share a row.
             plan.block = self.shape.axes[0].1;
             plan.in_place = self.whole;
-            plan.in_place &=
-                plan.check_in_place(self.problem).is_ok() && plan.check_body(self.problem).is_ok();
+            plan.in_place &= plan.check_in_place(self.problem).is_ok()
+                && plan.check_borders(self.problem, self.target).is_ok()
+                && plan.check_body(self.problem).is_ok();
         }
         if self.copies_for_little(lanes) {
             self.read_in_place(&mut plan);

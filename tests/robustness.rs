@@ -98,6 +98,9 @@ fn narrow_escapes_have_a_default_schedule() {
     for text in [
         // The copied rows of the last, incomplete tile of columns just exceed the scratch.
         "conv2d ic2048 oc256 ih33 iw33 kh3 kw3 dh6 dw6 ph6 pw3",
+        // Every tile of a row touches padding: each is a kernel of its own, epilogue and all.
+        "conv2d n2 ic224 oc64 ih3 iw3 kh8 kw8 sh2 sw2 ph33:194 pw33:194",
+        "conv2d g64 ic64 oc64 ih56 iw56 kh31 kw31 ph15 pw15 bias | gelu",
         // Lanes of padded groups write two channels each.
         "conv1d nchw g5 ic5 oc10 iw1 kw1",
     ] {

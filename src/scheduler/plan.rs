@@ -7,6 +7,8 @@
 //! ask whether the nest fits the target's limits (that is the verifier).
 
 use convgen_ir::elem::Layout;
+use convgen_ir::epilogue::expand::expand;
+use convgen_ir::nest::{Expr, Nest};
 use convgen_ir::problem::{ConvProblem, SpatialAxis};
 use convgen_ir::schedule::{Directive, Schedule, Tail};
 
@@ -128,6 +130,8 @@ pub enum Excluded {
     Steps { steps: u64, channels: u64 },
     #[error("a loop body of {body} multiply-adds is larger than {limit}")]
     Body { body: u64, limit: u64 },
+    #[error("{kernels} kernels for the borders have {given} lane operations, the limit is {limit}")]
+    Borders { kernels: i64, given: i64, limit: i64 },
     #[error("padding is not met in place: {reason}")]
     InPlace { reason: &'static str },
     #[error("tasks of one of {channels} output channels a group write between one another")]
@@ -269,6 +273,7 @@ impl Plan {
         self.check_loops(problem, target, &shape)?;
         if self.in_place {
             self.check_in_place(problem)?;
+            self.check_borders(problem, target)?;
         }
         self.check_body(problem)
     }
@@ -425,6 +430,28 @@ impl Plan {
         let body = self.vectors * self.rows * self.steps * taps;
         match body > LARGEST_BODY {
             true => Err(Excluded::Body { body, limit: LARGEST_BODY }),
+            false => Ok(()),
+        }
+    }
+
+    /// Whether the kernels of all borders of a row are a small program together: each writes out the
+    /// whole tile, its epilogue too.
+    pub(super) fn check_borders(
+        &self,
+        problem: &ConvProblem,
+        target: &Target,
+    ) -> Result<(), Excluded> {
+        let Some(columns) = problem.spatial().last().filter(|s| has_padding(s)) else {
+            return Ok(());
+        };
+        let tail = i64::from(!columns.output().is_multiple_of(self.rows));
+        let kernels = loops_if_peeled(columns, self.rows) + tail;
+        // Of a sum: its first value, its taps, its epilogue, and its store.
+        let steps = self.steps * columns.kernel + statements(problem) + 2;
+        let tile = self.vectors * u64::from(target.lanes()) * self.rows;
+        let (given, limit) = ((tile * steps) as i64 * kernels, target.limits().unrolled);
+        match given > limit {
+            true => Err(Excluded::Borders { kernels, given, limit }),
             false => Ok(()),
         }
     }
@@ -623,6 +650,17 @@ impl Writer<'_> {
 
 fn with(first: String, second: Option<String>) -> Vec<String> {
     [first].into_iter().chain(second).collect()
+}
+
+/// Statements of the epilogue of a sum.
+fn statements(problem: &ConvProblem) -> u64 {
+    let mut nest = Nest::new("epilogue");
+    let mut written = vec![];
+    for op in problem.epilogue() {
+        let extra = op.takes_extra().map(|_| Expr::f32(0.0));
+        expand(op, &mut nest, Expr::f32(0.0), extra, &mut written);
+    }
+    written.len() as u64
 }
 
 /// Groups of which a vector holds all output channels, and another one all input channels.
