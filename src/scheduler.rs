@@ -204,44 +204,52 @@ impl<'p> Picker<'p> {
         }
     }
 
-    /// Meets padding where the input lies if many channels are summed at each tap: taps beyond the
-    /// first and last rows cost nothing, and what the taps of a dilated kernel lie apart is not copied.
-    /// Tasks then share channels, since no copy is made for each of them.
+    /// Reads the input where it lies if many channels are summed at each tap: taps beyond the first and
+    /// last rows cost nothing, and what the taps of a dilated kernel lie apart is not copied. Tasks then
+    /// share channels, since no copy is made for each of them: a panel of weights, which may come from
+    /// far, serves all rows of a task, and their input stays near from one panel to the next.
     fn sums_channels_in_place(&self, plan: &mut Plan) -> bool {
-        let fits = self.whole
-            && plan.lanes == LaneAxis::OutChannels
+        let padded = self.is_padded();
+        let fits = plan.lanes == LaneAxis::OutChannels
             && self.target.isa().vectors().is_some()
             && self.problem.layout() == Layout::ChannelsLast
             && self.problem.in_channels_per_group() >= CHANNELS_WORTH_A_LOOP
-            && self.shape.axes.len() > 1;
+            && (!padded || (self.whole && self.shape.axes.len() > 1));
         if !fits {
             return false;
         }
         let block = self.rows_in_place(plan);
-        let candidate = Plan { in_place: true, channel_tasks: true, block, ..plan.clone() };
-        let accepted = candidate.check(self.problem, self.target).is_ok();
-        if accepted {
-            *plan = candidate;
-        }
-        accepted
+        let candidate = Plan { in_place: padded, channel_tasks: true, block, ..plan.clone() };
+        // Where one panel has all channels there is nothing to share.
+        let alone = Plan { channel_tasks: false, ..candidate.clone() };
+        let accepted = [candidate, alone]
+            .into_iter()
+            .find(|plan| (plan.channel_tasks || !padded) && plan.check(self.problem, self.target).is_ok());
+        accepted.map(|accepted| *plan = accepted).is_some()
     }
 
     /// Output rows of a task that reads its input in place and whose channels are tasks too: as many as
     /// use a panel of weights while their input stays in the second-level cache, in tasks of one size.
     fn rows_in_place(&self, plan: &Plan) -> u64 {
-        let Some((s, inner)) = self.problem.spatial().split_first() else { return 1 };
-        let pixels: u64 = inner.iter().map(|axis| axis.input).product();
-        let row = pixels * self.problem.in_channels() * self.problem.elem().bytes() as u64;
+        let extent = self.shape.axes[0].1;
+        let pixel = self.problem.in_channels() * self.problem.elem().bytes() as u64;
         let cached = self.target.caches().l2 as u64 * PARTS_FOR_ROWS / 8;
-        // Padding is not read, nor are the rows between the taps of a dilated kernel.
-        let shared = s.kernel.saturating_sub(s.stride);
-        let fitting = (cached / row).saturating_sub(shared) / s.stride;
+        let fitting = match self.problem.spatial().split_first() {
+            Some((s, inner)) if !self.fused => {
+                let row = inner.iter().map(|axis| axis.input).product::<u64>() * pixel;
+                // Padding is not read, nor are the rows between the taps of a dilated kernel.
+                let shared = s.kernel.saturating_sub(s.stride);
+                let whole = cached / row >= s.input;
+                if whole { extent } else { (cached / row).saturating_sub(shared) / s.stride }
+            }
+            Some(_) | None => cached / pixel,
+        };
         let lanes = plan.lane_extent(self.problem, self.target);
         let tiles = self.problem.groups() * self.problem.out_channels_per_group().div_ceil(lanes);
         let tasks = TASKS_A_CORE * self.target.cores() as u64;
-        let most = if cached / row >= s.input { s.output() } else { fitting };
-        let most = most.min(s.output() * tiles / tasks).clamp(1, s.output());
-        s.output().div_ceil(s.output().div_ceil(most))
+        let most = fitting.min(extent * tiles / tasks).clamp(1, extent);
+        let unit = plan.task_unit(&self.shape, lanes);
+        extent.div_ceil(extent.div_ceil(most)).next_multiple_of(unit).min(extent)
     }
 
     /// Whether all loads of the tile are vectors: each element of the input is then used for so few
