@@ -1,9 +1,9 @@
 //! The micro-kernel emitter: AVX2 and AVX-512 code for the scope of a register tile, from the same
 //! nest that Cranelift compiles.
 //!
-//! The scope becomes a function `fn(arguments: *const i64)` of the System V convention on every
+//! The scope becomes a function `fn(arguments: *mut i64)` of the System V convention on every
 //! platform; Cranelift emits everything around it and calls it. `arguments` holds what
-//! [`MicroKernel::arguments`] lists. Every operation of the nest becomes the instruction of the same
+//! [`MicroKernel::arguments`] lists, and is the function's to change. Every operation of the nest becomes the instruction of the same
 //! rounding, in the nest's order for each value, so the bits are the interpreter's.
 //!
 //! Four steps, one file each: `translate` writes the scope as loops around straight lines of vector
@@ -52,6 +52,8 @@ pub struct MicroKernel {
     pub code: Vec<u8>,
     /// What the caller passes, in order.
     pub arguments: Vec<Argument>,
+    /// Words behind the arguments, with what the function needs for itself.
+    pub words: usize,
 }
 
 /// A value that the surrounding code computes.
@@ -61,6 +63,8 @@ pub enum Argument {
     Pointer(BufferId, Vec<(AxisId, i64)>),
     /// A sum of outer loop variables, clamped to 32 bits.
     Sum(Affine),
+    /// A sum of outer loop variables.
+    Number(Affine),
     /// The first value of a loop's variable that the guards leave.
     First(Loop),
     /// One past the last, at least the first.
@@ -87,7 +91,8 @@ fn unfit<T>(reason: &'static str) -> Result<T, Unfit> {
     Err(Unfit { reason })
 }
 
-/// Compiles the scope of a register tile: the rest of a block from its declaration on.
+/// Compiles a scope: the rest of a block from the declaration of a register tile on, or a loop around
+/// such scopes.
 ///
 /// # Errors
 /// [`Unfit`] if the scope is outside the emitter's domain.
@@ -98,8 +103,8 @@ pub fn compile(
     vectors: Vectors,
 ) -> Result<MicroKernel, Unfit> {
     let program = translate::translate(nest, scope, outside, vectors)?;
-    let code = allocate::assemble(&program, vectors)?;
-    Ok(MicroKernel { code, arguments: program.arguments })
+    let (code, words) = allocate::assemble(&program, vectors)?;
+    Ok(MicroKernel { code, arguments: program.arguments, words })
 }
 
 /// The instructions of a micro-kernel as text, one a line.

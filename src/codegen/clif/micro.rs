@@ -1,6 +1,6 @@
 //! Calls of micro-kernels: where the second emitter takes over.
 
-use convgen_ir::nest::{Loop, Mode, Stmt};
+use convgen_ir::nest::{Loop, Mode, Nest, Role, Stmt};
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::{
     AbiParam, ExtFuncData, ExternalName, InstBuilder, Signature, StackSlotData, StackSlotKind,
@@ -27,10 +27,11 @@ impl Emitter<'_, '_> {
         }
     }
 
-    /// Emits loops around vectors that need no register tile as a call, if the second emitter takes them;
-    /// else what is inside may still be fit.
+    /// Emits loops around vectors and register tiles as one call, if the second emitter takes them; else
+    /// what is inside may still be fit.
     pub(super) fn vector_loops(&mut self, l: &Loop) -> bool {
-        has_vectors_alone(l) && self.outlined(&[Stmt::Loop(l.clone())]).is_some_and(|r| r.is_ok())
+        has_vectors_alone(self.nest, l)
+            && self.outlined(&[Stmt::Loop(l.clone())]).is_some_and(|r| r.is_ok())
     }
 
     fn outlined(&mut self, scope: &[Stmt]) -> Option<Result<(), Unfit>> {
@@ -50,7 +51,7 @@ impl Emitter<'_, '_> {
         };
         let arguments: Vec<Value> =
             kernel.arguments.iter().map(|argument| self.argument(argument)).collect();
-        self.call(self.micro_kernels.len() as u32, &arguments);
+        self.call(self.micro_kernels.len() as u32, &arguments, kernel.words);
         self.micro_kernels.push(kernel);
         // It wrote memory.
         self.new_block();
@@ -66,6 +67,7 @@ impl Emitter<'_, '_> {
                 let empty = self.builder.ins().icmp(IntCC::SignedLessThan, end, first);
                 self.builder.ins().select(empty, first, end)
             }
+            Argument::Number(sum) => self.sum(sum, Lanes::SCALAR),
             Argument::Sum(sum) => {
                 let value = self.sum(sum, Lanes::SCALAR);
                 let high = self.builder.ins().iconst(types::I64, CLAMP);
@@ -78,8 +80,9 @@ impl Emitter<'_, '_> {
         }
     }
 
-    fn call(&mut self, number: u32, arguments: &[Value]) {
-        let bytes = 8 * arguments.len().max(1) as u32;
+    /// Calls a micro-kernel with arguments that lie before as many words as it wants in all.
+    fn call(&mut self, number: u32, arguments: &[Value], words: usize) {
+        let bytes = 8 * words.max(1) as u32;
         let slot = StackSlotData::new(StackSlotKind::ExplicitSlot, bytes, 3);
         let slot = self.builder.create_sized_stack_slot(slot);
         for (i, argument) in arguments.iter().enumerate() {
@@ -101,11 +104,17 @@ impl Emitter<'_, '_> {
     }
 }
 
-/// Whether all work of a serial loop is in vectors, on memory.
-fn has_vectors_alone(l: &Loop) -> bool {
+/// Whether all work of a serial loop is in vectors, on memory or on register tiles.
+fn has_vectors_alone(nest: &Nest, l: &Loop) -> bool {
     let inside = |stmt: &Stmt| match stmt {
-        Stmt::Loop(inner) => inner.mode == Mode::Vector || has_vectors_alone(inner),
-        Stmt::If(..) | Stmt::Declare(_) | Stmt::Let(..) | Stmt::Store(..) => false,
+        Stmt::Loop(inner) => match inner.mode {
+            Mode::Vector => true,
+            Mode::Serial => has_vectors_alone(nest, inner),
+            Mode::Unroll => inner.body.iter().all(|stmt| matches!(stmt, Stmt::Loop(_))),
+            Mode::Parallel => false,
+        },
+        Stmt::Declare(id) => nest.buffer(*id).role == Role::Reg,
+        Stmt::If(..) | Stmt::Let(..) | Stmt::Store(..) => false,
     };
     l.mode == Mode::Serial && l.body.iter().all(inside)
 }

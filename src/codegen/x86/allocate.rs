@@ -5,25 +5,23 @@
 //! constants are simply loaded again, others are spilled to the frame. A load that is used once, by an
 //! operation that takes memory, is never loaded into a register at all.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
-use super::encode::{Encoder, Operand, Reg};
-use super::translate::{Item, Op, Program, Step, Value};
+use super::encode::{Encoder, GENERAL_REGISTERS, Operand, Reg};
+use super::translate::{Item, Op, Place, Program, Step, Stream, Value};
 use super::{Unfit, Vectors, unfit};
 
-/// Writes the whole function.
-pub(super) fn assemble(program: &Program, vectors: Vectors) -> Result<Vec<u8>, Unfit> {
+/// Writes the whole function; also the number of words it wants at its arguments.
+pub(super) fn assemble(program: &Program, vectors: Vectors) -> Result<(Vec<u8>, usize), Unfit> {
     let registers = vectors.registers();
     // An operation has up to four operands and a result.
     if program.cells + MIN_POOL > registers {
         return unfit("the tile leaves too few registers");
     }
-    let mut encoder = Encoder::new(vectors, program.streams.len());
-    let depth = loop_depth(&program.items);
-    encoder.enter(&program.streams, depth)?;
+    let encoder = Encoder::new(vectors, &program.streams, program.arguments.len());
     let mut assembler =
         Assembler { encoder, cells: program.cells, registers, frame: HashMap::new() };
-    assembler.items(&program.items, 0)?;
+    assembler.block(&program.items)?;
     let slots = assembler.frame.len();
     assembler.encoder.leave(slots)
 }
@@ -42,6 +40,38 @@ fn loop_depth(items: &[Item]) -> usize {
     items.iter().map(depth).max().unwrap_or(0)
 }
 
+/// The streams by which some items reach memory.
+fn streams(items: &[Item], found: &mut BTreeSet<Stream>) {
+    for item in items {
+        match item {
+            Item::Line(steps) => found.extend(steps.iter().filter_map(place).map(|p| p.stream)),
+            Item::Loop { body, .. } => streams(body, found),
+        }
+    }
+}
+
+/// The memory that a step touches.
+fn place(step: &Step) -> Option<Place> {
+    match step {
+        Step::Define(_, Op::Load(place, _) | Op::Broadcast(place))
+        | Step::Store(place, ..)
+        | Step::Scatter(place, ..) => Some(*place),
+        Step::Define(
+            _,
+            Op::Const(_)
+            | Op::Index(_)
+            | Op::Spread(..)
+            | Op::Read(_)
+            | Op::Unary(..)
+            | Op::Binary(..)
+            | Op::Fma(..)
+            | Op::Select(_),
+        )
+        | Step::Write(..)
+        | Step::Accumulate(..) => None,
+    }
+}
+
 struct Assembler {
     encoder: Encoder,
     cells: usize,
@@ -51,14 +81,50 @@ struct Assembler {
 }
 
 impl Assembler {
-    fn items(&mut self, items: &[Item], depth: usize) -> Result<(), Unfit> {
+    /// Items one after the other, as many at a time as find registers for their pointers and counters.
+    /// Where a loop alone does not, its counter stays in memory, as do the pointers around its items.
+    fn block(&mut self, items: &[Item]) -> Result<(), Unfit> {
+        let mut rest = items;
+        while let [first, others @ ..] = rest {
+            let fitting = (1..=rest.len()).rev().find(|n| {
+                let mut used = BTreeSet::new();
+                streams(&rest[..*n], &mut used);
+                used.len() + loop_depth(&rest[..*n]) <= GENERAL_REGISTERS
+            });
+            if let Some(fitting) = fitting {
+                let (near, others) = rest.split_at(fitting);
+                let mut used = BTreeSet::new();
+                streams(near, &mut used);
+                self.encoder.bring(&used, loop_depth(near));
+                self.near(near, 0)?;
+                self.encoder.forget();
+                rest = others;
+                continue;
+            }
+            match first {
+                Item::Line(_) => return unfit("more pointers than registers"),
+                Item::Loop { trips, strides, body } => {
+                    let counter = self.encoder.counter_in_memory();
+                    let begun = self.encoder.begin_loop(counter, trips, strides);
+                    self.block(body)?;
+                    self.encoder.end_loop(begun, trips, strides);
+                }
+            }
+            rest = others;
+        }
+        Ok(())
+    }
+
+    /// Items whose pointers are in registers.
+    fn near(&mut self, items: &[Item], depth: usize) -> Result<(), Unfit> {
         for item in items {
             match item {
                 Item::Line(steps) => self.line(steps)?,
                 Item::Loop { trips, strides, body } => {
-                    let ends = self.encoder.begin_loop(depth, *trips, strides);
-                    self.items(body, depth + 1)?;
-                    self.encoder.end_loop(depth, ends, *trips, strides);
+                    let counter = self.encoder.counter(depth);
+                    let begun = self.encoder.begin_loop(counter, trips, strides);
+                    self.near(body, depth + 1)?;
+                    self.encoder.end_loop(begun, trips, strides);
                 }
             }
         }

@@ -1,8 +1,11 @@
 //! The instruction set: each operation of a micro-kernel as instructions of either vector width.
 //!
 //! General registers: `rdi` holds the arguments, `rax` and `rcx` are scratch, the others are the
-//! streams' pointers and the loops' counters. `k1` is the result of comparisons, `k2` the mask of the
+//! pointers of the streams in use and the counters of inner loops. The arguments are memory too: there
+//! each stream moves with the loops outside of those. `k1` is the result of comparisons, `k2` the mask of the
 //! current access. Constants come through `rax`, so the code needs no data.
+
+use std::collections::BTreeSet;
 
 use convgen_ir::nest::{BinaryOp, UnaryOp};
 use iced_x86::{
@@ -34,8 +37,11 @@ impl Operand {
     }
 }
 
+/// How many pointers and counters there can be at a time.
+pub(super) const GENERAL_REGISTERS: usize = 12;
+
 /// Pointers and counters, the ones a callee need not save first.
-const GENERAL: [Register; 12] = [
+const GENERAL: [Register; GENERAL_REGISTERS] = [
     Register::RDX,
     Register::RSI,
     Register::R8,
@@ -68,29 +74,46 @@ fn argument(number: usize) -> MemoryOperand {
 /// Writes one function.
 pub(super) struct Encoder {
     vectors: Vectors,
-    streams: usize,
+    /// The argument that each stream is.
+    streams: Vec<usize>,
+    /// The streams whose pointers are in registers, in the order of these.
+    near: Vec<Stream>,
+    /// Registers that have been used.
     used: usize,
+    /// Words at the arguments.
+    words: usize,
     body: Vec<Instruction>,
-    prologue: Vec<Instruction>,
     /// The first thing that could not be encoded.
     failed: Option<IcedError>,
     next_label: u64,
 }
 
-/// A loop's first instruction and the one after its last.
-pub(super) struct Ends {
+/// What counts a loop's iterations down.
+#[derive(Clone, Copy)]
+pub(super) enum Counter {
+    Register(Register),
+    /// A word at the arguments.
+    Word(usize),
+}
+
+/// A loop that has begun: its counter, its first instruction and the one after its last, and the words
+/// that hold its first value and its end, unless it has fixed ones.
+pub(super) struct Begun {
+    counter: Counter,
     top: u64,
     after: u64,
+    bounds: Option<(usize, usize)>,
 }
 
 impl Encoder {
-    pub(super) fn new(vectors: Vectors, streams: usize) -> Encoder {
+    pub(super) fn new(vectors: Vectors, streams: &[usize], arguments: usize) -> Encoder {
         Encoder {
             vectors,
-            streams,
+            streams: streams.to_vec(),
+            near: vec![],
             used: 0,
+            words: arguments,
             body: vec![],
-            prologue: vec![],
             failed: None,
             next_label: 1,
         }
@@ -119,7 +142,7 @@ impl Encoder {
 
     fn memory(&self, place: Place, broadcast: bool) -> MemoryOperand {
         MemoryOperand::new(
-            GENERAL[place.stream],
+            self.register(place.stream).unwrap_or(Register::None),
             Register::None,
             1,
             i64::from(place.displacement),
@@ -129,23 +152,24 @@ impl Encoder {
         )
     }
 
-    /// Saves registers and loads the streams' pointers.
-    pub(super) fn enter(&mut self, streams: &[usize], depth: usize) -> Result<(), Unfit> {
-        self.used = streams.len() + depth;
-        if self.used > GENERAL.len() {
-            return unfit("more pointers and counters than registers");
+    /// Loads the pointers of streams; beside them there are so many counters.
+    pub(super) fn bring(&mut self, streams: &BTreeSet<Stream>, counters: usize) {
+        self.near = streams.iter().copied().collect();
+        self.used = self.used.max(self.near.len() + counters);
+        for (at, stream) in streams.iter().enumerate() {
+            let from = argument(self.streams[*stream]);
+            self.push(Instruction::with2(Code::Mov_r64_rm64, GENERAL[at], from));
         }
-        for (stream, argument) in streams.iter().enumerate() {
-            let from = self::argument(*argument);
-            self.push(Instruction::with2(Code::Mov_r64_rm64, GENERAL[stream], from));
-        }
-        self.prologue = std::mem::take(&mut self.body);
-        Ok(())
     }
 
-    /// The whole function: saves, prologue, body, restores.
-    pub(super) fn leave(mut self, slots: usize) -> Result<Vec<u8>, Unfit> {
-        let (body, prologue) = (std::mem::take(&mut self.body), std::mem::take(&mut self.prologue));
+    /// Leaves the streams to memory.
+    pub(super) fn forget(&mut self) {
+        self.near.clear();
+    }
+
+    /// The whole function, saves, body and restores, and the number of words at its arguments.
+    pub(super) fn leave(mut self, slots: usize) -> Result<(Vec<u8>, usize), Unfit> {
+        let body = std::mem::take(&mut self.body);
         let saved: Vec<Register> = GENERAL[..self.used].iter().skip(FIRST_SAVED).copied().collect();
         let frame = (slots * 4 * self.vectors.lanes() as usize) as i32;
         for register in &saved {
@@ -154,7 +178,6 @@ impl Encoder {
         if frame > 0 {
             self.push(Instruction::with2(Code::Sub_rm64_imm32, Register::RSP, frame));
         }
-        self.body.extend(prologue);
         self.body.extend(body);
         self.body.push(Instruction::with(Code::VEX_Vzeroupper));
         if frame > 0 {
@@ -169,72 +192,132 @@ impl Encoder {
         }
         let block = InstructionBlock::new(&self.body, 0);
         match BlockEncoder::encode(64, block, BlockEncoderOptions::NONE) {
-            Ok(encoded) => Ok(encoded.code_buffer),
+            Ok(encoded) => Ok((encoded.code_buffer, self.words)),
             Err(_) => unfit("an instruction has no encoding"),
         }
     }
 
-    fn counter(&self, depth: usize) -> Register {
-        GENERAL[self.streams + depth]
+    pub(super) fn counter(&self, depth: usize) -> Counter {
+        Counter::Register(GENERAL[self.near.len() + depth])
+    }
+
+    pub(super) fn counter_in_memory(&mut self) -> Counter {
+        Counter::Word(self.word())
+    }
+
+    fn word(&mut self) -> usize {
+        self.words += 1;
+        self.words - 1
     }
 
     pub(super) fn begin_loop(
         &mut self,
-        depth: usize,
-        trips: Trips,
+        counter: Counter,
+        trips: &Trips,
         strides: &[(Stream, i64)],
-    ) -> Ends {
-        let counter = self.counter(depth);
-        let ends = Ends { top: self.label(), after: self.label() };
-        match trips {
-            Trips::Fixed(trips) => {
-                self.push(Instruction::with2(Code::Mov_r64_imm64, counter, trips));
-            }
-            Trips::Between { first, end } => {
+    ) -> Begun {
+        let bounds = self.bounds(trips);
+        let begun = Begun { counter, top: self.label(), after: self.label(), bounds };
+        match (trips, bounds) {
+            (_, Some((first, end))) => {
                 self.advance_by(first, strides, 1);
                 let [first, end] = [first, end].map(argument);
-                self.push(Instruction::with2(Code::Mov_r64_rm64, counter, end));
-                self.push(Instruction::with2(Code::Sub_r64_rm64, counter, first));
-                self.push(Instruction::with_branch(Code::Jle_rel32_64, ends.after));
+                self.push(Instruction::with2(Code::Mov_r64_rm64, Register::RAX, end));
+                self.push(Instruction::with2(Code::Sub_r64_rm64, Register::RAX, first));
+                self.count_from_rax(counter);
+                self.push(Instruction::with_branch(Code::Jle_rel32_64, begun.after));
             }
+            (Trips::Fixed(trips), None) => {
+                self.push(Instruction::with2(Code::Mov_r64_imm64, Register::RAX, *trips));
+                self.count_from_rax(counter);
+            }
+            (Trips::Between { .. } | Trips::Within { .. }, None) => {}
         }
-        self.place_label(ends.top);
-        ends
+        self.place_label(begun.top);
+        begun
     }
 
-    pub(super) fn end_loop(
-        &mut self,
-        depth: usize,
-        ends: Ends,
-        trips: Trips,
-        strides: &[(Stream, i64)],
-    ) {
-        for (stream, bytes) in strides {
-            self.advance(GENERAL[*stream], *bytes);
-        }
-        let counter = self.counter(depth);
-        self.push(Instruction::with1(Code::Dec_rm64, counter));
-        self.push(Instruction::with_branch(Code::Jne_rel32_64, ends.top));
-        match trips {
-            Trips::Fixed(trips) => {
-                for (stream, bytes) in strides {
-                    self.advance(GENERAL[*stream], -bytes * trips);
-                }
+    /// Sets a counter; no flags change.
+    fn count_from_rax(&mut self, counter: Counter) {
+        self.push(match counter {
+            Counter::Register(to) => Instruction::with2(Code::Mov_r64_rm64, to, Register::RAX),
+            Counter::Word(word) => {
+                Instruction::with2(Code::Mov_rm64_r64, argument(word), Register::RAX)
             }
-            Trips::Between { end, .. } => {
-                self.place_label(ends.after);
+        });
+    }
+
+    /// The words that hold the first value of a loop's variable and its end, which is no less.
+    fn bounds(&mut self, trips: &Trips) -> Option<(usize, usize)> {
+        let (lo, hi, at_least, below) = match trips {
+            Trips::Fixed(_) => return None,
+            Trips::Between { first, end } => return Some((*first, *end)),
+            Trips::Within { lo, hi, at_least, below } => (*lo, *hi, at_least, below),
+        };
+        let (first, end) = (self.word(), self.word());
+        self.extreme(Register::RAX, lo, at_least, Code::Cmovl_r64_rm64);
+        self.extreme(Register::RCX, hi, below, Code::Cmovg_r64_rm64);
+        self.push(Instruction::with2(Code::Cmp_r64_rm64, Register::RCX, Register::RAX));
+        self.push(Instruction::with2(Code::Cmovl_r64_rm64, Register::RCX, Register::RAX));
+        for (word, register) in [(first, Register::RAX), (end, Register::RCX)] {
+            self.push(Instruction::with2(Code::Mov_rm64_r64, argument(word), register));
+        }
+        Some((first, end))
+    }
+
+    /// A number, or what the streams hold if the condition of the move prefers it.
+    fn extreme(&mut self, to: Register, number: i64, streams: &[Stream], conditional: Code) {
+        self.push(Instruction::with2(Code::Mov_r64_imm64, to, number));
+        for stream in streams {
+            let other = argument(self.streams[*stream]);
+            self.push(Instruction::with2(Code::Cmp_r64_rm64, to, other));
+            self.push(Instruction::with2(conditional, to, other));
+        }
+    }
+
+    pub(super) fn end_loop(&mut self, begun: Begun, trips: &Trips, strides: &[(Stream, i64)]) {
+        for (stream, bytes) in strides {
+            self.advance(*stream, *bytes);
+        }
+        self.push(match begun.counter {
+            Counter::Register(register) => Instruction::with1(Code::Dec_rm64, register),
+            Counter::Word(word) => Instruction::with1(Code::Dec_rm64, argument(word)),
+        });
+        self.push(Instruction::with_branch(Code::Jne_rel32_64, begun.top));
+        match (trips, begun.bounds) {
+            (_, Some((_, end))) => {
+                self.place_label(begun.after);
                 self.advance_by(end, strides, -1);
             }
+            (Trips::Fixed(trips), None) => {
+                for (stream, bytes) in strides {
+                    self.advance(*stream, -bytes * trips);
+                }
+            }
+            (Trips::Between { .. } | Trips::Within { .. }, None) => {}
         }
     }
 
-    /// Moves pointers by an argument times their stride.
+    /// The register of a stream, if it is in one.
+    fn register(&self, stream: Stream) -> Option<Register> {
+        self.near.iter().position(|near| *near == stream).map(|at| GENERAL[at])
+    }
+
+    /// Moves streams by an argument times their stride.
     fn advance_by(&mut self, by: usize, strides: &[(Stream, i64)], sign: i64) {
         for (stream, bytes) in strides {
             self.push(Instruction::with2(Code::Mov_r64_imm64, Register::RAX, sign * bytes));
             self.push(Instruction::with2(Code::Imul_r64_rm64, Register::RAX, argument(by)));
-            self.push(Instruction::with2(Code::Add_r64_rm64, GENERAL[*stream], Register::RAX));
+            self.add_rax(*stream);
         }
+    }
+
+    fn add_rax(&mut self, stream: Stream) {
+        let home = argument(self.streams[stream]);
+        self.push(match self.register(stream) {
+            Some(register) => Instruction::with2(Code::Add_r64_rm64, register, Register::RAX),
+            None => Instruction::with2(Code::Add_rm64_r64, home, Register::RAX),
+        });
     }
 
     fn place_label(&mut self, label: u64) {
@@ -243,16 +326,16 @@ impl Encoder {
         self.body.push(here);
     }
 
-    fn advance(&mut self, pointer: Register, bytes: i64) {
-        match i32::try_from(bytes) {
-            Ok(bytes) => {
-                self.push(Instruction::with2(Code::Add_rm64_imm32, pointer, bytes));
-            }
-            Err(_) => {
-                self.push(Instruction::with2(Code::Mov_r64_imm64, Register::RAX, bytes));
-                self.push(Instruction::with2(Code::Add_r64_rm64, pointer, Register::RAX));
-            }
-        }
+    fn advance(&mut self, stream: Stream, bytes: i64) {
+        let Ok(bytes) = i32::try_from(bytes) else {
+            self.push(Instruction::with2(Code::Mov_r64_imm64, Register::RAX, bytes));
+            return self.add_rax(stream);
+        };
+        let home = argument(self.streams[stream]);
+        self.push(match self.register(stream) {
+            Some(register) => Instruction::with2(Code::Add_rm64_imm32, register, bytes),
+            None => Instruction::with2(Code::Add_rm64_imm32, home, bytes),
+        });
     }
 
     pub(super) fn is_whole(&self, mask: Mask) -> bool {

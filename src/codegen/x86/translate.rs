@@ -118,19 +118,22 @@ pub(super) enum Item {
 }
 
 /// How often a loop runs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Trips {
     /// That many times.
     Fixed(i64),
     /// From one value to before another, which two arguments hold; the streams' pointers count from
     /// zero.
     Between { first: usize, end: usize },
+    /// As between the largest of `lo` and some streams' numbers, and the least of `hi` and others'.
+    Within { lo: i64, hi: i64, at_least: Vec<Stream>, below: Vec<Stream> },
 }
 
 /// A translated scope.
 pub(super) struct Program {
     pub(super) items: Vec<Item>,
     pub(super) cells: usize,
+    /// The argument that each stream begins as, its own.
     pub(super) streams: Vec<usize>,
     pub(super) arguments: Vec<Argument>,
 }
@@ -153,6 +156,7 @@ pub(super) fn translate(
         lows: HashMap::new(),
         tiles: HashMap::new(),
         cells: 0,
+        most_cells: 0,
         streams: vec![],
         arguments: vec![],
         finished: vec![],
@@ -165,7 +169,7 @@ pub(super) fn translate(
     translator.end_line();
     Ok(Program {
         items: translator.finished,
-        cells: translator.cells,
+        cells: translator.most_cells,
         streams: translator.streams.iter().map(|stream| stream.argument).collect(),
         arguments: translator.arguments,
     })
@@ -177,12 +181,21 @@ fn has_pads(block: &[Stmt]) -> bool {
     found
 }
 
-/// A buffer read or written at a fixed combination of loop variables.
+/// What moves with loops of the scope.
 struct StreamInfo {
-    buffer: BufferId,
+    what: Moving,
     outer: Vec<(AxisId, i64)>,
     inner: Vec<(AxisId, i64)>,
     argument: usize,
+}
+
+/// What a stream is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Moving {
+    /// A pointer into a buffer that is read or written at a fixed combination of loop variables.
+    Pointer(BufferId),
+    /// Such a combination itself, with this number added.
+    Number(i64),
 }
 
 /// The lanes that statements are translated for.
@@ -267,7 +280,9 @@ struct Translator<'n> {
     /// The first values of the loops of the scope.
     lows: HashMap<AxisId, i64>,
     tiles: HashMap<BufferId, Tile>,
+    /// Cells of the tiles in scope, and the most that there were.
     cells: usize,
+    most_cells: usize,
     streams: Vec<StreamInfo>,
     arguments: Vec<Argument>,
     finished: Vec<Item>,
@@ -279,6 +294,7 @@ struct Translator<'n> {
 
 impl Translator<'_> {
     fn block(&mut self, block: &[Stmt], lanes: Option<Lanes>) -> Result<(), Unfit> {
+        let outside = self.cells;
         for (i, stmt) in block.iter().enumerate() {
             match stmt {
                 Stmt::Loop(l) => self.loop_(l)?,
@@ -291,6 +307,8 @@ impl Translator<'_> {
                 Stmt::Store(dst, value) => self.store(dst, value, lanes)?,
             }
         }
+        // Tiles of this block are gone, and their registers free.
+        self.cells = outside;
         Ok(())
     }
 
@@ -308,6 +326,7 @@ impl Translator<'_> {
         let groups = (row + self.width - 1) / self.width;
         self.tiles.insert(id, Tile { first: self.cells, row, groups });
         self.cells += (buffer.len(0) / row * groups) as usize;
+        self.most_cells = self.most_cells.max(self.cells);
         Ok(())
     }
 
@@ -387,14 +406,18 @@ impl Translator<'_> {
         Ok(())
     }
 
-    /// A loop whose ends the surrounding code computes. Its variable counts from the true zero.
+    /// A loop whose ends depend on others: on those outside alone, and the surrounding code computes
+    /// them, or on loops of the scope too. Its variable counts from the true zero.
     fn bounded_loop(&mut self, l: &Loop, open: &[Guard]) -> Result<(), Unfit> {
         let mut bounds = Loop { lo: l.lo, ..Loop::new(l.axis, l.hi, vec![]) };
         for guard in open {
             let (outer, inner, constant) = self.resolve(guard.sum(), None);
             let step = guard.sum().coefficient(l.axis);
-            if step <= 0 || !inner.is_empty() {
-                return unfit("a condition is on more than the loop and those outside");
+            if step <= 0 {
+                return unfit("a condition does not narrow the loop");
+            }
+            if !inner.is_empty() {
+                return self.loop_within(l, open);
             }
             let terms = outer.into_iter().chain([(l.axis, step)]);
             bounds.guards.push(guard.map(|_| Affine::from_terms(constant, terms)));
@@ -403,6 +426,26 @@ impl Translator<'_> {
         let first = self.argument(Argument::First(bounds.clone()));
         let end = self.argument(Argument::End(bounds));
         self.runtime_loop(l, Trips::Between { first, end })
+    }
+
+    /// A loop whose ends move with loops of the scope: `rest + v >= limit` is `v >= limit - rest`.
+    fn loop_within(&mut self, l: &Loop, open: &[Guard]) -> Result<(), Unfit> {
+        let Some(hi) = l.hi.fixed() else { return unfit("a loop over the batch has a guard") };
+        let (mut at_least, mut below) = (vec![], vec![]);
+        for guard in open {
+            if guard.sum().coefficient(l.axis) != 1 {
+                return unfit("a condition narrows the loop by a fraction");
+            }
+            let (limit, ends) = match guard {
+                Guard::AtLeast(_, limit) => (limit, &mut at_least),
+                Guard::Below(_, limit) => (limit, &mut below),
+            };
+            let end = guard.sum().without(l.axis).scaled(-1).plus(*limit);
+            let (outer, inner, constant) = self.resolve(&end, None);
+            ends.push(self.stream(Moving::Number(constant), outer, inner));
+        }
+        self.lows.insert(l.axis, 0);
+        self.runtime_loop(l, Trips::Within { lo: l.lo, hi, at_least, below })
     }
 
     /// A loop that stays a loop. Its variable counts from zero; its first value, if it is a number, is
@@ -421,8 +464,11 @@ impl Translator<'_> {
             .enumerate()
             .filter_map(|(stream, info)| {
                 let (_, coefficient) = info.inner.iter().find(|(axis, _)| *axis == l.axis)?;
-                let bytes = self.nest.buffer(info.buffer).elem.bytes() as i64;
-                Some((stream, coefficient * bytes))
+                let unit = match info.what {
+                    Moving::Pointer(buffer) => self.nest.buffer(buffer).elem.bytes() as i64,
+                    Moving::Number(_) => 1,
+                };
+                Some((stream, coefficient * unit))
             })
             .collect();
         self.finished.push(Item::Loop { trips, strides, body });
@@ -542,16 +588,29 @@ impl Translator<'_> {
         let Ok(displacement) = i32::try_from(bytes) else {
             return unfit("a displacement exceeds 32 bits");
         };
-        let known = self
-            .streams
-            .iter()
-            .position(|s| s.buffer == buffer && s.outer == outer && s.inner == inner);
-        let stream = known.unwrap_or_else(|| {
-            let argument = self.argument(Argument::Pointer(buffer, outer.clone()));
-            self.streams.push(StreamInfo { buffer, outer, inner, argument });
-            self.streams.len() - 1
-        });
+        let stream = self.stream(Moving::Pointer(buffer), outer, inner);
         Ok(Place { stream, displacement })
+    }
+
+    /// A stream; each begins as an argument of its own, which moves with it.
+    fn stream(
+        &mut self,
+        what: Moving,
+        outer: Vec<(AxisId, i64)>,
+        inner: Vec<(AxisId, i64)>,
+    ) -> Stream {
+        let same = |s: &StreamInfo| s.what == what && s.outer == outer && s.inner == inner;
+        self.streams.iter().position(same).unwrap_or_else(|| {
+            let argument = self.arguments.len();
+            self.arguments.push(match what {
+                Moving::Pointer(buffer) => Argument::Pointer(buffer, outer.clone()),
+                Moving::Number(constant) => {
+                    Argument::Number(Affine::from_terms(constant, outer.iter().copied()))
+                }
+            });
+            self.streams.push(StreamInfo { what, outer, inner, argument });
+            self.streams.len() - 1
+        })
     }
 
     fn store(&mut self, dst: &Access, value: &Expr, lanes: Option<Lanes>) -> Result<(), Unfit> {
