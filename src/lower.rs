@@ -2,6 +2,7 @@
 //!
 //! Each pass keeps every bit of the result. `convgen print --stage lower` shows the nest after each.
 
+mod copies;
 mod cut;
 mod pads;
 mod tiles;
@@ -19,12 +20,13 @@ pub struct Pass {
 }
 
 /// The passes, in order. `trim` runs first so that `cut` sees only guards that matter.
-pub const PASSES: [Pass; 5] = [
+pub const PASSES: [Pass; 6] = [
     Pass { name: "trim", run: trim::run },
     Pass { name: "cut", run: cut::run },
     Pass { name: "trim", run: trim::run },
     Pass { name: "tiles", run: tiles::run },
     Pass { name: "pads", run: pads::run },
+    Pass { name: "copies", run: copies::run },
 ];
 
 /// Runs every pass and verifies the result.

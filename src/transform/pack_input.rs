@@ -3,18 +3,20 @@
 //! ```text
 //! for l { .. pad(input[o(l)+i(v)]) .. }
 //! ->
-//! for l { scratch rows[c]; for c { rows[c] = pad(input[o(l)+c]) } .. rows[i(v)] .. }
+//! for l { scratch rows[c]; for c { rows[c] = 0.0 }
+//!         for c where 0 <= o(l)+c and o(l)+c < extent { rows[c] = input[o(l)+c] } .. rows[i(v)] .. }
 //! ```
 //! `v` are the variables of loops inside `l`, and the box `c` holds every value of `i(v)`. Dimensions on
 //! which nothing inside `l` depends are left out; `layout` puts the others in another order. Padding
-//! is met once in the copy, never in the loops below. No bit changes.
+//! is met once in the copy, which leaves zeros where it is, never in the loops below; where nothing is
+//! padding, no zeros are written. Conditions that are numbers shorten the loops. No bit changes.
 //!
 //! Precondition: all reads of the input inside `l` have one index, and the same box in every loop
 //! over `l`; no variable that the index has inside `l` runs over the batch.
 
 use convgen_ir::elem::Layout;
 use convgen_ir::nest::{
-    Access, Affine, AxisId, AxisKind, Buffer, BufferId, Dim, Expr, Loop, Nest, Role, Stmt,
+    Access, Affine, AxisId, AxisKind, Buffer, BufferId, Dim, Expr, Guard, Loop, Nest, Role, Stmt,
     visit_exprs, visit_exprs_mut,
 };
 
@@ -33,7 +35,7 @@ pub(super) fn apply(nest: &mut Nest, at: &str, layout: Option<Layout>) -> Result
         }
         let copy = copy.as_ref().filter(|c| c.extents == window.extents()).ok_or_else(mixed)?;
         copy.redirect(&window, &mut l.body);
-        l.body.splice(0..0, copy.statements(&window));
+        l.body.splice(0..0, copy.statements(nest, &window));
         Ok(Stmt::Loop(l))
     });
     nest.body = body;
@@ -95,6 +97,14 @@ impl Window {
         Ok(Window { source, padded, dims })
     }
 
+    /// The conditions under which a dimension of an access is no padding.
+    fn inside(nest: &Nest, access: &Access, dim: usize) -> Vec<Guard> {
+        let index = &access.index[dim];
+        let extent = nest.buffer(access.buffer).shape[dim].fixed();
+        let below = extent.map(|extent| Guard::Below(index.clone(), extent));
+        [Guard::AtLeast(index.clone(), 0)].into_iter().chain(below).collect()
+    }
+
     fn extents(&self) -> Vec<i64> {
         self.dims.iter().map(|(_, _, lo, hi)| hi - lo + 1).collect()
     }
@@ -106,6 +116,8 @@ struct Copy {
     rows: BufferId,
     /// The dimensions of the input that the copy keeps, in the order of the copy.
     kept: Vec<(usize, AxisId)>,
+    /// An axis for each of them, of the loops that write zeros.
+    zeros: Vec<AxisId>,
 }
 
 impl Copy {
@@ -131,11 +143,15 @@ impl Copy {
             .filter(|d| extents[*d] > 1 || window.dims[*d].1 != Affine::default())
             .map(|d| (d, nest.add_axis(format!("copy.{}", names[d]), AxisKind::Spatial)))
             .collect();
+        let zeros = kept.iter().filter(|_| window.padded);
+        let zeros = zeros
+            .map(|(d, _)| nest.add_axis(format!("zero.{}", names[*d]), AxisKind::Spatial))
+            .collect();
         let shape = kept.iter().map(|(d, _)| Dim::Fixed(extents[*d])).collect();
         let elem = nest.buffer(window.source.buffer).elem;
         let buffer = Buffer::new("rows", Role::Scratch, elem, shape);
         let rows = nest.add_buffer(buffer);
-        Some(Copy { extents, rows, kept })
+        Some(Copy { extents, rows, kept, zeros })
     }
 
     /// Makes the reads of the window reads of the copy.
@@ -155,20 +171,72 @@ impl Copy {
     }
 
     /// The declaration and the loops that fill the copy.
-    fn statements(&self, window: &Window) -> Vec<Stmt> {
-        let index = (0..window.dims.len()).map(|d| {
-            let (outer, _, lo, _) = &window.dims[d];
-            let axis = self.kept.iter().find(|(kept, _)| *kept == d).map(|(_, axis)| *axis);
-            &outer.plus(*lo) + &axis.map_or(Affine::default(), Affine::axis)
+    fn statements(&self, nest: &Nest, window: &Window) -> Vec<Stmt> {
+        let ranges: Vec<CopyRange> = (0..window.dims.len())
+            .map(|d| CopyRange::new(nest, window, d, self.extents[d]))
+            .collect();
+        let axis_of = |d| self.kept.iter().find(|(kept, _)| *kept == d).map(|(_, axis)| *axis);
+        let place = |d: usize| &ranges[d].from + &axis_of(d).map_or(Affine::default(), Affine::axis);
+        let source = Access {
+            buffer: window.source.buffer,
+            index: (0..window.dims.len()).map(place).collect(),
+        };
+        let index = self.kept.iter().map(|(d, axis)| Affine::axis(*axis).plus(ranges[*d].skipped));
+        let store = Stmt::Store(
+            Access { buffer: self.rows, index: index.collect() },
+            Expr::Load(source.clone()),
+        );
+        let copied = self.kept.iter().rev().fold(vec![store], |body, (d, axis)| {
+            let guards = if ranges[*d].guarded { Window::inside(nest, &source, *d) } else { vec![] };
+            let l = Loop::new(*axis, Dim::Fixed(ranges[*d].length), body);
+            vec![Stmt::Loop(Loop { guards, ..l })]
         });
-        let source = Access { buffer: window.source.buffer, index: index.collect() };
-        let value = if window.padded { Expr::Pad(source) } else { Expr::Load(source) };
-        let index = self.kept.iter().map(|(_, axis)| Affine::axis(*axis)).collect();
-        let store = vec![Stmt::Store(Access { buffer: self.rows, index }, value)];
-        let loops = self.kept.iter().rev().fold(store, |body, (d, axis)| {
+        let mut statements = vec![Stmt::Declare(self.rows)];
+        if window.padded {
+            statements.extend(self.zeros());
+        }
+        if ranges.iter().all(|range| range.length > 0) {
+            statements.extend(copied);
+        }
+        statements
+    }
+
+    fn zeros(&self) -> Vec<Stmt> {
+        let index = self.zeros.iter().map(|axis| Affine::axis(*axis)).collect();
+        let store = Stmt::Store(Access { buffer: self.rows, index }, Expr::f32(0.0));
+        self.kept.iter().zip(&self.zeros).rev().fold(vec![store], |body, ((d, _), axis)| {
             vec![Stmt::Loop(Loop::new(*axis, Dim::Fixed(self.extents[*d]), body))]
-        });
-        [Stmt::Declare(self.rows)].into_iter().chain(loops).collect()
+        })
+    }
+}
+
+/// What is copied along one dimension.
+struct CopyRange {
+    /// The first index of the input.
+    from: Affine,
+    /// Where it comes to lie, and how many indices are copied from there on.
+    skipped: i64,
+    length: i64,
+    /// Whether some of them may be padding.
+    guarded: bool,
+}
+
+impl CopyRange {
+    fn new(nest: &Nest, window: &Window, dim: usize, extent: i64) -> CopyRange {
+        let (outer, _, lo, _) = &window.dims[dim];
+        let from = outer.plus(*lo);
+        let whole = CopyRange { from: from.clone(), skipped: 0, length: extent, guarded: false };
+        match (from.as_constant(), nest.buffer(window.source.buffer).shape[dim]) {
+            _ if !window.padded => whole,
+            (_, Dim::Batch) => whole,
+            (None, Dim::Fixed(_)) => CopyRange { guarded: true, ..whole },
+            (Some(first), Dim::Fixed(there_are)) => {
+                let skipped = (-first).clamp(0, extent);
+                let end = (there_are - first).clamp(skipped, extent);
+                let from = Affine::constant(first + skipped);
+                CopyRange { from, skipped, length: end - skipped, guarded: false }
+            }
+        }
     }
 }
 

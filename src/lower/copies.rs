@@ -1,0 +1,202 @@
+//! Makes vectors of loops that copy or clear neighbouring elements of scratch.
+//!
+//! ```text
+//! for w in 0..229 { for c in 0..3 { rows[h,w,c] = 0.0 } }
+//! ->
+//! for w in 0..687 { rows[h,w] = 0.0 }                   rows, and what it is a copy of, as [..,w*3+c]
+//! ->
+//! for w.o in 0..10 { vector w.i in 0..64 { rows[h,w.o*64+w.i] = 0.0 } }
+//! vector w in 0..47 { rows[h,640+w] = 0.0 }
+//! ```
+//! Short last dimensions are joined with those before them, in scratch that is copied from the input, and
+//! in the input itself; where loops then walk over the joined dimension, they are one. A dimension
+//! of an input that is loaded as padding keeps its bounds, so it is not joined. No bit changes.
+
+use std::collections::BTreeSet;
+
+use convgen_ir::nest::{
+    Access, Affine, AxisId, AxisKind, BufferId, Dim, Expr, Loop, Mode, Nest, Role, Stmt,
+    map_affines, visit_accesses_mut, visit_exprs, visit_loops,
+};
+
+/// Elements that one vector loop copies: some registers at any width.
+const STRIP: i64 = 64;
+
+/// Elements of the last dimension from which on it is long enough by itself.
+const LONG: i64 = 16;
+
+pub(super) fn run(nest: &mut Nest) {
+    for id in short_copies(nest) {
+        join_last_dimensions(nest, id);
+    }
+    let mut body = std::mem::take(&mut nest.body);
+    vectors(nest, &mut body);
+    nest.body = body;
+}
+
+/// Scratch with a short last dimension that is copied from the input, and that input, if all their
+/// dimensions before can be joined with it.
+fn short_copies(nest: &Nest) -> BTreeSet<BufferId> {
+    let mut found = BTreeSet::new();
+    let mut refused = BTreeSet::new();
+    visit_exprs(&nest.body, &mut |expr| {
+        if let Expr::Pad(access) = expr {
+            refused.insert(access.buffer);
+        }
+    });
+    visit_loops(&nest.body, &mut |l| {
+        if let [Stmt::Store(to, Expr::Load(from))] = l.body.as_slice()
+            && is_whole_row(nest, l, to)
+            && is_whole_row(nest, l, from)
+            && nest.buffer(to.buffer).role == Role::Scratch
+            && nest.buffer(from.buffer).role == Role::Input
+        {
+            found.extend([to.buffer, from.buffer]);
+        }
+    });
+    if found.iter().any(|id| refused.contains(id)) { BTreeSet::new() } else { found }
+}
+
+/// Whether a loop walks over all of a short last dimension that has another before it.
+fn is_whole_row(nest: &Nest, l: &Loop, access: &Access) -> bool {
+    let shape = &nest.buffer(access.buffer).shape;
+    let ([.., Dim::Fixed(_), Dim::Fixed(length)], Some(last)) = (&shape[..], access.index.last())
+    else {
+        return false;
+    };
+    let (whole, walked) = (Loop::new(l.axis, Dim::Fixed(*length), vec![]), Affine::axis(l.axis));
+    *length < LONG && *last == walked && l.with_body(vec![]) == Loop { mode: l.mode, ..whole }
+}
+
+fn join_last_dimensions(nest: &mut Nest, id: BufferId) {
+    let shape = &mut nest.buffer_mut(id).shape;
+    let [.., Dim::Fixed(before), Dim::Fixed(length)] = shape[..] else { return };
+    shape.truncate(shape.len() - 2);
+    shape.push(Dim::Fixed(before * length));
+    visit_accesses_mut(&mut nest.body, &mut |access| {
+        if access.buffer == id
+            && let (Some(last), Some(before)) = (access.index.pop(), access.index.pop())
+        {
+            access.index.push(&before.scaled(length) + &last);
+        }
+    });
+}
+
+fn vectors(nest: &mut Nest, block: &mut Vec<Stmt>) {
+    let mut result = Vec::with_capacity(block.len());
+    for stmt in std::mem::take(block) {
+        match stmt {
+            Stmt::Loop(l) => result.extend(loop_(nest, l)),
+            Stmt::If(guards, mut body) => {
+                vectors(nest, &mut body);
+                result.push(Stmt::If(guards, body));
+            }
+            Stmt::Declare(_) | Stmt::Let(..) | Stmt::Store(..) => result.push(stmt),
+        }
+    }
+    *block = result;
+}
+
+fn loop_(nest: &mut Nest, l: Loop) -> Vec<Stmt> {
+    let mut l = joined(l);
+    match strip_length(nest, &l) {
+        Some(length) => strips(nest, &l, length),
+        None => {
+            vectors(nest, &mut l.body);
+            vec![Stmt::Loop(l)]
+        }
+    }
+}
+
+/// Two loops that walk over neighbours as one.
+fn joined(outer: Loop) -> Loop {
+    let [Stmt::Loop(inner)] = outer.body.as_slice() else { return outer };
+    let (Some(rows), Some(length)) = (plain_trips(&outer), plain_trips(inner)) else {
+        return outer;
+    };
+    let [Stmt::Store(to, value)] = inner.body.as_slice() else { return outer };
+    let mut sums: Vec<&Affine> = to.index.iter().collect();
+    match value {
+        Expr::Load(from) => sums.extend(&from.index),
+        Expr::Const(_) => {}
+        Expr::Pad(_)
+        | Expr::Local(_)
+        | Expr::Unary(..)
+        | Expr::Binary(..)
+        | Expr::Fma(..)
+        | Expr::Select { .. } => return outer,
+    }
+    let even = |sum: &&Affine| {
+        sum.coefficient(outer.axis) == length * sum.coefficient(inner.axis)
+    };
+    if !sums.iter().all(even) {
+        return outer;
+    }
+    let mut body = inner.body.clone();
+    // The inner variable now counts all of them.
+    map_affines(&mut body, &mut |sum| *sum = sum.without(outer.axis));
+    let both = Affine::axis(outer.axis);
+    map_affines(&mut body, &mut |sum| *sum = sum.substitute(inner.axis, &both));
+    Loop::new(outer.axis, Dim::Fixed(rows * length), body)
+}
+
+/// The length of a serial loop from zero without guards.
+fn plain_trips(l: &Loop) -> Option<i64> {
+    let plain = l.mode == Mode::Serial && l.lo == 0 && l.guards.is_empty();
+    if plain { l.hi.fixed() } else { None }
+}
+
+/// The length of a loop that copies or clears neighbours in scratch, if it is worth vectors.
+fn strip_length(nest: &Nest, l: &Loop) -> Option<i64> {
+    let length = plain_trips(l).filter(|length| *length > 1)?;
+    let [Stmt::Store(to, value)] = l.body.as_slice() else { return None };
+    let scratch = nest.buffer(to.buffer).role == Role::Scratch;
+    let neighbours = match value {
+        Expr::Const(_) => true,
+        Expr::Load(from) => are_neighbours(from, l.axis),
+        Expr::Pad(_)
+        | Expr::Local(_)
+        | Expr::Unary(..)
+        | Expr::Binary(..)
+        | Expr::Fma(..)
+        | Expr::Select { .. } => false,
+    };
+    (scratch && neighbours && are_neighbours(to, l.axis)).then_some(length)
+}
+
+fn are_neighbours(access: &Access, axis: AxisId) -> bool {
+    let Some((last, others)) = access.index.split_last() else { return false };
+    last.coefficient(axis) == 1 && !others.iter().any(|index| index.mentions(axis))
+}
+
+/// The loop as a loop over strips, and what is left over.
+fn strips(nest: &mut Nest, l: &Loop, length: i64) -> Vec<Stmt> {
+    let (whole, rest) = (length / STRIP, length % STRIP);
+    let vector = |axis, extent, start: &Affine| {
+        let mut body = l.body.clone();
+        let place = &Affine::axis(axis) + start;
+        map_affines(&mut body, &mut |sum| *sum = sum.substitute(l.axis, &place));
+        Stmt::Loop(Loop { mode: Mode::Vector, ..Loop::new(axis, Dim::Fixed(extent), body) })
+    };
+    let mut result = Vec::new();
+    if whole > 0 {
+        let name = nest.axis(l.axis).name.clone();
+        let outer = nest.add_axis(fresh(nest, &format!("{name}.o")), AxisKind::Spatial);
+        let inner = nest.add_axis(fresh(nest, &format!("{name}.i")), AxisKind::Spatial);
+        let body = vec![vector(inner, STRIP, &Affine::term(outer, STRIP))];
+        result.push(Stmt::Loop(Loop::new(outer, Dim::Fixed(whole), body)));
+    }
+    if rest > 0 {
+        let name = nest.axis(l.axis).name.clone();
+        let axis = nest.add_axis(fresh(nest, &format!("{name}.rest")), AxisKind::Spatial);
+        result.push(vector(axis, rest, &Affine::constant(whole * STRIP)));
+    }
+    result
+}
+
+/// A name that no axis has.
+fn fresh(nest: &Nest, name: &str) -> String {
+    let numbered = (1..).map(|number| format!("{name}{number}"));
+    let mut names = [name.to_string()].into_iter().chain(numbered);
+    names.find(|name| nest.find_axis(name).is_none()).unwrap_or_default()
+}
