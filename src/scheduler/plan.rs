@@ -138,7 +138,7 @@ pub enum Excluded {
     Interleaved { channels: u64 },
     #[error("groups by output channels are no lanes: {reason}")]
     GroupLanes { reason: &'static str },
-    #[error("the input has that layout already, or its columns are the lanes")]
+    #[error("the input has that layout already, or the lanes are no neighbours in it")]
     CopyLayout,
 }
 
@@ -222,12 +222,7 @@ impl Plan {
     pub(super) fn packed_input_bytes(&self, problem: &ConvProblem, target: &Target) -> u64 {
         let lane_extent = self.lane_extent(problem, target);
         // The copy's box holds what the last, incomplete tile of columns would read if it were whole.
-        let columns = match self.lanes {
-            LaneAxis::Columns => lane_extent,
-            LaneAxis::OutChannels | LaneAxis::Groups | LaneAxis::GroupChannels | LaneAxis::None => {
-                self.rows
-            }
-        };
+        let columns = self.columns_of_tile(problem, target);
         let last = problem.rank() - 1;
         let rows = |i: usize, s: &SpatialAxis| {
             let outputs = if i == 0 && !self.fused { self.block } else { s.output() };
@@ -272,14 +267,18 @@ impl Plan {
         self.check_tile(problem, target, &shape)?;
         self.check_loops(problem, target, &shape)?;
         if self.in_place {
-            self.check_in_place(problem)?;
+            self.check_in_place(problem, target)?;
             self.check_borders(problem, target)?;
         }
         self.check_body(problem)
     }
 
     /// Whether all padding is skipped or known at compile time.
-    pub(super) fn check_in_place(&self, problem: &ConvProblem) -> Result<(), Excluded> {
+    pub(super) fn check_in_place(
+        &self,
+        problem: &ConvProblem,
+        target: &Target,
+    ) -> Result<(), Excluded> {
         let excluded = |reason| Err(Excluded::InPlace { reason });
         let Some((columns, others)) = problem.spatial().split_last() else {
             return excluded("there is no axis");
@@ -296,16 +295,27 @@ impl Plan {
         if !has_padding(columns) {
             return Ok(());
         }
-        if self.lanes == LaneAxis::Columns {
-            return excluded("columns are the lanes");
+        let by_lanes = self.lanes == LaneAxis::Columns;
+        if by_lanes && !columns_are_neighbours(problem) {
+            return excluded("columns are the lanes, and no neighbours");
         }
         if others.is_empty() && self.block < columns.output() {
             return excluded("tasks begin anywhere in a row");
         }
-        if loops_if_peeled(columns, self.rows) > MOST_BORDERS {
+        if loops_if_peeled(columns, self.columns_of_tile(problem, target)) > MOST_BORDERS {
             return excluded("too many tiles touch it");
         }
         Ok(())
+    }
+
+    /// Output columns of a register tile.
+    fn columns_of_tile(&self, problem: &ConvProblem, target: &Target) -> u64 {
+        match self.lanes {
+            LaneAxis::Columns => self.lane_extent(problem, target),
+            LaneAxis::OutChannels | LaneAxis::Groups | LaneAxis::GroupChannels | LaneAxis::None => {
+                self.rows
+            }
+        }
     }
 
     fn check_tile(
@@ -339,11 +349,14 @@ impl Plan {
         if self.lanes == LaneAxis::GroupChannels {
             self.check_group_lanes(problem, target)?;
         }
-        let in_place = problem.layout() == Layout::ChannelsFirst && self.lanes != LaneAxis::Columns;
-        match self.copy {
-            Some(CopyInput { layout: Some(layout), .. })
-                if !in_place || layout == problem.layout() =>
-            {
+        let wanted = match self.lanes {
+            LaneAxis::Columns => Layout::ChannelsFirst,
+            LaneAxis::OutChannels | LaneAxis::Groups | LaneAxis::GroupChannels | LaneAxis::None => {
+                Layout::ChannelsLast
+            }
+        };
+        match self.copy.and_then(|copy| copy.layout) {
+            Some(layout) if layout != wanted || layout == problem.layout() => {
                 Err(Excluded::CopyLayout)
             }
             Some(_) | None => Ok(()),
@@ -444,8 +457,9 @@ impl Plan {
         let Some(columns) = problem.spatial().last().filter(|s| has_padding(s)) else {
             return Ok(());
         };
-        let tail = i64::from(!columns.output().is_multiple_of(self.rows));
-        let kernels = loops_if_peeled(columns, self.rows) + tail;
+        let tile = self.columns_of_tile(problem, target);
+        let tail = i64::from(!columns.output().is_multiple_of(tile));
+        let kernels = loops_if_peeled(columns, tile) + tail;
         // Of a sum: its first value, its taps, its epilogue, and its store.
         let steps = self.steps * columns.kernel + statements(problem) + 2;
         let tile = self.vectors * u64::from(target.lanes()) * self.rows;
@@ -586,6 +600,20 @@ impl Writer<'_> {
             self.skip_padding();
         }
         self.directives.push(Directive::AccumulateOutput { at: innermost });
+        if self.plan.in_place && self.plan.lanes != LaneAxis::Columns {
+            self.skip_columns();
+        }
+    }
+
+    /// Leaves out the taps of a tile's columns on padding.
+    fn skip_columns(&mut self) {
+        let (names, axes) = (self.problem.axis_names(), self.problem.spatial());
+        if let (Some(name), Some(s)) = (names.last(), axes.last())
+            && s.kernel > 1
+            && has_padding(s)
+        {
+            self.directives.push(Directive::SkipPadding { at: format!("k{name}") });
+        }
     }
 
     /// Leaves out the taps on padding in every axis but the columns.
@@ -684,6 +712,12 @@ pub(super) fn loops_if_peeled(s: &SpatialAxis, rows: u64) -> i64 {
     let end = (s.input as i64 + s.pad_before - reach).div_euclid(step) + 1;
     let end = end.clamp(first, tiles);
     first + (tiles - end) + i64::from(first < end)
+}
+
+/// Whether the columns that neighbouring outputs read are neighbours in memory.
+pub(super) fn columns_are_neighbours(problem: &ConvProblem) -> bool {
+    let stride = problem.spatial().last().map_or(1, |s| s.stride);
+    stride == 1 && (problem.layout() == Layout::ChannelsFirst || problem.in_channels() == 1)
 }
 
 /// Whether every output pixel depends on the input pixel at the same place alone.

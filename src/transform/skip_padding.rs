@@ -5,13 +5,20 @@
 //! ->
 //! reduce k in 0..K where i(k) >= 0 and i(k) < E { acc = fma(pad(input[i(k)]), w, acc) }
 //! ```
-//! for every dimension `E` whose index mentions `k` and may be outside. A tap outside is no operation
-//! any more: bits change where its weight is infinite or a NaN, and in the sign of a zero sum.
+//! for every dimension `E` whose index mentions `k` and may be outside. Where the index depends on a loop
+//! inside of `k` too, the innermost such loop gets the condition, around its body:
+//! ```text
+//! reduce k in 0..K { unroll o in 0..O { if o+k >= 0 and o+k < E { acc[o] = fma(pad(input[o+k]), w, acc[o]) } } }
+//! ```
+//! A tap outside is no operation any more: bits change where its weight is infinite or a NaN, and in the
+//! sign of a zero sum.
 //!
 //! Precondition: `k` is a reduction axis with padding; the loop does nothing but add products of
-//! which a padded load of the input is a factor; no index depends on a loop inside it.
+//! which a padded load of the input is a factor; no index depends on the lanes of a vector inside it.
 
-use convgen_ir::nest::{Access, AxisId, AxisKind, Dim, Expr, Guard, Loop, Nest, Role, Stmt};
+use convgen_ir::nest::{
+    Access, AxisId, AxisKind, Dim, Expr, Guard, Loop, Mode, Nest, Role, Stmt, visit_loops,
+};
 
 use super::{Refusal, axis_with_loop, loops_around_load, replace_loops, span};
 
@@ -35,14 +42,33 @@ pub(super) fn apply(nest: &mut Nest, at: &str) -> Result<(), Refusal> {
         if guards.is_empty() {
             return Err(refusal());
         }
-        if guards.iter().any(|g| inside.iter().any(|inner| g.sum().mentions(*inner))) {
-            return Err(Refusal::GuardOrder { axis: at.to_string() });
+        let depends = |guard: &Guard| inside.iter().any(|inner| guard.sum().mentions(*inner));
+        let (inner, own): (Vec<Guard>, Vec<Guard>) = guards.into_iter().partition(depends);
+        l.guards.extend(own);
+        match inner.is_empty() || guard_body(&mut l.body, &inner) {
+            true => Ok(Stmt::Loop(l)),
+            false => Err(Refusal::GuardOrder { axis: at.to_string() }),
         }
-        l.guards.extend(guards);
-        Ok(Stmt::Loop(l))
     });
     nest.body = body;
     result
+}
+
+/// Puts conditions around the body of the innermost loop that they mention; false if it is a vector.
+fn guard_body(block: &mut [Stmt], guards: &[Guard]) -> bool {
+    let [Stmt::Loop(l)] = block else { return false };
+    let mentioned = |block: &[Stmt]| {
+        let mut found = false;
+        visit_loops(block, &mut |l| found |= guards.iter().any(|g| g.sum().mentions(l.axis)));
+        found
+    };
+    if mentioned(&l.body) {
+        return guard_body(&mut l.body, guards);
+    }
+    if l.mode != Mode::Vector {
+        l.body = vec![Stmt::If(guards.to_vec(), std::mem::take(&mut l.body))];
+    }
+    l.mode != Mode::Vector
 }
 
 /// Whether a block only adds products with padded loads of the input. Lists these and its loops.

@@ -106,15 +106,18 @@ impl Emitter<'_, '_> {
 
 /// Whether all work of a serial loop is in vectors, on memory or on register tiles.
 fn has_vectors_alone(nest: &Nest, l: &Loop) -> bool {
-    let inside = |stmt: &Stmt| match stmt {
-        Stmt::Loop(inner) => match inner.mode {
+    l.mode == Mode::Serial && are_vectors_alone(nest, &l.body)
+}
+
+fn are_vectors_alone(nest: &Nest, block: &[Stmt]) -> bool {
+    block.iter().all(|stmt| match stmt {
+        Stmt::Loop(l) => match l.mode {
             Mode::Vector => true,
-            Mode::Serial => has_vectors_alone(nest, inner),
-            Mode::Unroll => inner.body.iter().all(|stmt| matches!(stmt, Stmt::Loop(_))),
+            Mode::Serial | Mode::Unroll => are_vectors_alone(nest, &l.body),
             Mode::Parallel => false,
         },
+        Stmt::If(_, body) => are_vectors_alone(nest, body),
         Stmt::Declare(id) => nest.buffer(*id).role == Role::Reg,
-        Stmt::If(..) | Stmt::Let(..) | Stmt::Store(..) => false,
-    };
-    l.mode == Mode::Serial && l.body.iter().all(inside)
+        Stmt::Let(..) | Stmt::Store(..) => false,
+    })
 }

@@ -339,7 +339,7 @@ impl Encoder {
     }
 
     pub(super) fn is_whole(&self, mask: Mask) -> bool {
-        mask.limit.is_none() && mask.lanes == self.vectors.lanes()
+        mask.limit.is_none() && mask.first == 0 && mask.lanes == self.vectors.lanes()
     }
 
     /// Whether an operation can broadcast its memory operand.
@@ -698,6 +698,10 @@ impl Encoder {
             self.push(Instruction::with2(Code::Mov_r32_imm32, Register::EAX, u32::MAX));
             let code = Code::VEX_Bzhi_r32_rm32_r32;
             self.push(Instruction::with3(code, Register::EAX, Register::EAX, Register::ECX));
+            if mask.first > 0 {
+                let from = -1 << mask.first;
+                self.push(Instruction::with2(Code::And_rm32_imm32, Register::EAX, from));
+            }
             self.push(Instruction::with2(Code::VEX_Kmovw_kr_r32, Register::K2, Register::EAX));
         } else {
             // A byte of ones a lane, sign-extended.
@@ -705,6 +709,11 @@ impl Encoder {
             self.push(Instruction::with2(Code::Mov_r64_imm64, Register::RAX, -1i64));
             let code = Code::VEX_Bzhi_r64_rm64_r64;
             self.push(Instruction::with3(code, Register::RAX, Register::RAX, Register::RCX));
+            if mask.first > 0 {
+                let from = -1i64 << (8 * mask.first);
+                self.push(Instruction::with2(Code::Mov_r64_imm64, Register::RCX, from));
+                self.push(Instruction::with2(Code::And_r64_rm64, Register::RAX, Register::RCX));
+            }
             let low = Register::XMM0 + u32::from(to.0);
             self.push(Instruction::with2(Code::VEX_Vmovq_xmm_rm64, low, Register::RAX));
             let code = Code::VEX_Vpmovsxbd_ymm_xmmm64;

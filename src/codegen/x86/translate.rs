@@ -31,10 +31,11 @@ pub(super) type Cell = usize;
 /// A moving pointer.
 pub(super) type Stream = usize;
 
-/// Which lanes a load or store touches: the first `lanes`, and below the runtime limit if there is
-/// one.
+/// Which lanes a load or store touches: those from `first` to before `lanes`, and below the runtime limit
+/// if there is one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Mask {
+    pub(super) first: i64,
     pub(super) lanes: i64,
     /// The argument that holds the number of elements left, and the first lane's number.
     pub(super) limit: Option<(usize, i64)>,
@@ -175,10 +176,18 @@ pub(super) fn translate(
     })
 }
 
-fn has_pads(block: &[Stmt]) -> bool {
+/// Whether something in a block depends on where a variable is: padding, or a condition.
+fn has_conditions(block: &[Stmt]) -> bool {
     let mut found = false;
     visit_exprs(block, &mut |expr| found |= matches!(expr, Expr::Pad(_)));
-    found
+    fn guarded(block: &[Stmt]) -> bool {
+        block.iter().any(|stmt| match stmt {
+            Stmt::If(..) => true,
+            Stmt::Loop(l) => !l.guards.is_empty() || guarded(&l.body),
+            Stmt::Declare(_) | Stmt::Let(..) | Stmt::Store(..) => false,
+        })
+    }
+    found || guarded(block)
 }
 
 /// What moves with loops of the scope.
@@ -359,7 +368,7 @@ impl Translator<'_> {
                 [Stmt::Loop(inner)] => self.two_vectors(l, inner)?,
                 body => {
                     for start in (l.lo..hi).step_by(self.width as usize) {
-                        let mask = Mask { lanes: self.width.min(hi - start), limit: None };
+                        let mask = Mask { first: 0, lanes: self.width.min(hi - start), limit: None };
                         let lanes = Lanes { axis: l.axis, start, mask, outer: None };
                         self.block(body, Some(lanes))?;
                     }
@@ -382,17 +391,17 @@ impl Translator<'_> {
         if trips.saturating_mul(repeat) > self.width {
             return unfit("two vector loops have more lanes than a register");
         }
-        let mask = Mask { lanes: trips * repeat, limit: None };
+        let mask = Mask { first: 0, lanes: trips * repeat, limit: None };
         let outer = OuterLanes { axis: l.axis, start: l.lo, trips, inner: repeat };
         let lanes = Lanes { axis: inner.axis, start: inner.lo, mask, outer: Some(outer) };
         self.block(&inner.body, Some(lanes))
     }
 
     fn unrolled(&mut self, l: &Loop, hi: i64) -> Result<(), Unfit> {
-        let padded = has_pads(&l.body);
+        let conditional = has_conditions(&l.body);
         for value in l.lo..hi {
-            let around = padded.then(|| self.known.clone());
-            if padded {
+            let around = conditional.then(|| self.known.clone());
+            if conditional {
                 self.known
                     .enter(&Loop { lo: value, ..Loop::new(l.axis, Dim::Fixed(value + 1), vec![]) });
             }
@@ -497,21 +506,46 @@ impl Translator<'_> {
         Ok(value)
     }
 
-    /// An `if` inside a vector: stores are masked.
+    /// An `if` inside a vector: stores are masked. Outside of vectors it must be known.
     fn guarded(
         &mut self,
         guards: &[Guard],
         body: &[Stmt],
         lanes: Option<Lanes>,
     ) -> Result<(), Unfit> {
-        let Some(lanes) = lanes else { return unfit("an `if` stands outside of vectors") };
+        if guards.iter().any(|guard| self.known.never(guard)) {
+            return Ok(());
+        }
         let open: Vec<&Guard> = guards.iter().filter(|g| !self.known.always(g)).collect();
+        let Some(lanes) = lanes else {
+            return match open.is_empty() {
+                true => self.block(body, None),
+                false => unfit("an `if` outside of vectors is decided at run time"),
+            };
+        };
         let mask = match open[..] {
             [] => lanes.mask,
             [guard] => self.limit(guard, lanes)?,
             [..] => return unfit("an `if` has several conditions"),
         };
         self.block(body, Some(Lanes { mask, ..lanes }))
+    }
+
+    /// The lanes in which conditions hold, if these are on nothing but the lane and there is one.
+    fn lanes_inside(&self, open: &[Guard], lanes: Lanes) -> Option<(i64, i64)> {
+        let mut inside = (0, lanes.mask.lanes);
+        for guard in open {
+            let (outer, inner, constant) = self.resolve(guard.sum(), Some(lanes));
+            let counts = guard.sum().coefficient(lanes.axis) == 1 && lanes.outer.is_none();
+            if !outer.is_empty() || !inner.is_empty() || !counts {
+                return None;
+            }
+            match guard {
+                Guard::AtLeast(_, limit) => inside.0 = inside.0.max(limit - constant),
+                Guard::Below(_, limit) => inside.1 = inside.1.min(limit - constant),
+            }
+        }
+        (!open.is_empty()).then_some(inside)
     }
 
     /// The mask of the lanes in which `rest + lane < limit` holds.
@@ -773,7 +807,7 @@ impl Translator<'_> {
         }
         let phase = constant.rem_euclid(stride);
         let place = self.place_at(access.buffer, terms, inner, constant - phase)?;
-        let mask = Mask { lanes: outer.trips * stride, limit: None };
+        let mask = Mask { first: 0, lanes: outer.trips * stride, limit: None };
         let block = self.load_at(place, Some(mask))?;
         let [repeat, stride, phase, lanes] =
             [outer.inner, stride, phase, lanes.mask.lanes].map(|number| number as u8);
@@ -809,6 +843,15 @@ impl Translator<'_> {
                 }
                 open.extend(ends.into_iter().filter(|guard| !self.known.always(guard)));
             }
+        }
+        if let Some(lanes) = self.lanes_inside(&open, vector) {
+            return match lanes {
+                (first, end) if first >= end => self.expr(&Expr::f32(0.0), Some(vector)),
+                (first, end) => {
+                    let mask = Mask { first, lanes: end, limit: None };
+                    self.load(access, Some(vector), Some(mask))
+                }
+            };
         }
         match &open[..] {
             [] => self.load(access, lanes, None),
