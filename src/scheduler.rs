@@ -141,6 +141,10 @@ impl<'p> Picker<'p> {
     }
 
     fn plan(&self) -> Plan {
+        self.decide().canonical(self.problem, self.target)
+    }
+
+    fn decide(&self) -> Plan {
         let lanes = self.choose_lanes();
         let (vectors, rows) = self.tile(lanes);
         let (steps, taps) = self.unrolled(lanes, vectors * rows);
@@ -165,7 +169,7 @@ impl<'p> Picker<'p> {
             self.read_columns_in_place(&mut plan);
         }
         if self.is_depthwise(lanes) || lanes == LaneAxis::GroupChannels {
-            plan.order = self.depthwise_order(rows);
+            plan.order = self.depthwise_order();
             // Whether padding can be met in place depends on whether tasks share a row.
             plan.block = self.shape.axes[0].1;
             plan.in_place = self.whole;
@@ -253,7 +257,8 @@ impl<'p> Picker<'p> {
             return false;
         }
         let block = self.rows_in_place(plan);
-        let candidate = Plan { in_place: padded, channel_tasks: true, block, ..plan.clone() };
+        let order = Order::ALL[0];
+        let candidate = Plan { in_place: padded, channel_tasks: true, block, order, ..plan.clone() };
         // Where one panel has all channels there is nothing to share.
         let alone = Plan { channel_tasks: false, ..candidate.clone() };
         let accepted = [candidate, alone]
@@ -294,18 +299,13 @@ impl<'p> Picker<'p> {
 
     /// Channels inside pixels: the input is then read from front to back. Not if the weights, which
     /// every pixel then needs, would fill the first-level cache.
-    fn depthwise_order(&self, rows: u64) -> Order {
+    fn depthwise_order(&self) -> Order {
         let weights: u64 = self.problem.weights_shape().iter().product();
         let bytes = weights * self.problem.elem().bytes() as u64;
         if bytes > self.target.caches().l1d as u64 / 2 {
             return Order::ALL[0];
         }
-        // A walk without a loop comes last.
-        match (self.shape.axes.len() > 1, rows < self.shape.columns()) {
-            (true, true) => Order([Walk::Rows, Walk::Columns, Walk::Channels]),
-            (true, false) => Order([Walk::Rows, Walk::Channels, Walk::Columns]),
-            (false, _) => Order([Walk::Columns, Walk::Channels, Walk::Rows]),
-        }
+        Order([Walk::Rows, Walk::Columns, Walk::Channels])
     }
 
     /// The tile of a depthwise kernel: beside the sums, the weights of a row of taps stay in registers,

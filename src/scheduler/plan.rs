@@ -255,6 +255,21 @@ impl Plan {
         writer.write()
     }
 
+    /// The loops around its tile.
+    fn loops(&self, problem: &ConvProblem, target: &Target) -> Loops {
+        let shape = Shape::new(problem, self.fused);
+        let lane_extent = self.lane_extent(problem, target);
+        let mut writer =
+            Writer { plan: self, problem, target, shape, lane_extent, directives: vec![] };
+        writer.loops()
+    }
+
+    /// The same plan, with the first of the orders that are alike where walks have no loops.
+    pub(super) fn canonical(mut self, problem: &ConvProblem, target: &Target) -> Plan {
+        self.order = self.order.canonical(&self.loops(problem, target));
+        self
+    }
+
     /// Whether the plan is a schedule of the problem whose tile stays in the target's registers.
     ///
     /// # Errors
@@ -397,23 +412,12 @@ impl Plan {
         if self.block == 0 || self.block > extent || !whole {
             return Err(Excluded::Block { block: self.block, extent, unit });
         }
-        let mut writer = Writer {
-            plan: self,
-            problem,
-            target,
-            shape: Shape::new(problem, self.fused),
-            lane_extent: self.lane_extent(problem, target),
-            directives: vec![],
-        };
-        let loops = writer.loops();
+        let loops = self.loops(problem, target);
         let missing = |walk: Walk| loops.of(walk).is_empty();
-        // An order of loops that do not exist is another order of those that do.
-        let present = |order: &Order| order.0.map(|walk| (!missing(walk)).then_some(walk));
-        let written = |order: &Order| present(order).into_iter().flatten().collect::<Vec<_>>();
-        let first = Order::ALL.iter().find(|order| written(order) == written(&self.order));
-        if let (Some(walk), true) =
-            (self.order.0.into_iter().find(|walk| missing(*walk)), first != Some(&self.order))
-        {
+        if let (Some(walk), true) = (
+            self.order.0.into_iter().find(|walk| missing(*walk)),
+            self.order.canonical(&loops) != self.order,
+        ) {
             return Err(Excluded::NoLoop { walk });
         }
         // Loops that are tasks have nothing but one another in their bodies.
@@ -493,6 +497,17 @@ impl Loops {
             Walk::Rows => &self.rows,
             Walk::Columns => &self.columns,
         }
+    }
+}
+
+impl Order {
+    /// The first order that is the same where some walks have no loops.
+    fn canonical(self, loops: &Loops) -> Order {
+        let written = |order: &Order| -> Vec<Walk> {
+            order.0.into_iter().filter(|walk| !loops.of(*walk).is_empty()).collect()
+        };
+        let same = |order: &Order| written(order) == written(&self);
+        Order::ALL.into_iter().find(same).unwrap_or(self)
     }
 }
 

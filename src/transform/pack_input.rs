@@ -181,24 +181,24 @@ impl Copy {
             buffer: window.source.buffer,
             index: (0..window.dims.len()).map(place).collect(),
         };
+        let guards = |d: usize| match ranges[d].guarded {
+            true => Window::inside(nest, &source, d),
+            false => vec![],
+        };
         let index = self.kept.iter().map(|(d, axis)| Affine::axis(*axis).plus(ranges[*d].skipped));
-        let store = Stmt::Store(
-            Access { buffer: self.rows, index: index.collect() },
-            Expr::Load(source.clone()),
-        );
-        let copied = self.kept.iter().rev().fold(vec![store], |body, (d, axis)| {
-            let guards = if ranges[*d].guarded { Window::inside(nest, &source, *d) } else { vec![] };
+        let to = Access { buffer: self.rows, index: index.collect() };
+        let store = Stmt::Store(to, Expr::Load(source.clone()));
+        let mut copied = self.kept.iter().rev().fold(vec![store], |body, (d, axis)| {
             let l = Loop::new(*axis, Dim::Fixed(ranges[*d].length), body);
-            vec![Stmt::Loop(Loop { guards, ..l })]
+            vec![Stmt::Loop(Loop { guards: guards(*d), ..l })]
         });
-        let mut statements = vec![Stmt::Declare(self.rows)];
-        if window.padded {
-            statements.extend(self.zeros());
+        let single = (0..ranges.len()).filter(|d| axis_of(*d).is_none());
+        let conditions: Vec<Guard> = single.flat_map(guards).collect();
+        if !conditions.is_empty() {
+            copied = vec![Stmt::If(conditions, copied)];
         }
-        if ranges.iter().all(|range| range.length > 0) {
-            statements.extend(copied);
-        }
-        statements
+        let zeros = if window.padded { self.zeros() } else { vec![] };
+        [Stmt::Declare(self.rows)].into_iter().chain(zeros).chain(copied).collect()
     }
 
     fn zeros(&self) -> Vec<Stmt> {
@@ -226,16 +226,19 @@ impl CopyRange {
         let (outer, _, lo, _) = &window.dims[dim];
         let from = outer.plus(*lo);
         let whole = CopyRange { from: from.clone(), skipped: 0, length: extent, guarded: false };
-        match (from.as_constant(), nest.buffer(window.source.buffer).shape[dim]) {
-            _ if !window.padded => whole,
-            (_, Dim::Batch) => whole,
-            (None, Dim::Fixed(_)) => CopyRange { guarded: true, ..whole },
-            (Some(first), Dim::Fixed(there_are)) => {
-                let skipped = (-first).clamp(0, extent);
-                let end = (there_are - first).clamp(skipped, extent);
-                let from = Affine::constant(first + skipped);
-                CopyRange { from, skipped, length: end - skipped, guarded: false }
-            }
+        let Dim::Fixed(there_are) = nest.buffer(window.source.buffer).shape[dim] else {
+            return whole;
+        };
+        if !window.padded {
+            return whole;
+        }
+        let Some(first) = from.as_constant() else { return CopyRange { guarded: true, ..whole } };
+        let skipped = (-first).clamp(0, extent);
+        let length = (there_are - first).clamp(skipped, extent) - skipped;
+        match length {
+            // No loop is empty: one that never runs stands for it.
+            0 => CopyRange { guarded: true, ..whole },
+            _ => CopyRange { from: from.plus(skipped), skipped, length, guarded: false },
         }
     }
 }
