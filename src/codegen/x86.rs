@@ -6,15 +6,17 @@
 //! [`MicroKernel::arguments`] lists. Every operation of the nest becomes the instruction of the same
 //! rounding, in the nest's order for each value, so the bits are the interpreter's.
 //!
-//! Four steps, one file each: `translate` writes the scope as loops around straight lines of vector
-//! operations and numbers equal values; `share` brings the uses of a load together; `allocate`
-//! decides which register holds what; `encode` is the instruction set. A scope outside the domain is [`Unfit`], with its
+//! Five steps, one file each: `translate` writes the scope as loops around straight lines of vector
+//! operations and numbers equal values; `transpose` brings together loads and stores whose lanes lie
+//! apart; `share` brings the uses of a load together; `allocate` decides which register holds what;
+//! `encode` is the instruction set. A scope outside the domain is [`Unfit`], with its
 //! reason, and is left to Cranelift: slower, the same bits.
 
 mod allocate;
 mod encode;
 mod share;
 mod translate;
+mod transpose;
 
 use convgen_ir::bounds::Context;
 use convgen_ir::nest::{Affine, AxisId, BufferId, Loop, Nest, Stmt};

@@ -6,15 +6,20 @@
 //! for l { scratch rows[c]; for c { rows[c] = pad(input[o(l)+c]) } .. rows[i(v)] .. }
 //! ```
 //! `v` are the variables of loops inside `l`, and the box `c` holds every value of `i(v)`. Dimensions on
-//! which nothing inside `l` depends are left out; `layout` puts the others in another order. Padding
-//! is met once in the copy, never in the loops below. No bit changes.
+//! which nothing inside `l` depends are left out. Padding is met once in the copy, never in the loops
+//! below. No bit changes. If `layout` puts the dimensions in another order, the copy is
+//! ```text
+//! for z { rows[z] = 0.0 }; for c where o(l)+c >= 0 and o(l)+c < E { rows[c] = input[o(l)+c] }
+//! ```
+//! where something is padded: loops over plain loads, whose lanes may then be those of another dimension
+//! than that of the neighbours in memory. Where `o(l)` is a number the loop has fewer iterations instead.
 //!
 //! Precondition: all reads of the input inside `l` have one index, and the same box in every loop
 //! over `l`; no variable that the index has inside `l` runs over the batch.
 
 use convgen_ir::elem::Layout;
 use convgen_ir::nest::{
-    Access, Affine, AxisId, AxisKind, Buffer, BufferId, Dim, Expr, Loop, Nest, Role, Stmt,
+    Access, Affine, AxisId, AxisKind, Buffer, BufferId, Dim, Expr, Guard, Loop, Nest, Role, Stmt,
     visit_exprs, visit_exprs_mut,
 };
 
@@ -33,7 +38,7 @@ pub(super) fn apply(nest: &mut Nest, at: &str, layout: Option<Layout>) -> Result
         }
         let copy = copy.as_ref().filter(|c| c.extents == window.extents()).ok_or_else(mixed)?;
         copy.redirect(&window, &mut l.body);
-        l.body.splice(0..0, copy.statements(&window));
+        l.body.splice(0..0, copy.statements(nest, &window));
         Ok(Stmt::Loop(l))
     });
     nest.body = body;
@@ -106,6 +111,8 @@ struct Copy {
     rows: BufferId,
     /// The dimensions of the input that the copy keeps, in the order of the copy.
     kept: Vec<(usize, AxisId)>,
+    /// The axes of the loops that write zeros first, of the same dimensions, if the order is another.
+    zeros: Option<Vec<AxisId>>,
 }
 
 impl Copy {
@@ -125,6 +132,7 @@ impl Copy {
             }
             (Some(_) | None, _) => (0..rank).collect(),
         };
+        let reordered = !order.is_sorted();
         let names = dim_names(source_layout(nest, window), rank);
         let kept: Vec<(usize, AxisId)> = order
             .into_iter()
@@ -135,7 +143,11 @@ impl Copy {
         let elem = nest.buffer(window.source.buffer).elem;
         let buffer = Buffer::new("rows", Role::Scratch, elem, shape);
         let rows = nest.add_buffer(buffer);
-        Some(Copy { extents, rows, kept })
+        let zeros = (reordered && window.padded).then(|| {
+            let names = kept.iter().map(|(d, _)| format!("zero.{}", names[*d]));
+            names.map(|name| nest.add_axis(name, AxisKind::Spatial)).collect()
+        });
+        Some(Copy { extents, rows, kept, zeros })
     }
 
     /// Makes the reads of the window reads of the copy.
@@ -155,20 +167,93 @@ impl Copy {
     }
 
     /// The declaration and the loops that fill the copy.
-    fn statements(&self, window: &Window) -> Vec<Stmt> {
+    fn statements(&self, nest: &Nest, window: &Window) -> Vec<Stmt> {
+        let mut filled = vec![Stmt::Declare(self.rows)];
+        filled.extend(match &self.zeros {
+            Some(zeros) => [self.zeros(zeros), self.inside(nest, window)].concat(),
+            None => self.everything(window),
+        });
+        filled
+    }
+
+    /// The loops that copy all of the box.
+    fn everything(&self, window: &Window) -> Vec<Stmt> {
+        let source = Access { buffer: window.source.buffer, index: self.source(window) };
+        let value = if window.padded { Expr::Pad(source) } else { Expr::Load(source) };
+        let index = self.kept.iter().map(|(_, axis)| Affine::axis(*axis)).collect();
+        let store = vec![Stmt::Store(Access { buffer: self.rows, index }, value)];
+        self.kept.iter().rev().fold(store, |body, (d, axis)| {
+            vec![Stmt::Loop(Loop::new(*axis, Dim::Fixed(self.extents[*d]), body))]
+        })
+    }
+
+    fn zeros(&self, axes: &[AxisId]) -> Vec<Stmt> {
+        let index = axes.iter().map(|axis| Affine::axis(*axis)).collect();
+        let store = vec![Stmt::Store(Access { buffer: self.rows, index }, Expr::f32(0.0))];
+        axes.iter().zip(&self.kept).rev().fold(store, |body, (axis, (d, _))| {
+            vec![Stmt::Loop(Loop::new(*axis, Dim::Fixed(self.extents[*d]), body))]
+        })
+    }
+
+    /// The loops that copy what is inside of the input.
+    fn inside(&self, nest: &Nest, window: &Window) -> Vec<Stmt> {
+        let shape = &nest.buffer(window.source.buffer).shape;
+        let mut source = self.source(window);
+        let mut to: Vec<Affine> = self.kept.iter().map(|(_, axis)| Affine::axis(*axis)).collect();
+        let mut loops = Vec::new();
+        for (place, (d, axis)) in self.kept.iter().enumerate() {
+            let mut l = Loop::new(*axis, Dim::Fixed(self.extents[*d]), vec![]);
+            if let Dim::Fixed(extent) = shape[*d] {
+                let first = source[*d].without(*axis);
+                if first == Affine::constant(first.constant) {
+                    let low = (-first.constant).clamp(0, self.extents[*d]);
+                    let high = (extent - first.constant).clamp(low, self.extents[*d]);
+                    l.hi = Dim::Fixed(high - low);
+                    source[*d] = source[*d].plus(low);
+                    to[place] = to[place].plus(low);
+                } else {
+                    l.guards = bounds(&source[*d], extent);
+                }
+            }
+            loops.push(l);
+        }
+        if loops.iter().any(|l| l.hi == Dim::Fixed(0)) {
+            return vec![];
+        }
+        let kept = |d: &usize| self.kept.iter().any(|(kept, _)| kept == d);
+        let fixed = (0..shape.len()).filter(|d| !kept(d));
+        let around: Vec<Guard> = fixed
+            .filter_map(|d| shape[d].fixed().map(|extent| bounds(&source[d], extent)))
+            .flatten()
+            .filter(|guard| !guard.sum().terms().is_empty() || !holds(guard))
+            .collect();
+        let value = Expr::Load(Access { buffer: window.source.buffer, index: source });
+        let store = vec![Stmt::Store(Access { buffer: self.rows, index: to }, value)];
+        let copy =
+            loops.into_iter().rev().fold(store, |body, l| vec![Stmt::Loop(l.with_body(body))]);
+        if around.is_empty() { copy } else { vec![Stmt::If(around, copy)] }
+    }
+
+    /// The index of the input at the axes of the copy.
+    fn source(&self, window: &Window) -> Vec<Affine> {
         let index = (0..window.dims.len()).map(|d| {
             let (outer, _, lo, _) = &window.dims[d];
             let axis = self.kept.iter().find(|(kept, _)| *kept == d).map(|(_, axis)| *axis);
             &outer.plus(*lo) + &axis.map_or(Affine::default(), Affine::axis)
         });
-        let source = Access { buffer: window.source.buffer, index: index.collect() };
-        let value = if window.padded { Expr::Pad(source) } else { Expr::Load(source) };
-        let index = self.kept.iter().map(|(_, axis)| Affine::axis(*axis)).collect();
-        let store = vec![Stmt::Store(Access { buffer: self.rows, index }, value)];
-        let loops = self.kept.iter().rev().fold(store, |body, (d, axis)| {
-            vec![Stmt::Loop(Loop::new(*axis, Dim::Fixed(self.extents[*d]), body))]
-        });
-        [Stmt::Declare(self.rows)].into_iter().chain(loops).collect()
+        index.collect()
+    }
+}
+
+fn bounds(index: &Affine, extent: i64) -> Vec<Guard> {
+    vec![Guard::AtLeast(index.clone(), 0), Guard::Below(index.clone(), extent)]
+}
+
+/// Whether a guard on a number holds.
+fn holds(guard: &Guard) -> bool {
+    match guard {
+        Guard::Below(sum, limit) => sum.constant < *limit,
+        Guard::AtLeast(sum, limit) => sum.constant >= *limit,
     }
 }
 

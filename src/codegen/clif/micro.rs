@@ -101,11 +101,11 @@ impl Emitter<'_, '_> {
     }
 }
 
-/// Whether all work of a serial loop is in vectors, on memory.
+/// Whether all work of a loop is in vectors, on memory.
 fn has_vectors_alone(l: &Loop) -> bool {
     let inside = |stmt: &Stmt| match stmt {
         Stmt::Loop(inner) => inner.mode == Mode::Vector || has_vectors_alone(inner),
         Stmt::If(..) | Stmt::Declare(_) | Stmt::Let(..) | Stmt::Store(..) => false,
     };
-    l.mode == Mode::Serial && l.body.iter().all(inside)
+    matches!(l.mode, Mode::Serial | Mode::Unroll) && l.body.iter().all(inside)
 }

@@ -4,6 +4,8 @@
 //! streams' pointers and the loops' counters. `k1` is the result of comparisons, `k2` the mask of the
 //! current access. Constants come through `rax`, so the code needs no data.
 
+mod transpose;
+
 use convgen_ir::nest::{BinaryOp, UnaryOp};
 use iced_x86::{
     BlockEncoder, BlockEncoderOptions, Code, IcedError, Instruction, InstructionBlock,
@@ -12,6 +14,7 @@ use iced_x86::{
 
 use super::translate::{Mask, Place, Spread, Stream, Trips};
 use super::{Unfit, Vectors, unfit};
+pub(super) use transpose::TRANSPOSE_REGISTERS;
 
 /// A vector register by number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -253,6 +256,11 @@ impl Encoder {
                 self.push(Instruction::with2(Code::Add_r64_rm64, pointer, Register::RAX));
             }
         }
+    }
+
+    /// Lanes of a register.
+    pub(super) fn lanes(&self) -> usize {
+        self.vectors.lanes() as usize
     }
 
     pub(super) fn is_whole(&self, mask: Mask) -> bool {
