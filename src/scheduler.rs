@@ -4,6 +4,7 @@
 //! steps, each a small decision with its reason beside it: which axis the lanes run over, how large the
 //! register tile is, and how the work around the tile is blocked.
 
+mod channels_first;
 pub mod fourier;
 mod gradient;
 pub mod plan;
@@ -152,7 +153,9 @@ impl<'p> Picker<'p> {
             steps,
             taps,
         };
-        if self.is_depthwise(lanes) || lanes == LaneAxis::GroupChannels {
+        if self.is_depthwise(lanes) && self.transposes() {
+            self.channels_outermost(&mut plan);
+        } else if self.is_depthwise(lanes) || lanes == LaneAxis::GroupChannels {
             plan.order = self.depthwise_order(rows);
             // Whether padding can be met in place depends on whether tasks share a row.
             plan.block = self.shape.axes[0].1;
@@ -304,7 +307,9 @@ impl<'p> Picker<'p> {
         let columns = self.shape.columns();
         let stride = self.problem.spatial().last().map_or(1, |s| s.stride);
         let channels_first = self.problem.layout() == Layout::ChannelsFirst;
-        if self.groups_fill_a_vector() {
+        if let Some(lanes) = self.channel_lanes() {
+            lanes
+        } else if self.groups_fill_a_vector() {
             LaneAxis::GroupChannels
         } else if channels_first
             && stride == 1
@@ -400,6 +405,7 @@ impl<'p> Picker<'p> {
         let per_step = (self.problem.macs() / images / extent).max(1);
         let unit = plan.task_unit(&self.shape, plan.lane_extent(self.problem, self.target));
         let enough = TASK_MACS.div_ceil(per_step).max(self.rows_worth_copying());
+        let enough = enough.max(self.rows_for_weights(plan));
         let mut block = enough.next_multiple_of(unit);
         let cached = self.target.caches().l2 as u64;
         let mut packed = |block: u64| {
@@ -430,15 +436,19 @@ impl<'p> Picker<'p> {
 
     /// The input is copied if some of it is padding and the copy fits the scratch.
     fn copied_input(&self, plan: &Plan) -> Option<CopyInput> {
+        let fits =
+            plan.packed_input_bytes(self.problem, self.target) <= self.scratch_limit();
+        if self.transposes() && fits && let Some(copy) = self.transposed_copy(plan) {
+            return Some(copy);
+        }
         let layout = (plan.lanes == LaneAxis::OutChannels
             && self.problem.layout() == Layout::ChannelsFirst)
             .then_some(Layout::ChannelsLast);
         // Every channel reads the same input, except where each group has its own.
         let own = plan.lanes == LaneAxis::Groups
             && plan.lane_extent(self.problem, self.target) < self.problem.groups();
-        let copied = self.is_padded()
-            && plan.packed_input_bytes(self.problem, self.target) <= self.scratch_limit();
-        copied.then_some(CopyInput { at: own.then_some(Walk::Channels), layout })
+        let (at, transposed) = (own.then_some(Walk::Channels), false);
+        (self.is_padded() && fits).then_some(CopyInput { at, layout, transposed })
     }
 
     /// Whether some tap of some output falls outside the input.

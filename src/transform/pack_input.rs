@@ -11,7 +11,7 @@
 //! ```text
 //! for z { rows[z] = 0.0 }; for c where o(l)+c >= 0 and o(l)+c < E { rows[c] = input[o(l)+c] }
 //! ```
-//! where something is padded: loops over plain loads, whose lanes may then be those of another dimension
+//! where something is padded, zeros by vectors: loops over plain loads, whose lanes may then be those of another dimension
 //! than that of the neighbours in memory. Where `o(l)` is a number the loop has fewer iterations instead.
 //!
 //! Precondition: all reads of the input inside `l` have one index, and the same box in every loop
@@ -19,7 +19,8 @@
 
 use convgen_ir::elem::Layout;
 use convgen_ir::nest::{
-    Access, Affine, AxisId, AxisKind, Buffer, BufferId, Dim, Expr, Guard, Loop, Nest, Role, Stmt,
+    Access, Affine, AxisId, AxisKind, Buffer, BufferId, Dim, Expr, Guard, Loop, Mode, Nest, Role,
+    Stmt,
     visit_exprs, visit_exprs_mut,
 };
 
@@ -190,9 +191,17 @@ impl Copy {
     fn zeros(&self, axes: &[AxisId]) -> Vec<Stmt> {
         let index = axes.iter().map(|axis| Affine::axis(*axis)).collect();
         let store = vec![Stmt::Store(Access { buffer: self.rows, index }, Expr::f32(0.0))];
-        axes.iter().zip(&self.kept).rev().fold(store, |body, (axis, (d, _))| {
-            vec![Stmt::Loop(Loop::new(*axis, Dim::Fixed(self.extents[*d]), body))]
-        })
+        let extents = self.kept.iter().map(|(d, _)| self.extents[*d]);
+        let mut loops = axes.iter().zip(extents).rev().map(|(axis, extent)| {
+            Loop::new(*axis, Dim::Fixed(extent), vec![])
+        });
+        // What is neighbours in the copy is written by vectors.
+        let lanes = loops.next().map(|l| match l.hi {
+            Dim::Fixed(..2) | Dim::Batch => l,
+            Dim::Fixed(_) => Loop { mode: Mode::Vector, ..l },
+        });
+        let block = lanes.into_iter().chain(loops);
+        block.fold(store, |body, l| vec![Stmt::Loop(l.with_body(body))])
     }
 
     /// The loops that copy what is inside of the input.
