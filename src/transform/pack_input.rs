@@ -133,7 +133,7 @@ impl Copy {
             }
             (Some(_) | None, _) => (0..rank).collect(),
         };
-        let reordered = !order.is_sorted();
+        let reordered = layout.is_some();
         let names = dim_names(source_layout(nest, window), rank);
         let kept: Vec<(usize, AxisId)> = order
             .into_iter()
