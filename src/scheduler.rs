@@ -400,6 +400,10 @@ impl<'p> Picker<'p> {
     /// Iterations of the first output axis in one task: enough work for a task, few enough rows
     /// that their input fits the scratch.
     fn task_block(&self, plan: &mut Plan) {
+        if let Some(block) = self.rows_of_channels(plan) {
+            plan.block = block;
+            return;
+        }
         let extent = self.shape.axes[0].1;
         let images = self.problem.batch().max(1);
         let per_step = (self.problem.macs() / images / extent).max(1);
@@ -436,9 +440,11 @@ impl<'p> Picker<'p> {
 
     /// The input is copied if some of it is padding and the copy fits the scratch.
     fn copied_input(&self, plan: &Plan) -> Option<CopyInput> {
-        let fits =
-            plan.packed_input_bytes(self.problem, self.target) <= self.scratch_limit();
-        if self.transposes() && fits && let Some(copy) = self.transposed_copy(plan) {
+        let fits = plan.packed_input_bytes(self.problem, self.target) <= self.scratch_limit();
+        if self.transposes()
+            && fits
+            && let Some(copy) = self.transposed_copy(plan)
+        {
             return Some(copy);
         }
         let layout = (plan.lanes == LaneAxis::OutChannels

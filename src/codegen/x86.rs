@@ -157,6 +157,8 @@ mod tests {
             "conv2d ic20 oc24 ih9 iw9 kh1 kw1 | gelu | silu | tanh",
             "conv2d g40 ic40 oc40 ih9 iw9 kh3 kw3 ph1 pw1",
             "conv2d nchw ic3 oc5 ih20 iw20 kh3 kw3 | leaky_relu(0.5)",
+            "conv2d nchw ic20 oc24 ih19 iw19 kh3 kw3 ph1 pw1 sh2 sw2 bias | relu",
+            "conv2d nchw g40 ic40 oc40 ih9 iw9 kh3 kw3 ph1 pw1",
         ];
         for isa in [Isa::Avx2, Isa::Avx512] {
             for problem in problems {
@@ -181,6 +183,27 @@ mod tests {
                 }
             }
         }
+    }
+
+    /// Sixteen vectors by as many lanes: 32 shuffles within quads, the others are part of loads.
+    #[test]
+    fn a_transpose_is_loads_of_quads_and_shuffles() {
+        let problem = "conv2d nchw g16 ic16 oc16 ih16 iw16 kh3 kw3 ph1 pw1";
+        let kernels = micro_kernels(problem, Isa::Avx512);
+        let counted = |kernel: &MicroKernel, code: Code| {
+            decoded(&kernel.code).iter().filter(|i| i.code() == code).count()
+        };
+        let shuffles = [
+            Code::EVEX_Vunpcklps_zmm_k1z_zmm_zmmm512b32,
+            Code::EVEX_Vunpckhps_zmm_k1z_zmm_zmmm512b32,
+            Code::EVEX_Vunpcklpd_zmm_k1z_zmm_zmmm512b64,
+            Code::EVEX_Vunpckhpd_zmm_k1z_zmm_zmmm512b64,
+        ];
+        let copy = kernels.iter().find(|kernel| counted(kernel, shuffles[0]) > 0).unwrap();
+        assert_eq!(shuffles.map(|code| counted(copy, code)), [8; 4]);
+        assert_eq!(counted(copy, Code::EVEX_Vmovups_xmm_k1z_xmmm128), 16);
+        assert_eq!(counted(copy, Code::EVEX_Vinsertf32x4_zmm_k1z_zmm_xmmm128_imm8), 48);
+        assert_eq!(counted(copy, Code::EVEX_Vmovups_zmmm512_k1z_zmm), 16);
     }
 
     #[test]

@@ -14,6 +14,9 @@ use super::plan::{CopyInput, LaneAxis, Order, Plan, Walk};
 /// weights pass through the rest.
 const PARTS_FOR_COPY: u64 = 3;
 
+/// Rows that a task of a depthwise kernel copies for itself, for each that its neighbour copies too.
+const LEAST_SHARED: u64 = 2;
+
 impl Picker<'_> {
     /// Whether data lie channels first and there are registers to transpose in.
     pub(super) fn transposes(&self) -> bool {
@@ -26,12 +29,32 @@ impl Picker<'_> {
         let lanes = u64::from(self.target.lanes());
         let one = self.problem.in_channels_per_group() == 1;
         let depthwise = one && self.problem.out_channels_per_group() == 1;
-        (self.transposes() && depthwise && self.problem.groups() >= lanes).then_some(LaneAxis::Groups)
+        (self.transposes() && depthwise && self.problem.groups() >= lanes)
+            .then_some(LaneAxis::Groups)
     }
 
     /// Depthwise kernels copy some channels of the rows of a task, then run over them.
     pub(super) fn channels_outermost(&self, plan: &mut Plan) {
         plan.order = Order::ALL[0];
+        plan.vectors = 1;
+    }
+
+    /// Output rows of a task of a depthwise kernel: their copy stays in the first-level cache, if few of
+    /// them are copied by the neighbouring tasks too.
+    pub(super) fn rows_of_channels(&self, plan: &Plan) -> Option<u64> {
+        let s = self.problem.spatial().first().filter(|_| self.problem.rank() > 1)?;
+        if plan.lanes != LaneAxis::Groups || !self.transposes() {
+            return None;
+        }
+        let shared = s.extent().saturating_sub(s.stride);
+        let least = (LEAST_SHARED * shared).div_ceil(s.stride).clamp(1, s.output());
+        let fits = |block: &u64| {
+            let plan = Plan { block: *block, ..plan.clone() };
+            let copied = plan.packed_input_bytes(self.problem, self.target);
+            copied <= self.target.caches().l1d as u64 / 2
+        };
+        let most = (least..=s.output()).rev().find(fits).unwrap_or(least);
+        Some(s.output().div_ceil(s.output().div_ceil(most)))
     }
 
     /// The copy into channels-last scratch: of the channels of a tile where each has its own input.
@@ -44,9 +67,10 @@ impl Picker<'_> {
                 copy(several.then_some(Walk::Channels))
             }
             LaneAxis::OutChannels if !self.fused => copy(None),
-            LaneAxis::OutChannels | LaneAxis::GroupChannels | LaneAxis::Columns | LaneAxis::None => {
-                None
-            }
+            LaneAxis::OutChannels
+            | LaneAxis::GroupChannels
+            | LaneAxis::Columns
+            | LaneAxis::None => None,
         }
     }
 

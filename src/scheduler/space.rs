@@ -199,7 +199,8 @@ impl<'p> Space<'p> {
             Knob::Copy => {
                 let set =
                     |copy, in_place| with(&|plan| (plan.copy, plan.in_place) = (copy, in_place));
-                let copies = copies(problem, planned.whole).into_iter().map(|copy| set(copy, false));
+                let copies =
+                    copies(problem, planned.whole).into_iter().map(|copy| set(copy, false));
                 copies.chain(planned.whole.then(|| set(None, true))).collect()
             }
             Knob::PackWeights => flags(&[true, false], |plan| &mut plan.pack_weights),

@@ -20,8 +20,7 @@
 use convgen_ir::elem::Layout;
 use convgen_ir::nest::{
     Access, Affine, AxisId, AxisKind, Buffer, BufferId, Dim, Expr, Guard, Loop, Mode, Nest, Role,
-    Stmt,
-    visit_exprs, visit_exprs_mut,
+    Stmt, visit_exprs, visit_exprs_mut,
 };
 
 use super::{Refusal, axis_with_loop, loads_role, loops_around_load, replace_loops, span};
@@ -192,9 +191,11 @@ impl Copy {
         let index = axes.iter().map(|axis| Affine::axis(*axis)).collect();
         let store = vec![Stmt::Store(Access { buffer: self.rows, index }, Expr::f32(0.0))];
         let extents = self.kept.iter().map(|(d, _)| self.extents[*d]);
-        let mut loops = axes.iter().zip(extents).rev().map(|(axis, extent)| {
-            Loop::new(*axis, Dim::Fixed(extent), vec![])
-        });
+        let mut loops = axes
+            .iter()
+            .zip(extents)
+            .rev()
+            .map(|(axis, extent)| Loop::new(*axis, Dim::Fixed(extent), vec![]));
         // What is neighbours in the copy is written by vectors.
         let lanes = loops.next().map(|l| match l.hi {
             Dim::Fixed(..2) | Dim::Batch => l,

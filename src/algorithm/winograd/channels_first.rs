@@ -109,7 +109,13 @@ impl Builder<'_> {
             let to = Grid { buffer: line, origin, rest: vec![lane.index()] };
             body.extend(self.stage(&from, &to, last, &extents, &matrix, lane));
             let mut body = nested(std::iter::once(tiles[last]), body);
-            body.extend(self.written_line(line, &tiles, &extents, &(&run.start + &slice.start), lane));
+            body.extend(self.written_line(
+                line,
+                &tiles,
+                &extents,
+                &(&run.start + &slice.start),
+                lane,
+            ));
             let around = tiles.into_iter().take(last).chain([slice.around]);
             out.extend(nested(around.collect::<Vec<_>>().into_iter(), body));
         }

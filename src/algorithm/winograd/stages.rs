@@ -277,7 +277,13 @@ impl Builder<'_> {
     }
 
     /// One output of the sum, at these coordinates of it.
-    pub(super) fn write(&mut self, value: Expr, channel: &Affine, at: Vec<Affine>, out: &mut Vec<Stmt>) {
+    pub(super) fn write(
+        &mut self,
+        value: Expr,
+        channel: &Affine,
+        at: Vec<Affine>,
+        out: &mut Vec<Stmt>,
+    ) {
         let group = self.group.index().scaled(self.sum.channels.1 as i64);
         let channel = &group + channel;
         let stripes = at.iter().zip(&self.sum.axes);

@@ -78,6 +78,8 @@ pub(super) struct Encoder {
     /// The first thing that could not be encoded.
     failed: Option<IcedError>,
     next_label: u64,
+    /// The number of lanes that `k2` is known to select.
+    selected: Option<i64>,
 }
 
 /// A loop's first instruction and the one after its last.
@@ -96,6 +98,7 @@ impl Encoder {
             prologue: vec![],
             failed: None,
             next_label: 1,
+            selected: None,
         }
     }
 
@@ -244,6 +247,8 @@ impl Encoder {
         let mut here = Instruction::with(Code::Nopd);
         here.set_ip(label);
         self.body.push(here);
+        // Whoever jumps here may have selected other lanes.
+        self.selected = None;
     }
 
     fn advance(&mut self, pointer: Register, bytes: i64) {
@@ -618,6 +623,11 @@ impl Encoder {
 
     /// The mask into `k2`, or as a vector into `to` where there are no mask registers.
     fn lane_mask(&mut self, mask: Mask, to: Reg) {
+        let selected = mask.limit.is_none().then_some(mask.lanes);
+        if self.wide() && selected.is_some() && self.selected == selected {
+            return;
+        }
+        self.selected = selected;
         self.lane_count(mask);
         if self.wide() {
             self.push(Instruction::with2(Code::Mov_r32_imm32, Register::EAX, u32::MAX));

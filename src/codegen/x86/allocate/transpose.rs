@@ -1,8 +1,8 @@
 //! Registers for transposes, which need several at once.
 
 use super::super::encode::{Reg, TRANSPOSE_REGISTERS};
-use super::super::transpose::QUAD;
 use super::super::translate::{Mask, Place, Value};
+use super::super::transpose::QUAD;
 use super::super::{Unfit, unfit};
 use super::{BORROWED, Line, TRANSPOSED};
 

@@ -51,7 +51,9 @@ impl Encoder {
             for (at, lane) in lanes.iter().enumerate() {
                 let memory = self.lane(place, *lane, bytes);
                 let (first, next) = match self.wide() {
-                    true => (Code::EVEX_Vmovss_xmm_k1z_m32, Code::EVEX_Vinsertps_xmm_xmm_xmmm32_imm8),
+                    true => {
+                        (Code::EVEX_Vmovss_xmm_k1z_m32, Code::EVEX_Vinsertps_xmm_xmm_xmmm32_imm8)
+                    }
                     false => (Code::VEX_Vmovss_xmm_m32, Code::VEX_Vinsertps_xmm_xmm_xmmm32_imm8),
                 };
                 self.push(match at {
