@@ -4,6 +4,7 @@
 //! steps, each a small decision with its reason beside it: which axis the lanes run over, how large the
 //! register tile is, and how the work around the tile is blocked.
 
+mod channels_first;
 pub mod fourier;
 mod gradient;
 pub mod plan;
@@ -168,7 +169,9 @@ impl<'p> Picker<'p> {
         if lanes == LaneAxis::Columns && columns_are_neighbours(self.problem) {
             self.read_columns_in_place(&mut plan);
         }
-        if self.is_depthwise(lanes) || lanes == LaneAxis::GroupChannels {
+        if self.is_depthwise(lanes) && self.transposes() {
+            self.channels_outermost(&mut plan);
+        } else if self.is_depthwise(lanes) || lanes == LaneAxis::GroupChannels {
             plan.order = self.depthwise_order();
             // Whether padding can be met in place depends on whether tasks share a row.
             plan.block = self.shape.axes[0].1;
@@ -258,12 +261,13 @@ impl<'p> Picker<'p> {
         }
         let block = self.rows_in_place(plan);
         let order = Order::ALL[0];
-        let candidate = Plan { in_place: padded, channel_tasks: true, block, order, ..plan.clone() };
+        let candidate =
+            Plan { in_place: padded, channel_tasks: true, block, order, ..plan.clone() };
         // Where one panel has all channels there is nothing to share.
         let alone = Plan { channel_tasks: false, ..candidate.clone() };
-        let accepted = [candidate, alone]
-            .into_iter()
-            .find(|plan| (plan.channel_tasks || !padded) && plan.check(self.problem, self.target).is_ok());
+        let accepted = [candidate, alone].into_iter().find(|plan| {
+            (plan.channel_tasks || !padded) && plan.check(self.problem, self.target).is_ok()
+        });
         accepted.map(|accepted| *plan = accepted).is_some()
     }
 
@@ -346,7 +350,9 @@ impl<'p> Picker<'p> {
         let columns = self.shape.columns();
         let stride = self.problem.spatial().last().map_or(1, |s| s.stride);
         let channels_first = self.problem.layout() == Layout::ChannelsFirst;
-        if self.groups_fill_a_vector() {
+        if let Some(lanes) = self.channel_lanes() {
+            lanes
+        } else if self.groups_fill_a_vector() {
             LaneAxis::GroupChannels
         } else if channels_first
             && stride == 1
@@ -441,11 +447,16 @@ impl<'p> Picker<'p> {
     /// Iterations of the first output axis in one task: enough work for a task, few enough rows
     /// that their input fits the scratch.
     fn task_block(&self, plan: &mut Plan) {
+        if let Some(block) = self.rows_of_channels(plan) {
+            plan.block = block;
+            return;
+        }
         let extent = self.shape.axes[0].1;
         let images = self.problem.batch().max(1);
         let per_step = (self.problem.macs() / images / extent).max(1);
         let unit = plan.task_unit(&self.shape, plan.lane_extent(self.problem, self.target));
         let enough = TASK_MACS.div_ceil(per_step).max(self.rows_worth_copying());
+        let enough = enough.max(self.rows_for_weights(plan));
         let mut block = enough.next_multiple_of(unit);
         let cached = self.target.caches().l2 as u64;
         let mut packed = |block: u64| {
@@ -476,6 +487,13 @@ impl<'p> Picker<'p> {
 
     /// The input is copied if some of it is padding and the copy fits the scratch.
     fn copied_input(&self, plan: &Plan) -> Option<CopyInput> {
+        let fits = plan.packed_input_bytes(self.problem, self.target) <= self.scratch_limit();
+        if self.transposes()
+            && fits
+            && let Some(copy) = self.transposed_copy(plan)
+        {
+            return Some(copy);
+        }
         let several = self.problem.in_channels_per_group() > 1;
         let layout = match (plan.lanes, self.problem.layout()) {
             (LaneAxis::OutChannels, Layout::ChannelsFirst) => Some(Layout::ChannelsLast),
@@ -487,9 +505,9 @@ impl<'p> Picker<'p> {
         // Every channel reads the same input, except where each group has its own.
         let own = plan.lanes == LaneAxis::Groups
             && plan.lane_extent(self.problem, self.target) < self.problem.groups();
-        let copied = (self.is_padded() || torn)
-            && plan.packed_input_bytes(self.problem, self.target) <= self.scratch_limit();
-        copied.then_some(CopyInput { at: own.then_some(Walk::Channels), layout })
+        let (at, transposed) = (own.then_some(Walk::Channels), torn);
+        let copied = (self.is_padded() || torn) && fits;
+        copied.then_some(CopyInput { at, layout, transposed })
     }
 
     /// Whether some tap of some output falls outside the input.

@@ -22,6 +22,7 @@
 //! within `R * u * growth` of that unit, with a hundredth on top for the higher orders: [`Plan::bound`]. Roundings
 //! rarely meet in one direction; [`Plan::error`], which counts one, is what the accuracy policy compares.
 
+mod channels_first;
 mod linear;
 mod nest;
 mod plan;

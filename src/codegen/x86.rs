@@ -6,15 +6,17 @@
 //! [`MicroKernel::arguments`] lists, and is the function's to change. Every operation of the nest becomes the instruction of the same
 //! rounding, in the nest's order for each value, so the bits are the interpreter's.
 //!
-//! Four steps, one file each: `translate` writes the scope as loops around straight lines of vector
-//! operations and numbers equal values; `share` brings the uses of a load together; `allocate`
-//! decides which register holds what; `encode` is the instruction set. A scope outside the domain is [`Unfit`], with its
+//! Five steps, one file each: `translate` writes the scope as loops around straight lines of vector
+//! operations and numbers equal values; `transpose` brings together loads and stores whose lanes lie
+//! apart; `share` brings the uses of a load together; `allocate` decides which register holds what;
+//! `encode` is the instruction set. A scope outside the domain is [`Unfit`], with its
 //! reason, and is left to Cranelift: slower, the same bits.
 
 mod allocate;
 mod encode;
 mod share;
 mod translate;
+mod transpose;
 
 use convgen_ir::bounds::Context;
 use convgen_ir::nest::{Affine, AxisId, BufferId, Loop, Nest, Stmt};
@@ -160,6 +162,8 @@ mod tests {
             "conv2d ic20 oc24 ih9 iw9 kh1 kw1 | gelu | silu | tanh",
             "conv2d g40 ic40 oc40 ih9 iw9 kh3 kw3 ph1 pw1",
             "conv2d nchw ic3 oc5 ih20 iw20 kh3 kw3 | leaky_relu(0.5)",
+            "conv2d nchw ic20 oc24 ih19 iw19 kh3 kw3 ph1 pw1 sh2 sw2 bias | relu",
+            "conv2d nchw g40 ic40 oc40 ih9 iw9 kh3 kw3 ph1 pw1",
         ];
         for isa in [Isa::Avx2, Isa::Avx512] {
             for problem in problems {
@@ -186,6 +190,27 @@ mod tests {
         }
     }
 
+    /// Sixteen vectors by as many lanes: 32 shuffles within quads, the others are part of loads.
+    #[test]
+    fn a_transpose_is_loads_of_quads_and_shuffles() {
+        let problem = "conv2d nchw g16 ic16 oc16 ih16 iw16 kh3 kw3 ph1 pw1";
+        let kernels = micro_kernels(problem, Isa::Avx512);
+        let counted = |kernel: &MicroKernel, code: Code| {
+            decoded(&kernel.code).iter().filter(|i| i.code() == code).count()
+        };
+        let shuffles = [
+            Code::EVEX_Vunpcklps_zmm_k1z_zmm_zmmm512b32,
+            Code::EVEX_Vunpckhps_zmm_k1z_zmm_zmmm512b32,
+            Code::EVEX_Vunpcklpd_zmm_k1z_zmm_zmmm512b64,
+            Code::EVEX_Vunpckhpd_zmm_k1z_zmm_zmmm512b64,
+        ];
+        let copy = kernels.iter().find(|kernel| counted(kernel, shuffles[0]) > 0).unwrap();
+        assert_eq!(shuffles.map(|code| counted(copy, code)), [8; 4]);
+        assert_eq!(counted(copy, Code::EVEX_Vmovups_xmm_k1z_xmmm128), 16);
+        assert_eq!(counted(copy, Code::EVEX_Vinsertf32x4_zmm_k1z_zmm_xmmm128_imm8), 48);
+        assert_eq!(counted(copy, Code::EVEX_Vmovups_zmmm512_k1z_zmm), 16);
+    }
+
     #[test]
     fn the_loop_of_a_dense_kernel_is_multiply_adds() {
         let kernels = micro_kernels("conv2d ic64 oc64 ih14 iw14 kh3 kw3 ph1 pw1", Isa::Avx512);
@@ -196,8 +221,8 @@ mod tests {
             .count();
         let operands =
             code.iter().filter(|i| i.code() == Code::EVEX_Vbroadcastss_zmm_k1z_xmmm32).count();
-        // Three taps of a row of 14 pixels by two vectors; the pixels beyond both ends are zeros.
-        assert_eq!(products, 3 * 28);
+        // Three taps of a row of 14 pixels by two vectors, but for the pixels beyond both ends.
+        assert_eq!(products, 3 * 28 - 2 * 2);
         assert_eq!(operands, 3 * 14 - 2);
     }
 }

@@ -126,9 +126,7 @@ fn joined(outer: Loop) -> Loop {
         | Expr::Fma(..)
         | Expr::Select { .. } => return outer,
     }
-    let even = |sum: &&Affine| {
-        sum.coefficient(outer.axis) == length * sum.coefficient(inner.axis)
-    };
+    let even = |sum: &&Affine| sum.coefficient(outer.axis) == length * sum.coefficient(inner.axis);
     if !sums.iter().all(even) {
         return outer;
     }

@@ -76,6 +76,9 @@ pub struct CopyInput {
     pub at: Option<Walk>,
     /// The order of the copy's dimensions, if it is not the input's.
     pub layout: Option<Layout>,
+    /// Whether columns of a copy in another order are written out, so that vectors of columns become
+    /// vectors of channels in registers; only where all parts of the problem copy the same columns.
+    pub transposed: bool,
 }
 
 /// The knobs of a schedule.
@@ -223,14 +226,19 @@ impl Plan {
         let lane_extent = self.lane_extent(problem, target);
         // The copy's box holds what the last, incomplete tile of columns would read if it were whole.
         let columns = self.columns_of_tile(problem, target);
+        let pixels: u64 = self.copied_pixels(problem, columns).into_iter().product();
+        pixels * self.copied_channels(problem, lane_extent) * problem.elem().bytes() as u64
+    }
+
+    /// The spatial box that one task reads, if it is copied once a task, in tiles of these columns.
+    fn copied_pixels(&self, problem: &ConvProblem, columns: u64) -> Vec<u64> {
         let last = problem.rank() - 1;
-        let rows = |i: usize, s: &SpatialAxis| {
+        let rows = |(i, s): (usize, &SpatialAxis)| {
             let outputs = if i == 0 && !self.fused { self.block } else { s.output() };
             let outputs = if i == last { outputs.next_multiple_of(columns) } else { outputs };
             (outputs - 1) * s.stride + s.extent()
         };
-        let pixels: u64 = problem.spatial().iter().enumerate().map(|(i, s)| rows(i, s)).product();
-        pixels * self.copied_channels(problem, lane_extent) * problem.elem().bytes() as u64
+        problem.spatial().iter().enumerate().map(rows).collect()
     }
 
     /// Channels of one copy of the input.
@@ -671,6 +679,9 @@ impl Writer<'_> {
         let Some(at) = inside.or(self.task_loops(loops).last()).cloned() else { return };
         self.directives.push(Directive::PackInput { at, layout: copy.layout });
         let channels = self.plan.copied_channels(self.problem, self.lane_extent);
+        if copy.layout.is_some() && copy.transposed && self.transposed_copy(loops, copy, channels) {
+            return;
+        }
         let last = copy.layout.unwrap_or(self.problem.layout()) == Layout::ChannelsLast;
         let lanes = u64::from(self.target.lanes());
         let by = [4 * lanes, 2 * lanes, lanes].into_iter().find(|by| channels.is_multiple_of(*by));
@@ -678,6 +689,37 @@ impl Writer<'_> {
             let (_, inner) = self.split("copy.c", by, channels, Tail::Guard);
             self.directives.push(Directive::Vectorize { axis: inner });
         }
+    }
+
+    /// Writes the copy as a transpose of tiles, a vector of channels by as many columns, if the columns
+    /// that it copies are the same for every task.
+    fn transposed_copy(&mut self, loops: &Loops, copy: CopyInput, channels: u64) -> bool {
+        let place = |walk| self.plan.order.0.iter().position(|w| *w == walk);
+        let inside = |walk| copy.at.is_none_or(|at| place(at) < place(walk));
+        let Some((s, others)) = self.problem.spatial().split_last() else { return false };
+        let cut = (others.is_empty() || self.plan.fused) && self.plan.block < self.shape.axes[0].1;
+        let whole = !cut && (loops.columns.is_empty() || inside(Walk::Columns));
+        let tile = self.plan.columns_of_tile(self.problem, self.target);
+        let pixels = self.plan.copied_pixels(self.problem, tile);
+        let end = |place: i64| place.clamp(0, pixels[others.len()] as i64) as u64;
+        let (low, high) = (end(s.pad_before), end(s.input as i64 + s.pad_before));
+        let columns = high.saturating_sub(low);
+        if !whole || self.plan.fused || columns < 2 || channels < 2 {
+            return false;
+        }
+        let names = self.problem.axis_names();
+        let lanes = u64::from(self.target.lanes());
+        let named = |axis: &str| format!("copy.{axis}");
+        let (outer, channel) = self.split("copy.c", lanes, channels, Tail::Cut);
+        let (tiles, column) = self.split(&named(names[others.len()]), lanes, columns, Tail::Cut);
+        let rows = others.iter().enumerate().filter(|(i, _)| inside(Walk::Rows) && pixels[*i] > 1);
+        let rows = rows.map(|(i, _)| named(names[i]));
+        let mut axes: Vec<String> = outer.into_iter().chain(rows).chain(tiles).collect();
+        axes.extend([column.clone(), channel.clone()]);
+        self.directives.push(Directive::Reorder { axes });
+        self.directives.push(Directive::Unroll { axis: column });
+        self.directives.push(Directive::Vectorize { axis: channel });
+        true
     }
 
     /// Splits an axis if there is more than one tile of it: the outer axis, if any, and the inner.

@@ -199,7 +199,8 @@ impl<'p> Space<'p> {
             Knob::Copy => {
                 let set =
                     |copy, in_place| with(&|plan| (plan.copy, plan.in_place) = (copy, in_place));
-                let copies = copies(problem).into_iter().map(|copy| set(copy, false));
+                let copies =
+                    copies(problem, planned.whole).into_iter().map(|copy| set(copy, false));
                 copies.chain(planned.whole.then(|| set(None, true))).collect()
             }
             Knob::PackWeights => flags(&[true, false], |plan| &mut plan.pack_weights),
@@ -246,15 +247,17 @@ impl<'p> Space<'p> {
 }
 
 /// Where the input may be copied, and how.
-fn copies(problem: &ConvProblem) -> Vec<Option<CopyInput>> {
+fn copies(problem: &ConvProblem, whole: bool) -> Vec<Option<CopyInput>> {
     let layouts = match problem.layout() {
         Layout::ChannelsLast => vec![None],
         Layout::ChannelsFirst => vec![None, Some(Layout::ChannelsLast)],
     };
     let places = [None, Some(Walk::Channels), Some(Walk::Rows), Some(Walk::Columns)];
-    let copies = places
-        .into_iter()
-        .flat_map(|at| layouts.iter().map(move |layout| Some(CopyInput { at, layout: *layout })));
+    let copy = |at, layout: Option<Layout>| {
+        Some(CopyInput { at, layout, transposed: whole && layout.is_some() })
+    };
+    let copies =
+        places.into_iter().flat_map(|at| layouts.iter().map(move |layout| copy(at, *layout)));
     std::iter::once(None).chain(copies).collect()
 }
 

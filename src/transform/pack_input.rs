@@ -176,7 +176,8 @@ impl Copy {
             .map(|d| CopyRange::new(nest, window, d, self.extents[d]))
             .collect();
         let axis_of = |d| self.kept.iter().find(|(kept, _)| *kept == d).map(|(_, axis)| *axis);
-        let place = |d: usize| &ranges[d].from + &axis_of(d).map_or(Affine::default(), Affine::axis);
+        let place =
+            |d: usize| &ranges[d].from + &axis_of(d).map_or(Affine::default(), Affine::axis);
         let source = Access {
             buffer: window.source.buffer,
             index: (0..window.dims.len()).map(place).collect(),

@@ -198,6 +198,9 @@ impl<'p> Builder<'p> {
     }
 
     fn copy(&mut self, rows: BufferId, run: &Run) -> Vec<Stmt> {
+        if self.transposes() {
+            return self.transposed_copy(rows, run);
+        }
         let loops = self.along("row", |a| a.reach());
         let channel = self.iteration("ic.copy", run.width);
         let to: Vec<Affine> = loops.iter().chain([&channel]).map(|it| it.index()).collect();
@@ -368,7 +371,7 @@ pub(super) fn vectorized(mut block: Vec<Stmt>) -> Vec<Stmt> {
 }
 
 /// Marks the innermost loop of a chain as lanes and those around it as written out.
-fn unrolled(block: Vec<Stmt>) -> Vec<Stmt> {
+pub(super) fn unrolled(block: Vec<Stmt>) -> Vec<Stmt> {
     let mut block = vectorized(block);
     let mut chain = block.as_mut_slice();
     while let [Stmt::Loop(l)] = chain {

@@ -132,6 +132,8 @@ pub struct Plan {
     pub seconds: f64,
     reads: u64,
     lanes: u64,
+    /// Whether the emitter has registers to transpose in.
+    pub(super) wide: bool,
 }
 
 impl Plan {
@@ -218,6 +220,7 @@ impl Plan {
             seconds: 0.0,
             reads,
             lanes,
+            wide: target.isa().vectors().is_some(),
         }
     }
 

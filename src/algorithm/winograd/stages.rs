@@ -9,12 +9,12 @@ use super::toom::Matrix;
 use crate::algorithm::build::{Iteration, nested, ordered};
 
 /// Where a tile's values lie along the way: one index an axis, and what comes after.
-struct Grid {
-    buffer: BufferId,
+pub(super) struct Grid {
+    pub(super) buffer: BufferId,
     /// Added to the indices of the axes.
-    origin: Vec<Affine>,
+    pub(super) origin: Vec<Affine>,
     /// The indices after them.
-    rest: Vec<Affine>,
+    pub(super) rest: Vec<Affine>,
 }
 
 impl Grid {
@@ -89,7 +89,7 @@ impl Builder<'_> {
     }
 
     /// Applies a matrix along one axis, for every place along the others.
-    fn stage(
+    pub(super) fn stage(
         &mut self,
         from: &Grid,
         to: &Grid,
@@ -109,7 +109,7 @@ impl Builder<'_> {
     }
 
     /// A loop an axis; that of the axis which is transformed is not used.
-    fn places(&mut self, axis: usize, extents: &[u64]) -> Vec<Iteration> {
+    pub(super) fn places(&mut self, axis: usize, extents: &[u64]) -> Vec<Iteration> {
         let names = self.problem.axis_names();
         let each = extents.iter().enumerate();
         each.map(|(a, extent)| {
@@ -142,6 +142,9 @@ impl Builder<'_> {
     /// `sums` to the output for the channels of one panel: tiles that are whole along the last axis
     /// are written as they are computed, the others by way of memory, as far as there are outputs.
     pub(super) fn scatter(&mut self, sums: BufferId, run: &Run, out: &mut Vec<Stmt>) {
+        if self.transposes() {
+            return self.transposed_scatter(sums, run, out);
+        }
         for slice in pieces(run.width, SLICE) {
             let slice = self.run("oc.slice", slice);
             self.scatter_tiles(sums, run, &slice, true, out);
@@ -166,19 +169,7 @@ impl Builder<'_> {
         let lane = self.iteration("oc.lane", slice.width);
         let tiles = self.along("tile", |a| a.block);
         let channel = &slice.start + &lane.index();
-        let rest = vec![self.tile_row(&tiles), channel.clone()];
-        let origin = vec![Affine::default(); tiles.len()];
-        let mut from = Grid { buffer: sums, origin, rest };
-        let mut extents = self.points();
-        let mut body = Vec::new();
-        for axis in &active[..active.len() - 1] {
-            let matrix = self.transforms[*axis].output.clone();
-            let mut after = extents.clone();
-            after[*axis] = matrix.len() as u64;
-            let stage = self.between(out, after.clone(), &lane);
-            body.extend(self.stage(&from, &stage, *axis, &extents, &matrix, lane));
-            (from, extents) = (stage, after);
-        }
+        let (from, extents, mut body) = self.first_stages(sums, &tiles, &channel, &lane, out);
         let edge = (!whole).then(|| self.edge(out, last, &lane));
         let channel = &run.start + &channel;
         let finish =
@@ -195,6 +186,32 @@ impl Builder<'_> {
             let guards = if axis == last { vec![guard.clone()] } else { vec![] };
             vec![Stmt::Loop(Loop { guards, ..Loop::new(it.axis, it.extent, body) })]
         }));
+    }
+
+    /// The transforms back along all axes but the last: where the values then lie, and their extents.
+    pub(super) fn first_stages(
+        &mut self,
+        sums: BufferId,
+        tiles: &[Iteration],
+        channel: &Affine,
+        lane: &Iteration,
+        out: &mut Vec<Stmt>,
+    ) -> (Grid, Vec<u64>, Vec<Stmt>) {
+        let active = self.active();
+        let rest = vec![self.tile_row(tiles), channel.clone()];
+        let origin = vec![Affine::default(); tiles.len()];
+        let mut from = Grid { buffer: sums, origin, rest };
+        let mut extents = self.points();
+        let mut body = Vec::new();
+        for axis in &active[..active.len() - 1] {
+            let matrix = self.transforms[*axis].output.clone();
+            let mut after = extents.clone();
+            after[*axis] = matrix.len() as u64;
+            let stage = self.between(out, after.clone(), lane);
+            body.extend(self.stage(&from, &stage, *axis, &extents, &matrix, *lane));
+            (from, extents) = (stage, after);
+        }
+        (from, extents, body)
     }
 
     /// Memory for the outputs of a tile along its last axis.
@@ -260,7 +277,13 @@ impl Builder<'_> {
     }
 
     /// One output of the sum, at these coordinates of it.
-    fn write(&mut self, value: Expr, channel: &Affine, at: Vec<Affine>, out: &mut Vec<Stmt>) {
+    pub(super) fn write(
+        &mut self,
+        value: Expr,
+        channel: &Affine,
+        at: Vec<Affine>,
+        out: &mut Vec<Stmt>,
+    ) {
         let group = self.group.index().scaled(self.sum.channels.1 as i64);
         let channel = &group + channel;
         let stripes = at.iter().zip(&self.sum.axes);

@@ -104,9 +104,9 @@ impl Emitter<'_, '_> {
     }
 }
 
-/// Whether all work of a serial loop is in vectors, on memory or on register tiles.
+/// Whether all work of a loop is in vectors, on memory or on register tiles.
 fn has_vectors_alone(nest: &Nest, l: &Loop) -> bool {
-    l.mode == Mode::Serial && are_vectors_alone(nest, &l.body)
+    matches!(l.mode, Mode::Serial | Mode::Unroll) && are_vectors_alone(nest, &l.body)
 }
 
 fn are_vectors_alone(nest: &Nest, block: &[Stmt]) -> bool {

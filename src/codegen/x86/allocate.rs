@@ -5,6 +5,8 @@
 //! constants are simply loaded again, others are spilled to the frame. A load that is used once, by an
 //! operation that takes memory, is never loaded into a register at all.
 
+mod transpose;
+
 use std::collections::{BTreeSet, HashMap};
 
 use super::encode::{Encoder, GENERAL_REGISTERS, Operand, Reg};
@@ -28,6 +30,12 @@ pub(super) fn assemble(program: &Program, vectors: Vectors) -> Result<(Vec<u8>, 
 
 /// No value: the frame's key of the slot for single lanes.
 const LANES: Value = Value::MAX;
+
+/// The keys of the slots of vectors that are transposed, from this one down.
+const TRANSPOSED: Value = LANES - 1;
+
+/// The keys of the slots of sums whose registers a transpose uses, from this one down.
+const BORROWED: Value = TRANSPOSED - 32;
 
 /// Registers below the cells at least.
 const MIN_POOL: usize = 3;
@@ -55,6 +63,7 @@ fn place(step: &Step) -> Option<Place> {
     match step {
         Step::Define(_, Op::Load(place, _) | Op::Broadcast(place))
         | Step::Store(place, ..)
+        | Step::Gather(place, ..)
         | Step::Scatter(place, ..) => Some(*place),
         Step::Define(
             _,
@@ -202,10 +211,11 @@ impl<'a> Line<'a> {
                 let b = self.operand(b, at, &[a])?;
                 self.assembler.encoder.multiply_add(to, a, b);
             }
-            Step::Scatter(place, mask, bytes, value) => {
-                let from = self.register(*value, at, &[])?;
-                let slot = self.lanes_slot();
-                self.assembler.encoder.scatter(*place, *mask, *bytes, from, slot);
+            Step::Gather(place, mask, bytes, values) => {
+                self.gather(at, (*place, *mask, *bytes), values)?;
+            }
+            Step::Scatter(place, mask, bytes, values) => {
+                self.scatter(at, (*place, *mask, *bytes), values)?;
             }
             Step::Store(place, mask, value) => {
                 let from = self.register(*value, at, &[])?;
@@ -220,12 +230,6 @@ impl<'a> Line<'a> {
         }
         self.release(at);
         Ok(())
-    }
-
-    /// The frame slot through which lanes go to memory one by one.
-    fn lanes_slot(&mut self) -> usize {
-        let slots = self.assembler.frame.len();
-        *self.assembler.frame.entry(LANES).or_insert(slots)
     }
 
     fn define(&mut self, value: Value, op: &Op, at: usize) -> Result<(), Unfit> {
@@ -444,9 +448,9 @@ fn operands(step: &Step) -> Vec<Value> {
             Op::Fma(a, b, c) => vec![*a, *b, *c],
             Op::Select(values) => values.to_vec(),
         },
-        Step::Write(_, value) | Step::Store(_, _, value) | Step::Scatter(_, _, _, value) => {
-            vec![*value]
-        }
+        Step::Write(_, value) | Step::Store(_, _, value) => vec![*value],
+        Step::Scatter(_, _, _, values) => values.clone(),
+        Step::Gather(..) => vec![],
         Step::Accumulate(_, a, b) => vec![*a, *b],
     }
 }

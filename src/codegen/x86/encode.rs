@@ -5,6 +5,8 @@
 //! each stream moves with the loops outside of those. `k1` is the result of comparisons, `k2` the mask of the
 //! current access. Constants come through `rax`, so the code needs no data.
 
+mod transpose;
+
 use std::collections::BTreeSet;
 
 use convgen_ir::nest::{BinaryOp, UnaryOp};
@@ -15,6 +17,7 @@ use iced_x86::{
 
 use super::translate::{Mask, Place, Spread, Stream, Trips};
 use super::{Unfit, Vectors, unfit};
+pub(super) use transpose::TRANSPOSE_REGISTERS;
 
 /// A vector register by number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -86,6 +89,8 @@ pub(super) struct Encoder {
     /// The first thing that could not be encoded.
     failed: Option<IcedError>,
     next_label: u64,
+    /// The first lane that `k2` is known to select, and the one after the last.
+    selected: Option<(i64, i64)>,
 }
 
 /// What counts a loop's iterations down.
@@ -116,6 +121,7 @@ impl Encoder {
             body: vec![],
             failed: None,
             next_label: 1,
+            selected: None,
         }
     }
 
@@ -324,6 +330,8 @@ impl Encoder {
         let mut here = Instruction::with(Code::Nopd);
         here.set_ip(label);
         self.body.push(here);
+        // Whoever jumps here may have selected other lanes.
+        self.selected = None;
     }
 
     fn advance(&mut self, stream: Stream, bytes: i64) {
@@ -336,6 +344,11 @@ impl Encoder {
             Some(register) => Instruction::with2(Code::Add_rm64_imm32, register, bytes),
             None => Instruction::with2(Code::Add_rm64_imm32, home, bytes),
         });
+    }
+
+    /// Lanes of a register.
+    pub(super) fn lanes(&self) -> usize {
+        self.vectors.lanes() as usize
     }
 
     pub(super) fn is_whole(&self, mask: Mask) -> bool {
@@ -693,6 +706,11 @@ impl Encoder {
 
     /// The mask into `k2`, or as a vector into `to` where there are no mask registers.
     fn lane_mask(&mut self, mask: Mask, to: Reg) {
+        let selected = mask.limit.is_none().then_some((mask.first, mask.lanes));
+        if self.wide() && selected.is_some() && self.selected == selected {
+            return;
+        }
+        self.selected = selected;
         self.lane_count(mask);
         if self.wide() {
             self.push(Instruction::with2(Code::Mov_r32_imm32, Register::EAX, u32::MAX));

@@ -43,7 +43,11 @@ pub(super) fn share_loads(line: Vec<Step>) -> Vec<Step> {
                 run.spreads.push((value, Op::Spread(from, index, spread)));
             }
             Step::Accumulate(cell, a, b) => run.products.push(Product { cell, a, b }),
-            Step::Define(..) | Step::Write(..) | Step::Store(..) | Step::Scatter(..) => {
+            Step::Define(..)
+            | Step::Write(..)
+            | Step::Store(..)
+            | Step::Gather(..)
+            | Step::Scatter(..) => {
                 std::mem::take(&mut run).finish(&mut result);
                 result.push(step);
             }

@@ -20,6 +20,7 @@ use convgen_ir::nest::{
 };
 
 use super::share::share_loads;
+use super::transpose::{QUAD, bring_together};
 use super::{Argument, Outside, Unfit, Vectors, unfit};
 
 /// A vector value of one straight line.
@@ -103,8 +104,10 @@ pub(super) enum Step {
     /// Cell becomes the product of two values plus the cell.
     Accumulate(Cell, Value, Value),
     Store(Place, Mask, Value),
-    /// As a store, with that many bytes from lane to lane.
-    Scatter(Place, Mask, i32, Value),
+    /// Loads of up to four elements that are neighbours, with that many bytes from lane to lane.
+    Gather(Place, Mask, i32, [Option<Value>; QUAD]),
+    /// Stores of values that are neighbours, with that many bytes from lane to lane.
+    Scatter(Place, Mask, i32, Vec<Value>),
 }
 
 /// A piece of the program.
@@ -260,6 +263,7 @@ impl Lanes {
 struct Line {
     steps: Vec<Step>,
     loads: HashMap<(Place, Option<Mask>), Value>,
+    gathers: HashMap<(Place, Mask, i32), Value>,
     spreads: HashMap<(Value, Spread), Value>,
     indices: HashMap<Spread, Value>,
     constants: HashMap<u32, Value>,
@@ -368,7 +372,8 @@ impl Translator<'_> {
                 [Stmt::Loop(inner)] => self.two_vectors(l, inner)?,
                 body => {
                     for start in (l.lo..hi).step_by(self.width as usize) {
-                        let mask = Mask { first: 0, lanes: self.width.min(hi - start), limit: None };
+                        let mask =
+                            Mask { first: 0, lanes: self.width.min(hi - start), limit: None };
                         let lanes = Lanes { axis: l.axis, start, mask, outer: None };
                         self.block(body, Some(lanes))?;
                     }
@@ -489,7 +494,8 @@ impl Translator<'_> {
         // Values live in registers to the end of their line.
         self.locals.clear();
         if !line.steps.is_empty() {
-            self.finished.push(Item::Line(share_loads(line.steps)));
+            let steps = bring_together(line.steps, self.width as usize);
+            self.finished.push(Item::Line(share_loads(steps)));
         }
     }
 
@@ -670,16 +676,39 @@ impl Translator<'_> {
         let LaneStep::By(stride) = lanes.steps(&self.offset(dst)) else {
             return unfit("lanes are stored unevenly");
         };
-        let bytes = stride * self.nest.buffer(dst.buffer).elem.bytes() as i64;
         let place = self.place(dst, lanes)?;
-        let reach = bytes * self.width + i64::from(place.displacement);
-        match i32::try_from(bytes) {
-            Ok(_) if stride == 1 => self.push(Step::Store(place, lanes.mask, value)),
-            Ok(bytes) if i32::try_from(reach).is_ok() => {
-                self.push(Step::Scatter(place, lanes.mask, bytes, value))
-            }
-            Ok(_) | Err(_) => unfit("lanes are stored too far apart"),
+        if stride == 1 {
+            return self.push(Step::Store(place, lanes.mask, value));
         }
+        let bytes = self.apart(dst.buffer, place, stride)?;
+        self.push(Step::Scatter(place, lanes.mask, bytes, vec![value]))
+    }
+
+    /// Bytes from lane to lane, if all lanes and a few elements beyond are within a displacement.
+    fn apart(&self, buffer: BufferId, place: Place, step: i64) -> Result<i32, Unfit> {
+        let bytes = step.saturating_mul(self.nest.buffer(buffer).elem.bytes() as i64);
+        let reach = bytes.saturating_mul(self.width).saturating_add(place.displacement.into());
+        match (i32::try_from(bytes), i32::try_from(reach)) {
+            (Ok(bytes), Ok(_)) => Ok(bytes),
+            (Ok(_) | Err(_), _) => unfit("lanes lie too far apart"),
+        }
+    }
+
+    /// A load whose lanes lie apart.
+    fn gather(&mut self, access: &Access, lanes: Lanes, step: i64) -> Result<Value, Unfit> {
+        if lanes.mask.limit.is_some() {
+            return unfit("lanes that lie apart are loaded up to a limit");
+        }
+        let place = self.place(access, lanes)?;
+        let bytes = self.apart(access.buffer, place, step)?;
+        if let Some(value) = self.line.gathers.get(&(place, lanes.mask, bytes)) {
+            return Ok(*value);
+        }
+        let value = self.values;
+        self.values += 1;
+        self.push(Step::Gather(place, lanes.mask, bytes, [Some(value), None, None, None]))?;
+        self.line.gathers.insert((place, lanes.mask, bytes), value);
+        Ok(value)
     }
 
     /// The cell of a tile that a group of lanes is.
@@ -768,7 +797,9 @@ impl Translator<'_> {
             LaneStep::Same => None,
             LaneStep::Outer(stride, outer) => return self.spread(access, lanes, stride, outer),
             LaneStep::By(1) => Some(mask.unwrap_or(lanes.mask)),
-            LaneStep::By(_) | LaneStep::Uneven => return unfit("lanes are loaded apart"),
+            LaneStep::By(_) if mask.is_some() => return unfit("lanes that lie apart are padded"),
+            LaneStep::By(step) => return self.gather(access, lanes, step),
+            LaneStep::Uneven => return unfit("lanes are loaded unevenly"),
         };
         let place = self.place(access, lanes)?;
         self.load_at(place, mask)
