@@ -290,6 +290,9 @@ impl Plan {
         if !problem.spatial().iter().any(has_padding) {
             return excluded("there is none");
         }
+        if problem.extends_input() {
+            return excluded("it is made of the input");
+        }
         if others.iter().any(|s| s.kernel == 1 && has_padding(s)) {
             return excluded("no loop over taps can skip it");
         }

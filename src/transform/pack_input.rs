@@ -6,12 +6,13 @@
 //! for l { scratch rows[c]; for c { rows[c] = pad(input[o(l)+c]) } .. rows[i(v)] .. }
 //! ```
 //! `v` are the variables of loops inside `l`, and the box `c` holds every value of `i(v)`. Dimensions on
-//! which nothing inside `l` depends are left out; `layout` puts the others in another order. Padding
-//! is met once in the copy, never in the loops below. No bit changes.
+//! which nothing inside `l` depends are left out; `layout` puts the others in another order. Padding, of
+//! whatever mode, is met once in the copy, never in the loops below. No bit changes.
 //!
 //! Precondition: all reads of the input inside `l` have one index, and the same box in every loop
 //! over `l`; no variable that the index has inside `l` runs over the batch.
 
+use convgen_ir::PaddingMode;
 use convgen_ir::elem::Layout;
 use convgen_ir::nest::{
     Access, Affine, AxisId, AxisKind, Buffer, BufferId, Dim, Expr, Loop, Nest, Role, Stmt,
@@ -43,7 +44,8 @@ pub(super) fn apply(nest: &mut Nest, at: &str, layout: Option<Layout>) -> Result
 /// What a loop's body reads of the input.
 struct Window {
     source: Access,
-    padded: bool,
+    /// What the copy finds outside; none if it never looks there.
+    padding: Option<PaddingMode>,
     /// A dimension: its index split into the part of outer loops and the constant, and the part of
     /// inner loops; and the smallest and largest value of the inner part.
     dims: Vec<(Affine, Affine, i64, i64)>,
@@ -55,16 +57,16 @@ impl Window {
         if !loads_role(body, Role::Input, nest) {
             return Err(Refusal::InputNotRead { axis: at.to_string() });
         }
-        let mut sources: Vec<(Access, bool)> = Vec::new();
+        let mut sources: Vec<(Access, Option<PaddingMode>)> = Vec::new();
         visit_exprs(body, &mut |expr| match expr {
             Expr::Load(a) if nest.buffer(a.buffer).role == Role::Input => {
-                sources.push((a.clone(), false));
+                sources.push((a.clone(), None));
             }
-            Expr::Pad(a) if nest.buffer(a.buffer).role == Role::Input => {
-                sources.push((a.clone(), true));
+            Expr::Pad(mode, a) if nest.buffer(a.buffer).role == Role::Input => {
+                sources.push((a.clone(), Some(*mode)));
             }
             Expr::Load(_)
-            | Expr::Pad(_)
+            | Expr::Pad(..)
             | Expr::Const(_)
             | Expr::Local(_)
             | Expr::Unary(..)
@@ -72,8 +74,8 @@ impl Window {
             | Expr::Fma(..)
             | Expr::Select { .. } => {}
         });
-        let (source, padded) = sources[0].clone();
-        if sources.iter().any(|other| *other != (source.clone(), padded)) {
+        let (source, padding) = sources[0].clone();
+        if sources.iter().any(|other| *other != (source.clone(), padding)) {
             return Err(Refusal::InputShapes { axis: at.to_string() });
         }
         let inner = loops_around_load(body, Role::Input, nest).unwrap_or_default();
@@ -82,7 +84,8 @@ impl Window {
             return Err(Refusal::BatchLength { axis: nest.axis(l.axis).name.clone() });
         }
         // The box of a guarded tile reaches beyond what the guard lets the tile read.
-        let padded = padded || inner.iter().any(|l| !l.guards.is_empty());
+        let beyond = inner.iter().any(|l| !l.guards.is_empty()).then_some(PaddingMode::Zeros);
+        let padding = padding.or(beyond);
         let dims = source
             .index
             .iter()
@@ -92,7 +95,7 @@ impl Window {
                 (index - &within, within, lo, hi)
             })
             .collect();
-        Ok(Window { source, padded, dims })
+        Ok(Window { source, padding, dims })
     }
 
     fn extents(&self) -> Vec<i64> {
@@ -146,7 +149,7 @@ impl Copy {
         });
         let copied = Access { buffer: self.rows, index: index.collect() };
         visit_exprs_mut(body, &mut |expr| {
-            if let Expr::Load(access) | Expr::Pad(access) = expr
+            if let Expr::Load(access) | Expr::Pad(_, access) = expr
                 && *access == window.source
             {
                 *expr = Expr::Load(copied.clone());
@@ -162,7 +165,10 @@ impl Copy {
             &outer.plus(*lo) + &axis.map_or(Affine::default(), Affine::axis)
         });
         let source = Access { buffer: window.source.buffer, index: index.collect() };
-        let value = if window.padded { Expr::Pad(source) } else { Expr::Load(source) };
+        let value = match window.padding {
+            Some(mode) => Expr::Pad(mode, source),
+            None => Expr::Load(source),
+        };
         let index = self.kept.iter().map(|(_, axis)| Affine::axis(*axis)).collect();
         let store = vec![Stmt::Store(Access { buffer: self.rows, index }, value)];
         let loops = self.kept.iter().rev().fold(store, |body, (d, axis)| {
