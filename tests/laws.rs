@@ -25,7 +25,7 @@ mod problems;
 #[path = "common/linear.rs"]
 mod linear;
 
-use linear::{Integers, biased_output, kernel_output, plain};
+use linear::{Integers, biased_output, kernel_output, plain, zero_padded};
 
 const CASES: u32 = 1000;
 
@@ -71,11 +71,7 @@ fn three_sizes() -> impl Strategy<Value = [Vec<u64>; 3]> {
 
 /// Any forward problem of one image with zero padding, without bias and epilogue.
 fn problem() -> impl Strategy<Value = ConvProblem> {
-    let zeros = |spec: &mut ConvSpec| spec.padding_mode = PaddingMode::Zeros;
-    problems::problem().prop_map(move |problem| {
-        // An adjoint has no other mode, so the mode goes first.
-        plain(&derived(&problem, zeros), Direction::Forward)
-    })
+    problems::problem().prop_map(|problem| plain(&zero_padded(&problem), Direction::Forward))
 }
 
 /// As [`problem`], with padding of that mode on every side that has some.

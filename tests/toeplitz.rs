@@ -12,11 +12,11 @@ mod problems;
 #[allow(dead_code, reason = "biases are for the tests of laws")]
 mod linear;
 
-use linear::{Integers, kernel_output, plain};
+use linear::{Integers, kernel_output, plain, zero_padded};
 
 /// Any problem that is linear in its input, of one image.
 fn problem() -> impl Strategy<Value = ConvProblem> {
-    problems::problem().prop_map(|problem| plain(&problem, Direction::Forward))
+    problems::problem().prop_map(|problem| plain(&zero_padded(&problem), Direction::Forward))
 }
 
 proptest! {
