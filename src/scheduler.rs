@@ -19,8 +19,9 @@ use self::plan::{
     CopyInput, LARGEST_BODY, LaneAxis, Order, Plan, Shape, Walk, columns_are_neighbours,
     groups_a_vector, has_padding, is_pointwise,
 };
-use crate::algorithm::Algorithm;
+use crate::algorithm::{Algorithm, Part};
 use crate::target::{Isa, Target};
+use crate::transform;
 
 /// The default pick among the schedules of the defining sum: legal for every problem on every target.
 pub fn default_schedule(problem: &ConvProblem, target: &Target) -> (Algorithm, Schedule) {
@@ -32,12 +33,12 @@ pub fn default_schedule(problem: &ConvProblem, target: &Target) -> (Algorithm, S
 }
 
 /// What plans of a problem are made for.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 struct Planned {
     /// A forward problem whose schedules fit every part of the problem.
     forward: ConvProblem,
-    /// Whether its spatial axes may become one.
-    whole: bool,
+    /// The parts, if they are several: their spatial axes may not become one.
+    phases: Vec<Part>,
 }
 
 impl Planned {
@@ -47,12 +48,31 @@ impl Planned {
         // The phases of a transposed problem write stripes, which are no neighbours to fuse.
         let striped = problem.direction() != Direction::Forward
             && problem.spatial().iter().any(|axis| axis.stride != 1);
-        Some(Planned { forward, whole: !striped })
+        let phases = if striped { algorithm.parts(problem).ok()? } else { vec![] };
+        Some(Planned { forward, phases })
+    }
+
+    /// Whether the spatial axes may become one.
+    fn is_whole(&self) -> bool {
+        self.phases.is_empty()
     }
 
     /// The decisions of the default pick.
     fn default_plan(&self, target: &Target) -> Plan {
-        Picker::new(&self.forward, target, self.whole).plan()
+        let plan = Picker::new(&self.forward, target, self.is_whole()).plan();
+        match plan.copy {
+            // Phases of one row have no loop over rows to order.
+            Some(copy) if copy.transposed && !self.applies(&plan, target) => {
+                Plan { copy: Some(CopyInput { transposed: false, ..copy }), ..plan }
+            }
+            Some(_) | None => plan,
+        }
+    }
+
+    fn applies(&self, plan: &Plan, target: &Target) -> bool {
+        let schedule = plan.schedule(&self.forward, target);
+        let mut sums = self.phases.iter().filter(|part| part.schedule.is_none());
+        sums.all(|part| transform::apply_to_part(part.nest.clone(), &schedule).is_ok())
     }
 }
 

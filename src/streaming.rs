@@ -16,6 +16,7 @@
 //! Does not: stride, which would make the number of outputs of a chunk depend on what came before; or
 //! share state between threads. Kernels are compiled for a few lengths, each when it is first needed.
 
+use convgen_ir::PaddingMode;
 use convgen_ir::elem::Layout;
 use convgen_ir::epilogue::EpilogueOp;
 use convgen_ir::problem::{ConvProblem, Direction, ProblemError, SpatialAxis};
@@ -61,6 +62,12 @@ pub enum StreamError {
         after: i64,
         /// The zeros before that a causal convolution has.
         expected: u64,
+    },
+    /// What stands before the signal is made of it, and is not known yet.
+    #[error("{given} padding is made of a signal that has not arrived, expected zeros")]
+    PaddingMode {
+        /// The problem's mode.
+        given: PaddingMode,
     },
     /// An operation of the epilogue reads a tensor that does not arrive with the chunks.
     #[error("the epilogue has `{op}`, which reads a further tensor")]
@@ -332,6 +339,9 @@ fn check(problem: &ConvProblem) -> Result<(), StreamError> {
     let (before, after, expected) = (axis.pad_before, axis.pad_after, axis.extent() - 1);
     if after != 0 || u64::try_from(before) != Ok(expected) {
         return Err(StreamError::Padding { before, after, expected });
+    }
+    if problem.extends_input() {
+        return Err(StreamError::PaddingMode { given: problem.padding_mode() });
     }
     match problem.epilogue().iter().find(|op| op.takes_extra().is_some()) {
         Some(op) => Err(StreamError::Epilogue { op: *op }),

@@ -13,6 +13,7 @@
 
 use std::io::{self, Write};
 
+use convgen_ir::PaddingMode;
 use convgen_ir::problem::{ConvProblem, Direction};
 use convgen_ir::reference::{self, Position};
 
@@ -33,6 +34,12 @@ pub enum ToeplitzError {
     Direction {
         /// The direction.
         direction: &'static str,
+    },
+    /// Padding is made of the input.
+    #[error("with {mode} padding an entry is a sum of weights, and no weight has it alone")]
+    PaddingMode {
+        /// The mode.
+        mode: PaddingMode,
     },
     /// Too many entries.
     #[error(
@@ -118,7 +125,7 @@ pub fn matrix(problem: &ConvProblem, weights: &[f32]) -> Result<Matrix<f32>, Toe
 /// The matrix of a problem whose weights are not known: each entry is the flat index of its weight.
 ///
 /// # Errors
-/// [`ToeplitzError::Direction`] or [`ToeplitzError::Entries`].
+/// [`ToeplitzError::Direction`], [`ToeplitzError::PaddingMode`] or [`ToeplitzError::Entries`].
 pub fn symbolic(problem: &ConvProblem) -> Result<Matrix<u64>, ToeplitzError> {
     match problem.direction() {
         Direction::Forward => forward(problem),
@@ -302,6 +309,9 @@ fn forward(problem: &ConvProblem) -> Result<Matrix<u64>, ToeplitzError> {
     let taps: u64 = kernel.iter().product();
     let (rows, columns) = (outputs * problem.out_channels(), inputs * problem.in_channels());
     let channels = problem.in_channels_per_group();
+    if problem.extends_input() {
+        return Err(ToeplitzError::PaddingMode { mode: problem.padding_mode() });
+    }
     let given = rows.saturating_mul(channels).saturating_mul(taps);
     if given > MAX_ENTRIES {
         return Err(ToeplitzError::Entries { rows, columns, given, limit: MAX_ENTRIES });

@@ -14,6 +14,7 @@ mod reorder;
 mod skip_padding;
 mod split;
 
+use convgen_ir::PaddingMode;
 use convgen_ir::nest::{
     Affine, AxisId, Expr, Loop, Mode, Nest, Role, Stmt, visit_exprs, visit_loops,
 };
@@ -71,6 +72,8 @@ pub enum Refusal {
     NotReduction { axis: String },
     #[error("no padding depends on `{axis}`")]
     NoPadding { axis: String },
+    #[error("the padding inside `{axis}` is {mode}, not zeros")]
+    NoZeros { axis: String, mode: PaddingMode },
     #[error("`{axis}` would become {given} loops, more than {limit}")]
     Parts { axis: String, given: i64, limit: i64 },
     #[error("the weights are packed already")]
@@ -200,11 +203,35 @@ fn loops_around_load<'n>(block: &'n [Stmt], role: Role, nest: &Nest) -> Option<V
 fn loads_role(block: &[Stmt], role: Role, nest: &Nest) -> bool {
     let mut found = false;
     visit_exprs(block, &mut |expr| {
-        if let Expr::Load(access) | Expr::Pad(access) = expr {
+        if let Expr::Load(access) | Expr::Pad(_, access) = expr {
             found |= nest.buffer(access.buffer).role == role;
         }
     });
     found
+}
+
+/// Refuses loops over an axis inside of which padding is made of the input: its taps are taps like any other.
+fn expect_zeros(nest: &Nest, axis: AxisId, name: &str) -> Result<(), Refusal> {
+    let mut found = None;
+    visit_loops(&nest.body, &mut |l| {
+        if l.axis == axis {
+            visit_exprs(&l.body, &mut |expr| match expr {
+                Expr::Pad(mode, _) if *mode != PaddingMode::Zeros => found = Some(*mode),
+                Expr::Pad(..)
+                | Expr::Load(_)
+                | Expr::Const(_)
+                | Expr::Local(_)
+                | Expr::Unary(..)
+                | Expr::Binary(..)
+                | Expr::Fma(..)
+                | Expr::Select { .. } => {}
+            });
+        }
+    });
+    match found {
+        Some(mode) => Err(Refusal::NoZeros { axis: name.to_string(), mode }),
+        None => Ok(()),
+    }
 }
 
 /// The smallest and largest value of a sum over the full ranges of the given loops; variables of

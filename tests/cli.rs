@@ -280,8 +280,10 @@ mod verify {
     #[test]
     fn a_good_list_is_verified() {
         let folder = Folder::new();
-        let list = folder
-            .write("l.txt", format!("# head\n{TINY}\nconv2d ic3 oc5 ih6 iw5 kh3 kw2 sh2 pw1\n"));
+        let list = folder.write(
+            "l.txt",
+            format!("# head\n{TINY}\nconv2d ic3 oc5 ih6 iw5 kh3 kw2 sh2 pw1 reflect\n"),
+        );
         let text = stdout(convgen(&["verify", &list]).success());
         assert_eq!(text, "verified 2, failed 0, unsupported 0\n");
         let both =
@@ -406,6 +408,22 @@ mod print {
         convgen(&["print", "--stage", "nest", TINY]).success().stdout(starts_with("nest direct"));
         convgen(&["print", "--stage", "clif", TINY]).success().stdout(contains("function"));
         convgen(&["print", "--stage", "source", TINY]).code(2).stderr(contains("asm"));
+    }
+
+    #[test]
+    fn padding_made_of_the_input_is_copied_and_named() {
+        let problem = "conv2d ic16 oc16 ih9 iw9 kh3 kw3 ph1 pw1 circular";
+        let strict = ["--accuracy", "strict"];
+        let stage = |stage| {
+            let arguments = [&["print", "--stage", stage, problem][..], &strict[..]].concat();
+            stdout(convgen(&arguments).success())
+        };
+        assert!(stage("problem").contains("pw1 circular"), "{}", stage("problem"));
+        assert!(stage("schedule").contains("= circular(input["), "{}", stage("schedule"));
+        let text = stdout(convgen(&["explain", problem]).success());
+        assert!(text.contains("circular"), "{text}");
+        let shown = stdout(convgen(&["bench", problem, "--json"]).success());
+        assert!(shown.contains("pw1 circular"), "{shown}");
     }
 
     #[test]
@@ -573,6 +591,23 @@ mod run {
         let output: ArrayD<f32> = read_npy(folder.path("y.npy")).unwrap();
         assert_eq!(output.shape(), [2, 1, 2]);
         assert_eq!(output.iter().copied().collect::<Vec<_>>(), [-6.5, -14.5, -30.5, -38.5]);
+    }
+
+    #[test]
+    fn padding_made_of_the_input_comes_out_as_computed_by_hand() {
+        let folder = Folder::new();
+        let files = small(&folder);
+        for (mode, [first, second]) in [
+            ("circular", [-25.5, -49.5]),
+            ("reflect", [-24.5, -48.5]),
+            ("replicate", [-23.5, -47.5]),
+        ] {
+            let problem = format!("{SMALL} pw0:1 {mode}");
+            convgen(&arguments(&problem, &files)).success();
+            let output: ArrayD<f32> = read_npy(folder.path("y.npy")).unwrap();
+            let expected = [-6.5, -14.5, first, -30.5, -38.5, second];
+            assert_eq!(output.iter().copied().collect::<Vec<_>>(), expected, "{mode}");
+        }
     }
 
     #[test]

@@ -94,6 +94,9 @@ fn every_field_of_a_problem_is_honoured() {
         "conv1d ic1 oc1 iw5000 kw100 pw-3:-40 flip",
         "conv2d n2 g3 ic6 oc9 ih40 iw33 kh9 kw7 dh2 dw3 ph8 pw4 bias | add | sigmoid",
         "conv2d nchw ic5 oc19 ih61 iw47 kh12 kw5 sh2 sw3 ph3:9 pw1 flip | scale | hardswish",
+        "conv1d n2 ic3 oc5 iw301 kw50 sw2 pw300:31 reflect bias",
+        "conv2d g3 ic6 oc9 ih40 iw33 kh9 kw7 dh2 ph40 pw33:4 circular",
+        "conv2d nchw ic5 oc3 ih31 iw47 kh12 kw5 ph30:-3 pw60 replicate flip",
         "conv2d nchw ic20 oc16 ih90 iw90 kh5 kw5 ph2 pw2 bias | leaky_relu(0.1)",
     ];
     for compiler in compilers() {

@@ -4,14 +4,17 @@
 //! ```text
 //! a * b = b * a    (a * b) * c = a * (b * c)    a * (b + c) = a * b + a * c    a * delta = a
 //! shift(x) * w = shift(x * w)
+//! rotate(x) * w = rotate(x * w)      constant * w = constant      x * w = pad(x) * w
 //! <conv(x, w), y> = <x, bwd_d(y, w)> = <w, bwd_w(x, y)>      <b, y> = <b, bwd_b(y)>
 //! DFT(a * b) = DFT(a) DFT(b)
 //! ```
-//! and each kind of convolution as a plain one of other tensors. The star is full true convolution.
+//! and each kind of convolution as a plain one of other tensors. The star is full true convolution; those
+//! of the second line are of the same size as their input, with padding made of it: circular in the first law,
+//! any in the others.
 
-use convgen_ir::Layout;
 use convgen_ir::problem::{ConvProblem, ConvSpec, Direction, SpatialAxis};
 use convgen_ir::reference::{input_index, input_position, output_index, output_position};
+use convgen_ir::{Layout, PaddingMode};
 use proptest::prelude::*;
 use rustfft::FftPlanner;
 use rustfft::num_complex::Complex;
@@ -22,7 +25,7 @@ mod problems;
 #[path = "common/linear.rs"]
 mod linear;
 
-use linear::{Integers, biased_output, kernel_output, plain};
+use linear::{Integers, biased_output, kernel_output, plain, zero_padded};
 
 const CASES: u32 = 1000;
 
@@ -66,9 +69,43 @@ fn three_sizes() -> impl Strategy<Value = [Vec<u64>; 3]> {
     prop_oneof![three(30, 1), three(8, 2), three(4, 3)]
 }
 
-/// Any forward problem of one image, without bias and epilogue.
+/// Any forward problem of one image with zero padding, without bias and epilogue.
 fn problem() -> impl Strategy<Value = ConvProblem> {
-    problems::problem().prop_map(|problem| plain(&problem, Direction::Forward))
+    problems::problem().prop_map(|problem| plain(&zero_padded(&problem), Direction::Forward))
+}
+
+/// As [`problem`], with padding of that mode on every side that has some.
+fn extended(mode: PaddingMode) -> impl Strategy<Value = ConvProblem> {
+    problem().prop_map(move |problem| {
+        derived(&problem, |spec| {
+            spec.padding_mode = mode;
+            spec.spatial.iter_mut().for_each(|axis| problems::found_inside(axis, mode));
+        })
+    })
+}
+
+/// The modes whose padding is made of the input.
+fn mode() -> impl Strategy<Value = PaddingMode> {
+    prop::sample::select(&PaddingMode::ALL[1..])
+}
+
+/// The element of a dimension that stands at a place outside of it, by walking there: a step at a time,
+/// turning round at the last element, staying on it, or going on at the other end.
+fn walked(mode: PaddingMode, place: i64, size: i64) -> i64 {
+    let (mut at, mut step) = (0, place.signum());
+    for _ in 0..place.abs() {
+        let inside = (0..size).contains(&(at + step));
+        match mode {
+            PaddingMode::Zeros => at += step,
+            PaddingMode::Replicate => at += if inside { step } else { 0 },
+            PaddingMode::Circular => at = (at + step).rem_euclid(size),
+            PaddingMode::Reflect => {
+                step = if inside { step } else { -step };
+                at += step;
+            }
+        }
+    }
+    at
 }
 
 fn derived(problem: &ConvProblem, change: impl FnOnce(&mut ConvSpec)) -> ConvProblem {
@@ -196,6 +233,85 @@ proptest! {
             expected[output_index(&shifted, &at) as usize] = *y;
         }
         prop_assert_eq!(kernel_output(&shifted, &moved, &w, &[]), expected);
+    }
+
+    #[test]
+    fn circular_is_equivariant_under_rotations(
+        problem in extended(PaddingMode::Circular),
+        by in prop::collection::vec(0..=9u64, 3),
+        seed: u64,
+    ) {
+        let problem = derived(&problem, |spec| {
+            for axis in &mut spec.spatial {
+                // A kernel that fits the input has as much padding as makes the output as long.
+                axis.input = axis.input.max(axis.extent());
+                axis.stride = 1;
+                axis.pad_before = axis.pad_before.clamp(0, axis.extent() as i64 - 1);
+                axis.pad_after = axis.extent() as i64 - 1 - axis.pad_before;
+            }
+        });
+        let mut integers = Integers::new(seed);
+        let (x, w) = (integers.tensor(&problem.input_shape(1)), integers.tensor(&problem.weights_shape()));
+        let turned = |at: &mut Vec<u64>| {
+            let axes = at.iter_mut().zip(problem.spatial()).zip(&by);
+            axes.for_each(|((i, axis), by)| *i = (*i + by) % axis.input);
+        };
+        let mut rotated = x.clone();
+        for (index, x) in (0..).zip(&x) {
+            let mut at = input_position(&problem, index);
+            turned(&mut at.spatial);
+            rotated[input_index(&problem, &at) as usize] = *x;
+        }
+        let y = kernel_output(&problem, &x, &w, &[]);
+        let mut expected = y.clone();
+        for (index, y) in (0..).zip(&y) {
+            let mut at = output_position(&problem, index);
+            turned(&mut at.spatial);
+            expected[output_index(&problem, &at) as usize] = *y;
+        }
+        prop_assert_eq!(kernel_output(&problem, &rotated, &w, &[]), expected);
+    }
+
+    #[test]
+    fn a_constant_stays_constant(problem in mode().prop_flat_map(extended), seed: u64) {
+        let w = Integers::new(seed).tensor(&problem.weights_shape());
+        let x = vec![2.0; problem.input_shape(1).iter().product::<u64>() as usize];
+        let each = w.len() / problem.out_channels() as usize;
+        for (index, y) in (0..).zip(kernel_output(&problem, &x, &w, &[])) {
+            let channel = output_position(&problem, index).channel as usize;
+            let sum: f32 = w[channel * each..(channel + 1) * each].iter().sum();
+            prop_assert_eq!(y, f64::from(2.0 * sum));
+        }
+    }
+
+    /// The gradient of the weights too: it reads the same input.
+    #[test]
+    fn padding_is_a_longer_input(problem in mode().prop_flat_map(extended), batch in 1..=2u64, seed: u64) {
+        let longer = derived(&problem, |spec| {
+            spec.padding_mode = PaddingMode::Zeros;
+            for axis in &mut spec.spatial {
+                axis.input = axis.padded_input() as u64;
+                (axis.pad_before, axis.pad_after) = (0, 0);
+            }
+        });
+        let mut integers = Integers::new(seed);
+        let (x, w) = (integers.tensor(&problem.input_shape(batch)), integers.tensor(&problem.weights_shape()));
+        let mut padded = vec![0.0; longer.input_shape(batch).iter().product::<u64>() as usize];
+        for (index, place) in (0..).zip(&mut padded) {
+            let mut at = input_position(&longer, index);
+            for (i, axis) in at.spatial.iter_mut().zip(problem.spatial()) {
+                let outside = *i as i64 - axis.pad_before;
+                *i = walked(problem.padding_mode(), outside, axis.input as i64) as u64;
+            }
+            *place = x[input_index(&problem, &at) as usize];
+        }
+        prop_assert_eq!(kernel_output(&problem, &x, &w, &[]), kernel_output(&longer, &padded, &w, &[]));
+        let gradient = |problem: &ConvProblem| problem.with_direction(Direction::BackwardWeights).unwrap();
+        let y = integers.tensor(&problem.output_shape(batch));
+        prop_assert_eq!(
+            kernel_output(&gradient(&problem), &x, &[], &[&y]),
+            kernel_output(&gradient(&longer), &padded, &[], &[&y])
+        );
     }
 
     #[test]

@@ -294,6 +294,12 @@ fn what_does_not_fit_is_refused() {
         refused(Conv2d::new(&compiler, relu, draw).map(drop)),
         "a layer is a forward convolution without an epilogue, this one has `relu`"
     );
+    let mirrored = spec.clone().padding(&[1]).padding_mode(convgen::ir::PaddingMode::Reflect);
+    let reason = refused(Conv2d::new(&compiler, mirrored, draw).map(drop));
+    assert!(
+        reason.starts_with("bwd_d has zero padding only: several positions of reflect"),
+        "{reason}"
+    );
     assert_eq!(
         refused(ConvTranspose2d::new(&compiler, spec, draw).map(drop)),
         "a layer is a forward convolution without an epilogue, this one has the direction `fwd`"

@@ -116,6 +116,7 @@ fn the_better_record_of_a_key_stays() {
     assert_eq!(find(PROBLEM, Isa::Avx512, 1), None);
     assert_eq!(find(PROBLEM, Isa::Avx2, 2), None);
     assert_eq!(find(&format!("{PROBLEM} | relu"), Isa::Avx2, 1), None);
+    assert_eq!(find(&format!("{PROBLEM} circular"), Isa::Avx2, 1), None);
     database.replace(&slow).unwrap();
     assert_eq!(database.records(), [slow]);
 }

@@ -141,6 +141,8 @@ fn what_is_no_stream_is_refused() {
     );
     let padding = "the padding is 1:1, expected 2:0, as `ConvSpec::causal` sets it";
     assert_eq!(refusal("conv1d ic1 oc1 iw8 kw3 pw1"), padding);
+    let mode = "circular padding is made of a signal that has not arrived, expected zeros";
+    assert_eq!(refusal("conv1d ic1 oc1 iw8 kw3 pw2:0 circular"), mode);
     let add = "the epilogue has `add`, which reads a further tensor";
     assert_eq!(refusal("conv1d ic1 oc1 iw8 kw3 pw2:0 | add"), add);
     assert!(refusal("conv1d ic1 oc1 iw8 kw3 pw2:0 bias").contains("bias"));

@@ -12,11 +12,11 @@ mod problems;
 #[allow(dead_code, reason = "biases are for the tests of laws")]
 mod linear;
 
-use linear::{Integers, kernel_output, plain};
+use linear::{Integers, kernel_output, plain, zero_padded};
 
 /// Any problem that is linear in its input, of one image.
 fn problem() -> impl Strategy<Value = ConvProblem> {
-    problems::problem().prop_map(|problem| plain(&problem, Direction::Forward))
+    problems::problem().prop_map(|problem| plain(&zero_padded(&problem), Direction::Forward))
 }
 
 proptest! {
@@ -89,6 +89,11 @@ fn what_is_too_large_or_no_matrix_is_refused() {
         symbolic("conv1d ic1 oc1 iw3 kw2 bwd_w"),
         Err(ToeplitzError::Direction { direction: "bwd_w" })
     ));
+    assert!(matches!(
+        symbolic("conv1d ic1 oc1 iw3 kw2 pw1 circular"),
+        Err(ToeplitzError::PaddingMode { .. })
+    ));
+    assert!(symbolic("conv1d ic1 oc1 iw3 kw2 circular").is_ok());
     let wide: ConvProblem = "conv1d ic1 oc1 iw70 kw2".parse().unwrap();
     let shown = toeplitz::symbolic(&wide).unwrap().text(&wide).unwrap_err();
     assert!(matches!(shown, ToeplitzError::Dense { given: 4830, limit: 4096, .. }), "{shown}");

@@ -79,6 +79,9 @@ fn every_field_of_a_problem_is_honoured() {
         "conv2d ic17 oc33 ih7 iw9 kh3 kw3 dh2 dw2 ph2 pw2",
         "conv2d ic4 oc4 ih6 iw900 kh3 kw3 ph1 pw1",
         "conv3d ic5 oc6 id5 ih6 iw7 kd3 kh3 kw3 pd1 ph1 pw1",
+        "conv2d ic20 oc35 ih13 iw10 kh3 kw3 ph2 pw1 reflect bias | relu",
+        "conv2d nchw ic5 oc19 ih11 iw17 kh3 kw5 dh2 ph4 pw9:3 replicate",
+        "conv1d n2 ic3 oc34 iw70 kw5 pw70:3 circular flip",
         "deconv2d ic20 oc18 ih7 iw9 kh4 kw4 sh2 sw2 ph1 pw1 bias",
         "conv2d ic18 oc35 ih13 iw10 kh3 kw3 ph1 pw1 bwd_d",
     ];

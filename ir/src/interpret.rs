@@ -11,6 +11,7 @@ use crate::nest::{
     UnaryOp,
 };
 use crate::ops;
+use crate::padding::PaddingMode;
 use crate::verify::VerifiedNest;
 
 /// Why the caller's data does not fit the nest.
@@ -120,10 +121,11 @@ impl Linear {
     }
 }
 
-/// An index that must lie in `0..extent`, or the padded load is zero.
+/// An index that may lie outside of `0..extent`, and the elements between neighbours.
 struct Window {
     index: Linear,
     extent: Dim,
+    stride: i64,
 }
 
 enum Code {
@@ -134,9 +136,10 @@ enum Code {
         buffer: usize,
         access: usize,
     },
+    /// A load of the element that the mode finds for each index.
     Pad {
+        mode: PaddingMode,
         buffer: usize,
-        access: usize,
         windows: Vec<Window>,
     },
     Unary(UnaryOp, Box<Code>),
@@ -245,16 +248,16 @@ impl Resolver<'_> {
                 let (buffer, access) = self.access(access);
                 Code::Load { buffer, access }
             }
-            Expr::Pad(access) => {
-                let shape = &self.nest.buffer(access.buffer).shape;
-                let windows = access
-                    .index
-                    .iter()
-                    .zip(shape)
-                    .map(|(index, extent)| Window { index: Linear::new(index), extent: *extent })
-                    .collect();
-                let (buffer, access) = self.access(access);
-                Code::Pad { buffer, access, windows }
+            Expr::Pad(mode, access) => {
+                let buffer = self.nest.buffer(access.buffer);
+                let dims = access.index.iter().zip(&buffer.shape).zip(buffer.strides());
+                let window = |((index, extent), stride): ((&Affine, &Dim), i64)| Window {
+                    index: Linear::new(index),
+                    extent: *extent,
+                    stride,
+                };
+                let windows = dims.map(window).collect();
+                Code::Pad { mode: *mode, buffer: access.buffer.0 as usize, windows }
             }
             Expr::Unary(op, x) => Code::Unary(*op, Box::new(self.expr(x))),
             Expr::Binary(op, a, b) => Code::Binary(*op, Box::new([self.expr(a), self.expr(b)])),
@@ -398,12 +401,13 @@ impl<'n> Machine<'n> {
             Code::Const(x) => *x,
             Code::Local(local) => self.locals[*local],
             Code::Load { buffer, access } => self.memory[*buffer][self.offsets[*access] as usize],
-            Code::Pad { buffer, access, windows } => {
-                let inside = windows.iter().all(|window| {
+            Code::Pad { mode, buffer, windows } => {
+                let offset = windows.iter().try_fold(0, |offset, window| {
                     let index = window.index.value(&self.variables);
-                    (0..window.extent.at(self.batch)).contains(&index)
+                    let element = mode.source(index, window.extent.at(self.batch))?;
+                    Some(offset + element * window.stride)
                 });
-                if inside { self.memory[*buffer][self.offsets[*access] as usize] } else { 0.0 }
+                offset.map_or(0.0, |offset: i64| self.memory[*buffer][offset as usize])
             }
             Code::Unary(op, x) => ops::unary(*op, self.value(x)),
             Code::Binary(op, x) => ops::binary(*op, self.value(&x[0]), self.value(&x[1])),

@@ -12,14 +12,14 @@
 //! output[n,oc,o..] = epilogue(bias[oc] + sum over ic, k..: x(n, g*IC/G+ic, o*s-p+k*d ..) * weights[oc,ic,k..])
 //! ```
 //! with `g` the group of `oc`, one to three spatial coordinates `o` and `k`, stride `s`, dilation `d`
-//! (1 is dense), padding before `p`, and `x` the input, zero outside its bounds. Padding may be
-//! negative, which crops. The formula is over the reals, [`mod@reference`] evaluates it; a nest fixes
+//! (1 is dense), padding before `p`, and `x` the input, outside its bounds zero or what the problem's
+//! [mode](padding::PaddingMode) of padding finds inside. Padding may be negative, which crops. The formula is over the reals, [`mod@reference`] evaluates it; a nest fixes
 //! the order and the rounding. One line describes a problem:
 //! ```text
 //! descriptor = kind { word } { "|" operation } [ '"' name '"' ]
 //! kind       = ("conv" | "deconv") ("1d" | "2d" | "3d")                axes w, h w, d h w
 //! word       = "f32" | layout | field integer | pad integer [ ":" integer ] | "bias" | "flip"
-//!            | "fwd" | "bwd_d" | "bwd_w" | "bwd_b"
+//!            | "reflect" | "replicate" | "circular" | "fwd" | "bwd_d" | "bwd_w" | "bwd_b"
 //! layout     = "nhwc" | "nchw"                                         default nhwc
 //! field      = "n" | "g" | "ic" | "oc" | ("i" | "o" | "k" | "s" | "d") axis
 //! pad        = "p" axis                                                both sides, or before:after
@@ -27,8 +27,8 @@
 //! operation  = "relu" | "clamp(" lo "," hi ")" | "relu6" | "leaky_relu(" slope ")" | "sigmoid" | "tanh"
 //!            | "silu" | "hardswish" | "gelu" | "gelu_tanh" | "add" | "scale"
 //! ```
-//! Words come in any order. Batch, groups, stride and dilation are 1 and padding is 0 unless given; a
-//! stated output size is checked. A line that begins with no kind is read as benchdnn writes it, where
+//! Words come in any order. Batch, groups, stride and dilation are 1 and padding is 0, of zeros, unless
+//! given; a stated output size is checked. A line that begins with no kind is read as benchdnn writes it, where
 //! dense is dilation 0. The weights are always `[oc, ic/g, k..]`; with `flip` the formula reads them at
 //! `K-1-k`, which is true convolution.
 //!
@@ -37,6 +37,11 @@
 //! that of the bias. `deconv` is the transposed convolution, the map of `bwd_d` as a layer, in the sizes
 //! of what it reads and writes; its weights are `[ic, oc/g, k..]`, and a stated output size decides
 //! how far the output goes on beyond the last window.
+//!
+//! Padding that is no zeros is made of the input: `reflect` mirrors it at its first and last element, which
+//! are not repeated; `replicate` repeats these; `circular` goes on at the other end. `reflect` has at most one
+//! element less than the input on a side, `circular` as many. `bwd_w` reads the input so too; `bwd_d` and
+//! `deconv`, where several positions of padding would add up to one element, have zero padding only.
 //!
 //! # Nests
 //!
@@ -57,7 +62,8 @@
 //! access  = name "[" [ sum { "," sum } ] "]"
 //! sum     = ["-"] term { ("+" | "-") term }
 //! term    = integer [ "*" name ] | name [ "*" integer ]
-//! value   = ["-"] number | name | access | "pad" "(" access ")"
+//! value   = ["-"] number | name | access
+//!         | ("pad" | "reflect" | "replicate" | "circular") "(" access ")"
 //!         | ("neg" | "abs" | "round" | "pow2") "(" value ")"
 //!         | ("add" | "sub" | "mul" | "div" | "max" | "min") "(" value "," value ")"
 //!         | "fma" "(" value "," value "," value ")"
@@ -113,12 +119,24 @@
 //!
 //! `pad(x[i,j])` is the element if every index lies in its dimension, else `+0.0`. A tap on padding is
 //! multiplied and added like any other, not skipped: an infinite weight there makes a NaN, and a sum
-//! of negative zeros becomes positive. All other accesses lie inside, by proof.
+//! of negative zeros becomes positive.
+//!
+//! `reflect`, `replicate` and `circular` are loads of an element whatever the index. Each index `i` into a
+//! dimension of `E` elements is folded once, then the nearest element is taken:
+//!
+//! | load | folded index | is inside for |
+//! |---|---|---|
+//! | `replicate(x[i])` | `i` | `0 <= i < E` |
+//! | `reflect(x[i])` | `L - abs(L - abs(i))`, `L` being `E-1` | `-2*L <= i <= 2*L` |
+//! | `circular(x[i])` | `i+E` if `i < 0`, `i-E` if `i >= E`, else `i` | `-E <= i < 2*E` |
+//!
+//! So an index that is inside stands for itself, and one far outside, as the last tile of a copy may have
+//! where no sum reads, for an element at an end. All other accesses lie inside, by proof.
 //!
 //! A schedule may say `skip padding`. It puts the condition that a tap is inside on the loop of the
 //! reduction, so a tap outside is no operation at all: it contributes nothing, whatever its weight. The
 //! sum differs from the plain nest's only where a weight on padding is infinite or a NaN, and in the
-//! sign of a sum that is zero.
+//! sign of a sum that is zero. Padding that is no zeros is not skipped.
 //!
 //! ## Buffers
 //!
@@ -218,6 +236,7 @@ pub mod interpret;
 mod lex;
 pub mod nest;
 pub mod ops;
+pub mod padding;
 pub mod parse;
 pub mod print;
 pub mod problem;
@@ -228,4 +247,5 @@ pub mod verify;
 
 pub use elem::{ElemType, Layout};
 pub use epilogue::EpilogueOp;
+pub use padding::PaddingMode;
 pub use problem::{ConvProblem, ConvSpec, Descriptor, Direction, SpatialAxis, parse_list};

@@ -10,6 +10,7 @@ mod visit;
 use std::fmt;
 
 use crate::elem::ElemType;
+use crate::padding::PaddingMode;
 pub use affine::{Affine, Guard};
 pub use visit::{
     in_two_vectors, map_affines, substitute, visit_accesses, visit_accesses_mut, visit_exprs,
@@ -314,8 +315,8 @@ pub enum Expr {
     Local(LocalId),
     /// An element that the verifier proves to exist.
     Load(Access),
-    /// An element, or zero where an index lies outside the buffer.
-    Pad(Access),
+    /// An element also where an index lies outside the buffer: what the mode finds there.
+    Pad(PaddingMode, Access),
     /// An operation on one value.
     Unary(UnaryOp, Box<Expr>),
     /// An operation on two values.
@@ -365,7 +366,7 @@ impl Expr {
     /// The operands, left to right.
     pub fn operands(&self) -> Vec<&Expr> {
         match self {
-            Expr::Const(_) | Expr::Local(_) | Expr::Load(_) | Expr::Pad(_) => vec![],
+            Expr::Const(_) | Expr::Local(_) | Expr::Load(_) | Expr::Pad(..) => vec![],
             Expr::Unary(_, x) => vec![x],
             Expr::Binary(_, a, b) => vec![a, b],
             Expr::Fma(a, b, c) => vec![a, b, c],
@@ -376,7 +377,7 @@ impl Expr {
     /// Visits this value and all its operands, operands first.
     pub fn visit_mut(&mut self, f: &mut impl FnMut(&mut Expr)) {
         match self {
-            Expr::Const(_) | Expr::Local(_) | Expr::Load(_) | Expr::Pad(_) => {}
+            Expr::Const(_) | Expr::Local(_) | Expr::Load(_) | Expr::Pad(..) => {}
             Expr::Unary(_, x) => x.visit_mut(f),
             Expr::Binary(_, a, b) => {
                 a.visit_mut(f);

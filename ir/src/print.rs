@@ -248,7 +248,7 @@ impl<'a> Names<'a> {
             Expr::Const(Scalar::F32(value)) => format!("{value:?}"),
             Expr::Local(id) => self.nest.locals[id.0 as usize].clone(),
             Expr::Load(access) => self.access(access),
-            Expr::Pad(access) => format!("pad({})", self.access(access)),
+            Expr::Pad(mode, access) => format!("{}({})", mode.function(), self.access(access)),
             Expr::Unary(op, _) => self.call(op.name(), expr),
             Expr::Binary(op, ..) => self.call(op.name(), expr),
             Expr::Fma(..) => self.call("fma", expr),

@@ -4,7 +4,8 @@
 //! output[n, oc, o] = epilogue( bias[oc] + sum over ic in 0..IC/G, k:
 //!                    input[n, g*IC/G + ic, o*stride - pad_before + k*dilation] * weights[oc, ic, k] )
 //! ```
-//! with `g = oc / (OC/G)`, `o` and `k` tuples of 1 to 3 spatial coordinates, and input outside its bounds read as zero.
+//! with `g = oc / (OC/G)`, `o` and `k` tuples of 1 to 3 spatial coordinates, and input outside its bounds read as its
+//! [`PaddingMode`] says.
 //! The other [`Direction`]s compute an adjoint of this map; their problems hold the sizes of the forward convolution.
 //! With `flip` the weights are read at `kernel - 1 - k`.
 //!
@@ -13,7 +14,9 @@
 //! it overflows an `i64`. A refusal names the field and the numbers.
 //!
 //! Does not: know a machine, hold data, or say how to compute. Padding may be negative (it crops the input) and may exceed
-//! the kernel; a batch may be empty.
+//! the kernel; a batch may be empty. Padding that is made of the input is at most what the mode finds in it; whatever is
+//! cropped on the other side is still there to be found. An adjoint of such padding, which adds several positions up to
+//! one, is refused.
 
 mod benchdnn;
 mod descriptor;
@@ -28,6 +31,7 @@ use self::spec::Misfit;
 pub use self::spec::{ConvSpec, Direction, SpatialAxis};
 use crate::elem::{ElemType, Layout};
 use crate::epilogue::{EpilogueError, EpilogueOp, ExtraArg};
+use crate::padding::PaddingMode;
 
 /// The most spatial dimensions a problem has.
 pub const MAX_RANK: usize = 3;
@@ -66,6 +70,9 @@ impl ConvProblem {
         }
         let problem = Self { spec };
         problem.check_direction()?;
+        for (axis, words) in problem.spatial().iter().zip(axis_words(rank)) {
+            check_padding(axis, words.padding, problem.padding_mode())?;
+        }
         problem.check_counts()?;
         Ok(problem)
     }
@@ -114,6 +121,21 @@ impl ConvProblem {
     /// The spatial axes, outermost first.
     pub fn spatial(&self) -> &[SpatialAxis] {
         &self.spec.spatial
+    }
+
+    /// What the positions that padding adds to the input hold.
+    pub fn padding_mode(&self) -> PaddingMode {
+        self.spec.padding_mode
+    }
+
+    /// Whether some tap of some output falls outside the input.
+    pub fn reads_padding(&self) -> bool {
+        self.spatial().iter().any(|axis| axis.reads_padding(axis.output()))
+    }
+
+    /// Whether padding that is read is made of the input.
+    pub fn extends_input(&self) -> bool {
+        self.padding_mode() != PaddingMode::Zeros && self.reads_padding()
     }
 
     /// Whether a bias is added, one value a channel of the output.
@@ -297,6 +319,15 @@ impl ConvProblem {
 
     fn check_direction(&self) -> Result<(), ProblemError> {
         let direction = self.direction();
+        let adjoint = match direction {
+            Direction::Transposed => self.padding_mode() != PaddingMode::Zeros,
+            Direction::BackwardData => self.extends_input(),
+            Direction::Forward | Direction::BackwardWeights | Direction::BackwardBias => false,
+        };
+        if adjoint {
+            let (mode, direction) = (self.padding_mode(), direction.name());
+            return Err(ProblemError::Folded { mode, direction });
+        }
         let field = match (self.bias(), self.epilogue().is_empty()) {
             (true, _) => "bias",
             (false, false) => "epilogue",
@@ -375,6 +406,31 @@ pub enum ProblemError {
         /// The limit on its absolute value.
         limit: i64,
     },
+    /// Padding that is made of the input is more than the input has.
+    #[error("{field} is {given}, expected at most {limit}: {mode} padding of {input} positions")]
+    PaddingBeyondInput {
+        /// Which field.
+        field: &'static str,
+        /// Its value.
+        given: i64,
+        /// The mode.
+        mode: PaddingMode,
+        /// The input size.
+        input: u64,
+        /// The most padding that the mode finds.
+        limit: u64,
+    },
+    /// The adjoint of padding that is made of the input.
+    #[error(
+        "{direction} has zero padding only: several positions of {mode} padding add up to one of the input, \
+         which is no convolution"
+    )]
+    Folded {
+        /// The mode.
+        mode: PaddingMode,
+        /// The direction.
+        direction: &'static str,
+    },
     /// The groups do not divide a channel count.
     #[error("{field} is {channels}, which g {groups} does not divide")]
     GroupsDoNotDivide {
@@ -401,9 +457,9 @@ pub enum ProblemError {
         extent: u64,
         /// The input size.
         input: u64,
-        /// Zeros before.
+        /// Positions added before.
         pad_before: i64,
-        /// Zeros after.
+        /// Positions added after.
         pad_after: i64,
         /// The positions available.
         padded: i128,
@@ -446,9 +502,11 @@ impl ProblemError {
             ProblemError::Zero { field }
             | ProblemError::TooLarge { field, .. }
             | ProblemError::PaddingTooLarge { field, .. }
+            | ProblemError::PaddingBeyondInput { field, .. }
             | ProblemError::GroupsDoNotDivide { field, .. }
             | ProblemError::KernelTooLarge { field, .. }
             | ProblemError::Gradient { field, .. } => Some(field),
+            ProblemError::Folded { .. } => Some(PADDING_MODE),
             ProblemError::Rank { .. }
             | ProblemError::AxisValues { .. }
             | ProblemError::TooManyElements { .. }
@@ -457,6 +515,9 @@ impl ProblemError {
         }
     }
 }
+
+/// What the padding mode is called in messages.
+const PADDING_MODE: &str = "padding mode";
 
 /// The descriptor's words for the fields of one axis.
 #[derive(Clone, Copy, Debug)]
@@ -532,6 +593,21 @@ fn check_channels(spec: &ConvSpec) -> Result<(), ProblemError> {
         }
     }
     Ok(())
+}
+
+/// Padding that is made of the input finds it there.
+fn check_padding(
+    axis: &SpatialAxis,
+    field: &'static str,
+    mode: PaddingMode,
+) -> Result<(), ProblemError> {
+    let Some(limit) = mode.most(axis.input) else { return Ok(()) };
+    let given = axis.pad_before.max(axis.pad_after);
+    let input = axis.input;
+    match u64::try_from(given).is_ok_and(|given| given > limit) {
+        true => Err(ProblemError::PaddingBeyondInput { field, given, mode, input, limit }),
+        false => Ok(()),
+    }
 }
 
 fn check_axis(axis: &SpatialAxis, words: &AxisWords) -> Result<(), ProblemError> {

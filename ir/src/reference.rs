@@ -9,14 +9,17 @@
 //! over all `i`, `o`, `k` with `i = o*stride - pad_before + k*dilation` on every axis and `ic`, `oc` of one group; flipped,
 //! `w` is read at `kernel - 1 - k`. Then the epilogue. So the adjoints are the forward formula, read for another factor.
 //!
+//! Padding that is no zeros is read from the input that goes on for ever: mirrored, or repeated, or its last element.
+//!
 //! Everything is evaluated in f64: a product of two f32 is exact there, and the sum of integers below 2^53 is too. Taps on
-//! padding are skipped, so an infinite weight on padding adds nothing.
+//! zero padding are skipped, so an infinite weight on padding adds nothing.
 //!
 //! Promises: [`Reference::new`] checks every length, after which only an index outside the output panics.
 //! Does not: try to be fast, or share a line with the interpreter.
 
 use crate::elem::Layout;
 use crate::epilogue::ExtraArg;
+use crate::padding::PaddingMode;
 use crate::problem::{ConvProblem, Direction, SpatialAxis};
 
 /// The tensors of one convolution.
@@ -169,7 +172,7 @@ impl<'a> Reference<'a> {
 
     /// The products of `y` at a position: taps in row-major order, within a tap the input channels.
     fn forward(&self, at: &Position, visit: &mut dyn FnMut(f64)) {
-        let (problem, axes) = (self.problem, self.problem.spatial());
+        let problem = self.problem;
         let kernel = kernel_sizes(problem);
         let image = Image::x(problem);
         let channels = problem.in_channels_per_group();
@@ -177,7 +180,7 @@ impl<'a> Reference<'a> {
         let taps = length(&kernel);
         for tap in 0..taps {
             let tap = coordinates(&kernel, tap);
-            let Some(spatial) = tapped(axes, &at.spatial, &tap) else { continue };
+            let Some(spatial) = tapped(problem, &at.spatial, &tap) else { continue };
             let pixel = row_major(&image.sizes, &spatial);
             let tap = row_major(&kernel, &turned(problem, &tap));
             for ic in 0..channels {
@@ -211,7 +214,7 @@ impl<'a> Reference<'a> {
 
     /// The products of one weight: every output, with the input that its tap reads there.
     fn weights_gradient(&self, index: u64, visit: &mut dyn FnMut(f64)) {
-        let (problem, axes) = (self.problem, self.problem.spatial());
+        let problem = self.problem;
         let kernel = kernel_sizes(problem);
         let channels = problem.in_channels_per_group();
         let (channel, tap) = (index / length(&kernel), index % length(&kernel));
@@ -220,7 +223,7 @@ impl<'a> Reference<'a> {
         let (x, y) = (Image::x(problem), Image::y(problem));
         let first_channel = oc / problem.out_channels_per_group() * channels;
         for (n, pixel) in pairs(self.batch, y.pixels) {
-            let Some(at) = tapped(axes, &coordinates(&y.sizes, pixel), &tap) else { continue };
+            let Some(at) = tapped(problem, &coordinates(&y.sizes, pixel), &tap) else { continue };
             let read = x.index(n, first_channel + ic, row_major(&x.sizes, &at));
             let gradient = self.data.extras[0][usize_of(y.index(n, oc, pixel))];
             visit(f64::from(self.data.input[usize_of(read)]) * f64::from(gradient));
@@ -320,14 +323,31 @@ impl Image {
     }
 }
 
-/// Where a tap of an output lands in the input, or nothing if it lands on padding.
-fn tapped(axes: &[SpatialAxis], output: &[u64], tap: &[u64]) -> Option<Vec<u64>> {
+/// Where a tap of an output lands in the input, or nothing if it lands on zeros.
+fn tapped(problem: &ConvProblem, output: &[u64], tap: &[u64]) -> Option<Vec<u64>> {
+    let axes = problem.spatial();
     let mut input = Vec::with_capacity(axes.len());
     for ((axis, o), k) in axes.iter().zip(output).zip(tap) {
         let i = i128::from(o * axis.stride + k * axis.dilation) - i128::from(axis.pad_before);
-        input.push(u64::try_from(i).ok().filter(|i| *i < axis.input)?);
+        input.push(endless(problem.padding_mode(), i, axis.input.into())?);
     }
     Some(input)
+}
+
+/// Which of `size` elements stands at a place of the endless row that a mode makes of them.
+fn endless(mode: PaddingMode, place: i128, size: i128) -> Option<u64> {
+    let element = match mode {
+        PaddingMode::Zeros => Some(place).filter(|place| (0..size).contains(place)),
+        PaddingMode::Replicate => Some(place.max(0).min(size - 1)),
+        PaddingMode::Circular => Some(place.rem_euclid(size)),
+        PaddingMode::Reflect => {
+            // There and back again, without the two ends twice.
+            let period = (2 * (size - 1)).max(1);
+            let place = place.rem_euclid(period);
+            Some(place.min(period - place)).map(|place| place.min(size - 1))
+        }
+    };
+    element.and_then(|element| u64::try_from(element).ok())
 }
 
 /// Which output reads an input position at a tap, if one does.
@@ -394,6 +414,24 @@ mod tests {
     fn padding_reads_zero_on_both_sides() {
         let output = convolve("conv1d ic1 oc1 iw3 kw2 pw1:2", &[1., 2., 3.], &[1., 10.]);
         assert_eq!(output, [10., 21., 32., 3., 0.]);
+    }
+
+    #[test]
+    fn padding_made_of_the_input() {
+        let two_before_and_after = |mode: &str| {
+            let problem = format!("conv1d ic1 oc1 iw4 kw1 pw2:3 {mode}");
+            convolve(&problem, &[1., 2., 3., 4.], &[1.])
+        };
+        assert_eq!(two_before_and_after("reflect"), [3., 2., 1., 2., 3., 4., 3., 2., 1.]);
+        assert_eq!(two_before_and_after("replicate"), [1., 1., 1., 2., 3., 4., 4., 4., 4.]);
+        assert_eq!(two_before_and_after("circular"), [3., 4., 1., 2., 3., 4., 1., 2., 3.]);
+        // What is cropped before is found after.
+        let cropped = convolve("conv1d ic1 oc1 iw4 kw1 pw-1:2 circular", &[1., 2., 3., 4.], &[1.]);
+        assert_eq!(cropped, [2., 3., 4., 1., 2.]);
+        assert_eq!(
+            convolve("conv1d ic1 oc1 iw1 kw3 pw2 replicate", &[7.], &[1., 10., 100.]),
+            [777.; 3]
+        );
     }
 
     #[test]

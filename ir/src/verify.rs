@@ -31,6 +31,7 @@ use crate::nest::{
     Access, Affine, AxisId, Buffer, BufferId, Dim, Expr, Guard, LocalId, Loop, Mode, Nest, Role,
     Stmt, Stripe, visit_accesses, visit_stores,
 };
+use crate::padding::PaddingMode;
 use crate::print;
 use cover::Region;
 pub use fault::{Fault, Place, Rule, VerifyError};
@@ -555,11 +556,11 @@ impl Checker<'_> {
         if buffer.role.is_local() {
             self.local(access)?;
         }
-        if use_ == Use::Pad {
+        if use_ == Use::Pad(PaddingMode::Zeros) {
             self.offset(access)?;
         }
         for (dim, (index, extent)) in access.index.iter().zip(&buffer.shape).enumerate() {
-            let known = use_ == Use::Pad && *extent != Dim::Batch;
+            let known = use_.is_padded() && *extent != Dim::Batch;
             if !known && !self.context.inside(index, *extent) {
                 return self.out_of_bounds(access, dim, index, *extent);
             }
@@ -579,7 +580,8 @@ impl Checker<'_> {
         }
     }
 
-    /// V10: the offset of a padded load is computed also where its index lies outside.
+    /// V10: the offset of a load that may be a zero is computed also where its index lies outside. The other modes
+    /// compute offsets of indices that they have brought inside.
     fn offset(&self, access: &Access) -> Check {
         let indices = access.index.iter().zip(self.nest.buffer(access.buffer).strides());
         let reach = |(index, stride): (&Affine, i64)| {
@@ -611,7 +613,7 @@ impl Checker<'_> {
         let stores = use_ == Use::Store;
         match (self.nest.buffer(id).role, self.in_pack) {
             (Role::Scratch | Role::Reg, _) => {
-                (use_ == Use::Pad && self.is_reg(id)).then_some("a register tile has no outside")
+                (use_.is_padded() && self.is_reg(id)).then_some("a register tile has no outside")
             }
             (Role::Weights, true) => stores.then_some("weights are read only"),
             (Role::Packed, true) => (!stores).then_some("packed weights are written only"),
@@ -664,7 +666,7 @@ impl Checker<'_> {
                 }
             },
             Expr::Load(access) => self.access(access, Use::Load),
-            Expr::Pad(access) => self.access(access, Use::Pad),
+            Expr::Pad(mode, access) => self.access(access, Use::Pad(*mode)),
             Expr::Binary(_, a, b) => self.same_type(self.type_of(a), self.type_of(b)),
             Expr::Fma(a, b, c) => {
                 self.same_type(self.type_of(a), self.type_of(b))?;
@@ -690,7 +692,7 @@ impl Checker<'_> {
             Expr::Const(constant) => constant.elem(),
             // The language has one element type, so a name needs no table of types yet.
             Expr::Local(_) => ElemType::F32,
-            Expr::Load(access) | Expr::Pad(access) => self.nest.buffer(access.buffer).elem,
+            Expr::Load(access) | Expr::Pad(_, access) => self.nest.buffer(access.buffer).elem,
             Expr::Unary(_, x) | Expr::Binary(_, x, _) | Expr::Fma(x, _, _) => self.type_of(x),
             Expr::Select { then, .. } => self.type_of(then),
         }
@@ -727,15 +729,23 @@ impl Checker<'_> {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Use {
     Load,
-    Pad,
+    /// A load that V4 does not ask to be inside: its mode says what is outside.
+    Pad(PaddingMode),
     Store,
 }
 
 impl Use {
     fn name(self) -> &'static str {
         match self {
-            Use::Load | Use::Pad => "read",
+            Use::Load | Use::Pad(_) => "read",
             Use::Store => "written",
+        }
+    }
+
+    fn is_padded(self) -> bool {
+        match self {
+            Use::Pad(_) => true,
+            Use::Load | Use::Store => false,
         }
     }
 }

@@ -10,9 +10,10 @@
 //! forward one, whose tap `k` has the weight at `base + step*k` and whose output `o` is written at
 //! `from + by*o`. A phase without taps writes the epilogue of the bias.
 //!
-//! Loads that can fall on padding are `pad` loads, all others are plain. A variable of a loop of
+//! Loads that can fall on padding are `pad` loads, or those of the problem's other mode; all others are plain. A variable of a loop of
 //! length one is left out of every index, so that later rewrites see the dimensions as they are.
 
+use convgen_ir::PaddingMode;
 use convgen_ir::nest::{Access, Affine, AxisKind, BufferId, Dim, Expr, Nest, Role, Stmt, Stripe};
 use convgen_ir::problem::{ConvProblem, ConvSpec, SpatialAxis};
 
@@ -27,6 +28,8 @@ pub(super) struct DenseSum {
     pub(super) channels: (u64, u64),
     /// Whether the weights' first dimension is that of the channels read.
     weights_by_input: bool,
+    /// What is read outside of the input: of a transposed sum zeros, as no output reads there.
+    pub(super) padding: PaddingMode,
     pub(super) axes: Vec<SumAxis>,
 }
 
@@ -56,6 +59,7 @@ impl DenseSum {
         DenseSum {
             channels: (problem.in_channels_per_group(), problem.out_channels_per_group()),
             weights_by_input: false,
+            padding: problem.padding_mode(),
             axes: problem.spatial().iter().map(axis).collect(),
         }
     }
@@ -66,7 +70,12 @@ impl DenseSum {
         let phases = |s: &SpatialAxis| -> Vec<SumAxis> {
             (0..s.stride.min(s.input)).map(|residue| phase(problem, s, residue as i64)).collect()
         };
-        let mut sums = vec![DenseSum { channels, weights_by_input: true, axes: vec![] }];
+        let mut sums = vec![DenseSum {
+            channels,
+            weights_by_input: true,
+            padding: PaddingMode::Zeros,
+            axes: vec![],
+        }];
         for s in problem.spatial() {
             let phases = phases(s);
             let longer = |sum: &DenseSum| -> Vec<DenseSum> {
@@ -256,7 +265,7 @@ impl<'p> Builder<'p> {
         let channel = self.input_channel_index();
         let index = ordered(self.problem.layout(), self.batch.index(), channel, positions);
         let access = Access { buffer: input, index };
-        if padded { Expr::Pad(access) } else { Expr::Load(access) }
+        if padded { Expr::Pad(self.sum.padding, access) } else { Expr::Load(access) }
     }
 
     fn reduction(&self, input: BufferId, weights: BufferId, sum: &Access) -> Vec<Stmt> {

@@ -133,7 +133,7 @@ impl<'p> Axes<'p> {
         let index = ordered(self.problem.layout(), self.batch.index(), channel, positions);
         let access = Access { buffer: input, index };
         match self.spatial.iter().any(|axis| axis.padded) {
-            true => Expr::Pad(access),
+            true => Expr::Pad(self.problem.padding_mode(), access),
             false => Expr::Load(access),
         }
     }

@@ -4,6 +4,7 @@ use std::io::Write;
 use std::ops::Range;
 
 use comfy_table::{CellAlignment, LineStyle, Table, presets};
+use convgen_ir::PaddingMode;
 use convgen_ir::problem::{ConvProblem, Descriptor, Direction, SpatialAxis};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
@@ -73,6 +74,9 @@ pub fn short(problem: &ConvProblem) -> String {
     if problem.spatial().iter().any(|axis| (axis.pad_before, axis.pad_after) != (0, 0)) {
         words.push(format!("p{}", axes(padding)));
     }
+    if problem.padding_mode() != PaddingMode::Zeros {
+        words.push(problem.padding_mode().to_string());
+    }
     words.join(" ")
 }
 
@@ -111,6 +115,7 @@ mod tests {
             text("conv2d n2 g4 ic8 oc4 ih9 iw8 kh3 kw1 sh2 dw2 ph1:0"),
             "n2 g4 8->4 9x8 k3x1 s2x1 d1x2 p1:0x0"
         );
+        assert_eq!(text("conv1d ic1 oc2 iw9 kw3 pw1 reflect"), "1->2 9 k3 p1 reflect");
     }
 
     #[test]

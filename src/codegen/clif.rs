@@ -11,6 +11,7 @@
 mod address;
 mod control;
 mod expr;
+mod fold;
 mod micro;
 mod softfma;
 mod tile;
@@ -18,9 +19,11 @@ mod tile;
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use convgen_ir::PaddingMode;
 use convgen_ir::bounds;
 use convgen_ir::nest::{
-    Affine, AxisId, BufferId, LocalId, Loop, Mode, Nest, Role, Stmt, visit_accesses,
+    Affine, AxisId, BufferId, Expr, LocalId, Loop, Mode, Nest, Role, Stmt, visit_accesses,
+    visit_exprs,
 };
 use convgen_ir::verify::VerifiedNest;
 use cranelift_codegen::Context;
@@ -135,6 +138,7 @@ struct Emitter<'n, 'f> {
     addresses: AddressCache,
     offsets: address::OffsetCache,
     loads: expr::LoadCache,
+    folds: fold::FoldCache,
     tiles: HashMap<BufferId, Tile>,
     /// The value of each name and the first lane it holds.
     locals: HashMap<LocalId, (Value, Lanes)>,
@@ -157,6 +161,7 @@ impl<'n, 'f> Emitter<'n, 'f> {
             addresses: AddressCache::default(),
             offsets: address::OffsetCache::new(nest),
             loads: expr::LoadCache::default(),
+            folds: fold::FoldCache::default(),
             tiles: HashMap::new(),
             locals: HashMap::new(),
             vectors: target.isa().vectors(),
@@ -234,17 +239,32 @@ impl<'n, 'f> Emitter<'n, 'f> {
     /// Binds a variable, emits with it, and forgets it.
     fn with_variable(&mut self, axis: AxisId, bound: Bound, f: impl FnOnce(&mut Self)) {
         self.variables.push((axis, bound));
-        let depth = self.addresses.depth();
+        let (addresses, folds) = (self.addresses.depth(), self.folds.depth());
         f(self);
-        self.addresses.truncate(depth);
+        self.addresses.truncate(addresses);
+        self.folds.truncate(folds);
         self.variables.pop();
     }
 
     /// Computes, at the top of a loop's body, the part of every address below that this loop and the
     /// loops around it decide.
     fn hoist(&mut self, l: &'n Loop) {
-        let mut accesses = Vec::new();
+        let (mut accesses, mut folded) = (Vec::new(), Vec::new());
         visit_accesses(&l.body, &mut |access, _| accesses.push(access));
+        visit_exprs(&l.body, &mut |expr| match expr {
+            Expr::Pad(mode, access) if *mode != PaddingMode::Zeros => folded.push((*mode, access)),
+            Expr::Pad(..)
+            | Expr::Load(_)
+            | Expr::Const(_)
+            | Expr::Local(_)
+            | Expr::Unary(..)
+            | Expr::Binary(..)
+            | Expr::Fma(..)
+            | Expr::Select { .. } => {}
+        });
+        for (mode, access) in folded {
+            self.hoist_folds(mode, access, l);
+        }
         for access in accesses {
             if self.nest.buffer(access.buffer).role == Role::Reg {
                 continue;
@@ -316,6 +336,7 @@ impl<'n, 'f> Emitter<'n, 'f> {
     /// Forgets what was loaded: the code that follows is not only reached from here.
     fn new_block(&mut self) {
         self.loads.clear();
+        self.folds.clear();
     }
 }
 

@@ -6,6 +6,7 @@
 
 use std::collections::HashSet;
 
+use convgen_ir::PaddingMode;
 use convgen_ir::bounds::Context;
 use convgen_ir::nest::{
     Access, AxisId, BufferId, Dim, Expr, Loop, Mode, Nest, Role, Stmt, in_two_vectors, visit_exprs,
@@ -27,7 +28,8 @@ const CALL: f64 = 30.0;
 /// Micro-operations that a core starts in a cycle.
 const WIDTH: f64 = 4.0;
 
-/// Micro-operations of asking whether a vector or an element is padding, each dimension.
+/// Micro-operations of asking whether a vector or an element is padding, or of bringing its index inside, each
+/// dimension.
 const TEST: f64 = 3.0;
 
 /// Vector registers that a micro-kernel needs besides its tile.
@@ -260,7 +262,8 @@ impl Walk<'_> {
     }
 
     /// Who emits the scope of a register tile: the micro-kernel emitter takes tiles that leave some
-    /// registers, and vectors whose elements are neighbours or all the same, padded on one side at most.
+    /// registers, and vectors whose elements are neighbours or all the same, padded with zeros on one side at
+    /// most.
     fn code_of(&self, tile: BufferId, scope: &[Stmt]) -> Code {
         match self.target.isa() {
             Isa::Clif => Code::Narrow,
@@ -308,9 +311,10 @@ impl Walk<'_> {
         let mut fits = true;
         value.visit(&mut |expr| match expr {
             Expr::Load(access) => fits &= self.stride(access, lanes.axis) <= 1,
-            Expr::Pad(access) => {
+            Expr::Pad(mode, access) => {
                 let even = lanes.two || self.stride(access, lanes.axis) == 1;
-                fits &= even && self.unproven(access, known) <= 1;
+                let most = if *mode == PaddingMode::Zeros { 1 } else { 0 };
+                fits &= even && self.unproven(access, known) <= most;
             }
             Expr::Const(_)
             | Expr::Local(_)
@@ -363,7 +367,7 @@ impl Walk<'_> {
             }
             Expr::Unary(..) | Expr::Binary(..) | Expr::Select { .. } => straight.operations += each,
             Expr::Load(access) => self.load(access, code, written, straight),
-            Expr::Pad(access) => {
+            Expr::Pad(_, access) => {
                 self.load(access, code, written, straight);
                 straight.others += each * TEST * self.unproven(access, &self.known) as f64;
             }

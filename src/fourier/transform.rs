@@ -301,13 +301,12 @@ impl Transforms {
         y: usize,
         row: &mut [f32],
     ) -> bool {
+        let mode = self.problem.padding_mode();
         let (line, height, x) = match &self.plan.axes[..] {
             [first, _] => {
-                let line = origins[0] + y as i64;
                 let height = first.conv.input as i64;
-                if y as u64 >= first.reach() || !(0..height).contains(&line) {
-                    return false;
-                }
+                let line = mode.source(origins[0] + y as i64, height);
+                let Some(line) = line.filter(|_| (y as u64) < first.reach()) else { return false };
                 (line as usize, height as usize, origins[1])
             }
             _ => (0, 1, origins[0]),
@@ -318,6 +317,16 @@ impl Transforms {
         let to = (width - x).clamp(from, last.reach() as i64);
         row.fill(0.0);
         let (channels, width) = (self.problem.in_channels() as usize, width as usize);
+        // Outside are zeros, or what the mode finds inside.
+        for i in (0..from).chain(to..last.reach() as i64) {
+            if let Some(source) = mode.source(x + i, width as i64) {
+                let source = source as usize;
+                row[i as usize] = image[match self.problem.layout() {
+                    Layout::ChannelsFirst => (channel * height + line) * width + source,
+                    Layout::ChannelsLast => (line * width + source) * channels + channel,
+                }];
+            }
+        }
         let start = (x + from).max(0) as usize;
         let row = &mut row[from as usize..to as usize];
         match self.problem.layout() {

@@ -40,7 +40,7 @@ fn short_copies(nest: &Nest) -> BTreeSet<BufferId> {
     let mut found = BTreeSet::new();
     let mut refused = BTreeSet::new();
     visit_exprs(&nest.body, &mut |expr| {
-        if let Expr::Pad(access) = expr {
+        if let Expr::Pad(_, access) = expr {
             refused.insert(access.buffer);
         }
     });
@@ -119,7 +119,7 @@ fn joined(outer: Loop) -> Loop {
     match value {
         Expr::Load(from) => sums.extend(&from.index),
         Expr::Const(_) => {}
-        Expr::Pad(_)
+        Expr::Pad(..)
         | Expr::Local(_)
         | Expr::Unary(..)
         | Expr::Binary(..)
@@ -152,7 +152,7 @@ fn strip_length(nest: &Nest, l: &Loop) -> Option<i64> {
     let neighbours = match value {
         Expr::Const(_) => true,
         Expr::Load(from) => are_neighbours(from, l.axis),
-        Expr::Pad(_)
+        Expr::Pad(..)
         | Expr::Local(_)
         | Expr::Unary(..)
         | Expr::Binary(..)

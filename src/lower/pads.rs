@@ -1,7 +1,8 @@
-//! Turns `pad` loads that are provably inside into plain loads.
+//! Turns `pad` loads, and those of the other modes, that are provably inside into plain loads.
 //!
 //! ```text
-//! pad(input[i])  ->  input[i]      where the ranges and guards prove i in bounds
+//! pad(input[i])      ->  input[i]      where the ranges and guards prove i in bounds
+//! reflect(input[i])  ->  input[i]
 //! ```
 
 use convgen_ir::bounds::Context;
@@ -38,7 +39,7 @@ fn simplify(nest: &Nest, block: &mut [Stmt], context: &Context) {
 }
 
 fn plain_if_inside(nest: &Nest, expr: &mut Expr, context: &Context) {
-    if let Expr::Pad(access) = expr {
+    if let Expr::Pad(_, access) = expr {
         let shape = &nest.buffer(access.buffer).shape;
         if access.index.iter().zip(shape).all(|(index, dim)| context.inside(index, *dim)) {
             *expr = Expr::Load(access.clone());

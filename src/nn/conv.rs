@@ -63,7 +63,7 @@ pub struct Convolution<const TRANSPOSED: bool> {
     output_len: usize,
 }
 
-/// A convolution. The specification may have groups, strides, dilations, padding, and any number of
+/// A convolution. The specification may have groups, strides, dilations, zero padding, and any number of
 /// axes.
 pub type Conv2d = Convolution<false>;
 

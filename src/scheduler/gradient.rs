@@ -75,8 +75,9 @@ impl Writer<'_> {
         self.directives.push(Directive::AccumulateOutput { at });
         self.write_out(&inner, lanes.is_some());
         let padded = problem.spatial().iter().zip(problem.axis_names());
-        // One position is no loop to skip iterations of.
-        for (_, name) in padded.filter(|(s, _)| has_padding(s) && s.output() > 1) {
+        // One position is no loop to skip iterations of, nor is padding that is made of the input.
+        let skips = |s: &SpatialAxis| has_padding(s) && s.output() > 1 && !problem.extends_input();
+        for (_, name) in padded.filter(|(s, _)| skips(s)) {
             self.directives.push(Directive::SkipPadding { at: format!("o{name}") });
         }
     }
@@ -107,7 +108,8 @@ impl Writer<'_> {
         self.directives.extend(tasks.into_iter().map(|axis| Directive::Parallel { axis }));
         self.directives.push(Directive::AccumulateOutput { at });
         self.write_out(&tile, true);
-        for (name, _) in axes.iter().filter(|(_, s)| has_padding(s) && s.output() > 1) {
+        let skips = |s: &SpatialAxis| has_padding(s) && s.output() > 1 && !problem.extends_input();
+        for (name, _) in axes.iter().filter(|(_, s)| skips(s)) {
             let axis = format!("o{name}");
             let is_outer = outer.iter().any(|(other, _)| other == name);
             self.directives.push(match is_outer {

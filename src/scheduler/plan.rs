@@ -6,6 +6,7 @@
 //! skipped ([`Plan::in_place`]). Does not: choose (that is the scheduler), or
 //! ask whether the nest fits the target's limits (that is the verifier).
 
+use convgen_ir::PaddingMode;
 use convgen_ir::elem::Layout;
 use convgen_ir::epilogue::expand::expand;
 use convgen_ir::nest::{Expr, Nest};
@@ -311,6 +312,9 @@ impl Plan {
         }
         if !problem.spatial().iter().any(has_padding) {
             return excluded("there is none");
+        }
+        if problem.extends_input() {
+            return excluded("it is made of the input");
         }
         if others.iter().any(|s| s.kernel == 1 && has_padding(s)) {
             return excluded("no loop over taps can skip it");
@@ -704,7 +708,8 @@ impl Writer<'_> {
         let end = |place: i64| place.clamp(0, pixels[others.len()] as i64) as u64;
         let (low, high) = (end(s.pad_before), end(s.input as i64 + s.pad_before));
         let columns = high.saturating_sub(low);
-        if !whole || self.plan.fused || columns < 2 || channels < 2 {
+        let zeros = self.problem.padding_mode() == PaddingMode::Zeros;
+        if !whole || !zeros || self.plan.fused || columns < 2 || channels < 2 {
             return false;
         }
         let names = self.problem.axis_names();

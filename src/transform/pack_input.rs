@@ -9,11 +9,13 @@
 //! `v` are the variables of loops inside `l`, and the box `c` holds every value of `i(v)`. Dimensions on
 //! which nothing inside `l` depends are left out; `layout` puts the others in another order. Padding
 //! is met once in the copy, which leaves zeros where it is, never in the loops below; where nothing is
-//! padding, no zeros are written. Conditions that are numbers shorten the loops. No bit changes.
+//! padding, no zeros are written. Conditions that are numbers shorten the loops. Padding that is made of
+//! the input is loaded as such by the copy, without zeros and conditions. No bit changes.
 //!
 //! Precondition: all reads of the input inside `l` have one index, and the same box in every loop
 //! over `l`; no variable that the index has inside `l` runs over the batch.
 
+use convgen_ir::PaddingMode;
 use convgen_ir::elem::Layout;
 use convgen_ir::nest::{
     Access, Affine, AxisId, AxisKind, Buffer, BufferId, Dim, Expr, Guard, Loop, Nest, Role, Stmt,
@@ -45,7 +47,8 @@ pub(super) fn apply(nest: &mut Nest, at: &str, layout: Option<Layout>) -> Result
 /// What a loop's body reads of the input.
 struct Window {
     source: Access,
-    padded: bool,
+    /// What the copy finds outside; none if it never looks there.
+    padding: Option<PaddingMode>,
     /// A dimension: its index split into the part of outer loops and the constant, and the part of
     /// inner loops; and the smallest and largest value of the inner part.
     dims: Vec<(Affine, Affine, i64, i64)>,
@@ -57,16 +60,16 @@ impl Window {
         if !loads_role(body, Role::Input, nest) {
             return Err(Refusal::InputNotRead { axis: at.to_string() });
         }
-        let mut sources: Vec<(Access, bool)> = Vec::new();
+        let mut sources: Vec<(Access, Option<PaddingMode>)> = Vec::new();
         visit_exprs(body, &mut |expr| match expr {
             Expr::Load(a) if nest.buffer(a.buffer).role == Role::Input => {
-                sources.push((a.clone(), false));
+                sources.push((a.clone(), None));
             }
-            Expr::Pad(a) if nest.buffer(a.buffer).role == Role::Input => {
-                sources.push((a.clone(), true));
+            Expr::Pad(mode, a) if nest.buffer(a.buffer).role == Role::Input => {
+                sources.push((a.clone(), Some(*mode)));
             }
             Expr::Load(_)
-            | Expr::Pad(_)
+            | Expr::Pad(..)
             | Expr::Const(_)
             | Expr::Local(_)
             | Expr::Unary(..)
@@ -74,8 +77,8 @@ impl Window {
             | Expr::Fma(..)
             | Expr::Select { .. } => {}
         });
-        let (source, padded) = sources[0].clone();
-        if sources.iter().any(|other| *other != (source.clone(), padded)) {
+        let (source, padding) = sources[0].clone();
+        if sources.iter().any(|other| *other != (source.clone(), padding)) {
             return Err(Refusal::InputShapes { axis: at.to_string() });
         }
         let inner = loops_around_load(body, Role::Input, nest).unwrap_or_default();
@@ -84,7 +87,8 @@ impl Window {
             return Err(Refusal::BatchLength { axis: nest.axis(l.axis).name.clone() });
         }
         // The box of a guarded tile reaches beyond what the guard lets the tile read.
-        let padded = padded || inner.iter().any(|l| !l.guards.is_empty());
+        let beyond = inner.iter().any(|l| !l.guards.is_empty()).then_some(PaddingMode::Zeros);
+        let padding = padding.or(beyond);
         let dims = source
             .index
             .iter()
@@ -94,7 +98,12 @@ impl Window {
                 (index - &within, within, lo, hi)
             })
             .collect();
-        Ok(Window { source, padded, dims })
+        Ok(Window { source, padding, dims })
+    }
+
+    /// Whether some of it is padding, and that is zeros.
+    fn has_zeros(&self) -> bool {
+        self.padding == Some(PaddingMode::Zeros)
     }
 
     /// The conditions under which a dimension of an access is no padding.
@@ -143,7 +152,7 @@ impl Copy {
             .filter(|d| extents[*d] > 1 || window.dims[*d].1 != Affine::default())
             .map(|d| (d, nest.add_axis(format!("copy.{}", names[d]), AxisKind::Spatial)))
             .collect();
-        let zeros = kept.iter().filter(|_| window.padded);
+        let zeros = kept.iter().filter(|_| window.has_zeros());
         let zeros = zeros
             .map(|(d, _)| nest.add_axis(format!("zero.{}", names[*d]), AxisKind::Spatial))
             .collect();
@@ -162,7 +171,7 @@ impl Copy {
         });
         let copied = Access { buffer: self.rows, index: index.collect() };
         visit_exprs_mut(body, &mut |expr| {
-            if let Expr::Load(access) | Expr::Pad(access) = expr
+            if let Expr::Load(access) | Expr::Pad(_, access) = expr
                 && *access == window.source
             {
                 *expr = Expr::Load(copied.clone());
@@ -188,7 +197,11 @@ impl Copy {
         };
         let index = self.kept.iter().map(|(d, axis)| Affine::axis(*axis).plus(ranges[*d].skipped));
         let to = Access { buffer: self.rows, index: index.collect() };
-        let store = Stmt::Store(to, Expr::Load(source.clone()));
+        let value = match window.padding {
+            Some(mode) if !window.has_zeros() => Expr::Pad(mode, source.clone()),
+            Some(_) | None => Expr::Load(source.clone()),
+        };
+        let store = Stmt::Store(to, value);
         let mut copied = self.kept.iter().rev().fold(vec![store], |body, (d, axis)| {
             let l = Loop::new(*axis, Dim::Fixed(ranges[*d].length), body);
             vec![Stmt::Loop(Loop { guards: guards(*d), ..l })]
@@ -198,7 +211,7 @@ impl Copy {
         if !conditions.is_empty() {
             copied = vec![Stmt::If(conditions, copied)];
         }
-        let zeros = if window.padded { self.zeros() } else { vec![] };
+        let zeros = if window.has_zeros() { self.zeros() } else { vec![] };
         [Stmt::Declare(self.rows)].into_iter().chain(zeros).chain(copied).collect()
     }
 
@@ -230,7 +243,7 @@ impl CopyRange {
         let Dim::Fixed(there_are) = nest.buffer(window.source.buffer).shape[dim] else {
             return whole;
         };
-        if !window.padded {
+        if !window.has_zeros() {
             return whole;
         }
         let Some(first) = from.as_constant() else { return CopyRange { guarded: true, ..whole } };

@@ -11,6 +11,7 @@
 //!
 //! Precondition: the nest reads the weights and has not packed them yet.
 
+use convgen_ir::PaddingMode;
 use convgen_ir::nest::{
     Access, Affine, AxisId, Buffer, Dim, Expr, Loop, Nest, Role, Stmt, visit_exprs,
     visit_exprs_mut, visit_loops,
@@ -40,11 +41,15 @@ pub(super) fn apply(nest: &mut Nest) -> Result<(), Refusal> {
     let packed = nest.add_buffer(Buffer::new("panels", Role::Packed, elem, ends));
     let panel =
         Access { buffer: packed, index: axes.into_iter().map(Affine::axis).collect::<Vec<_>>() };
-    let value = if outside { Expr::Pad(source.clone()) } else { Expr::Load(source.clone()) };
+    let value = if outside {
+        Expr::Pad(PaddingMode::Zeros, source.clone())
+    } else {
+        Expr::Load(source.clone())
+    };
     let copy = vec![Stmt::Store(panel.clone(), value)];
     nest.pack = whole.into_iter().rev().fold(copy, |body, l| vec![Stmt::Loop(l.with_body(body))]);
     visit_exprs_mut(&mut nest.body, &mut |expr| {
-        if let Expr::Load(access) | Expr::Pad(access) = expr
+        if let Expr::Load(access) | Expr::Pad(_, access) = expr
             && *access == source
         {
             *expr = Expr::Load(panel.clone());
@@ -66,7 +71,7 @@ fn end(nest: &Nest, axis: AxisId) -> Dim {
 fn first_load(nest: &Nest) -> Option<Access> {
     let mut found: Option<Access> = None;
     visit_exprs(&nest.body, &mut |expr| {
-        if let Expr::Load(access) | Expr::Pad(access) = expr
+        if let Expr::Load(access) | Expr::Pad(_, access) = expr
             && nest.buffer(access.buffer).role == Role::Weights
         {
             found.get_or_insert_with(|| access.clone());

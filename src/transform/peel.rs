@@ -7,18 +7,19 @@
 //! it is a loop of its own: there `a` is a number, so that unrolled code knows which of its loads are
 //! padding. No bit changes: where the loop is a reduction, one sum goes on from loop to loop.
 //!
-//! Precondition: the loop is serial and of known length; some padded load has an index made
+//! Precondition: the loop is serial and of known length; padding inside it is zeros; some padded load has an index made
 //! of `a` and of loops inside alone, which is outside in some iterations, but not in too many.
 
 use convgen_ir::nest::{Access, AxisId, Dim, Expr, Loop, Mode, Nest, Stmt, visit_exprs};
 
-use super::{Refusal, axis_with_loop, mode_name, span};
+use super::{Refusal, axis_with_loop, expect_zeros, mode_name, span};
 
 /// Loops that one loop may become: each is code of its own.
 pub(crate) const MAX_PARTS: i64 = 8;
 
 pub(super) fn apply(nest: &mut Nest, name: &str) -> Result<(), Refusal> {
     let axis = axis_with_loop(nest, name)?;
+    expect_zeros(nest, axis, name)?;
     let body = std::mem::take(&mut nest.body);
     let mut peeled = 0;
     let result = block(nest, body, axis, name, &mut peeled);
@@ -95,7 +96,7 @@ impl Interior {
                 Stmt::Declare(_) => {}
                 Stmt::Let(..) | Stmt::Store(..) => {
                     visit_exprs(std::slice::from_ref(stmt), &mut |expr| match expr {
-                        Expr::Pad(access) => self.access(nest, access, inner),
+                        Expr::Pad(_, access) => self.access(nest, access, inner),
                         Expr::Load(_)
                         | Expr::Const(_)
                         | Expr::Local(_)

@@ -13,20 +13,21 @@
 //! A tap outside is no operation any more: bits change where its weight is infinite or a NaN, and in the
 //! sign of a zero sum.
 //!
-//! Precondition: `k` is a reduction axis with padding; the loop does nothing but add products of
+//! Precondition: `k` is a reduction axis with padding, which is zeros; the loop does nothing but add products of
 //! which a padded load of the input is a factor; no index depends on the lanes of a vector inside it.
 
 use convgen_ir::nest::{
     Access, AxisId, AxisKind, Dim, Expr, Guard, Loop, Mode, Nest, Role, Stmt, visit_loops,
 };
 
-use super::{Refusal, axis_with_loop, loops_around_load, replace_loops, span};
+use super::{Refusal, axis_with_loop, expect_zeros, loops_around_load, replace_loops, span};
 
 pub(super) fn apply(nest: &mut Nest, at: &str) -> Result<(), Refusal> {
     let axis = axis_with_loop(nest, at)?;
     if nest.axis(axis).kind == AxisKind::Spatial {
         return Err(Refusal::NotReduction { axis: at.to_string() });
     }
+    expect_zeros(nest, axis, at)?;
     let refusal = || Refusal::NoPadding { axis: at.to_string() };
     let around = loops_around_load(&nest.body, Role::Input, nest).unwrap_or_default();
     let around: Vec<Loop> = around.into_iter().map(|l| l.with_body(vec![])).collect();
@@ -85,10 +86,10 @@ fn only_sums(
         }
         Stmt::Store(dst, Expr::Fma(a, b, c)) => {
             let padded = |x: &Expr| match x {
-                Expr::Pad(access) if nest.buffer(access.buffer).role == Role::Input => {
+                Expr::Pad(_, access) if nest.buffer(access.buffer).role == Role::Input => {
                     Some(access.clone())
                 }
-                Expr::Pad(_)
+                Expr::Pad(..)
                 | Expr::Load(_)
                 | Expr::Const(_)
                 | Expr::Local(_)

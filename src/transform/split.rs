@@ -12,6 +12,7 @@
 //! Precondition: every loop over `a` is serial, starts at zero and has a known length of at least
 //! `f`; `pad` only on a spatial axis.
 
+use convgen_ir::PaddingMode;
 use convgen_ir::nest::{
     Affine, AxisKind, Dim, Expr, Guard, Loop, Mode, Nest, Role, Stmt, substitute, visit_exprs_mut,
 };
@@ -110,7 +111,7 @@ pub(super) fn pad_loads(
             && is_callers(nest.buffer(access.buffer).role)
             && affected(access)
         {
-            *expr = Expr::Pad(access.clone());
+            *expr = Expr::Pad(PaddingMode::Zeros, access.clone());
         }
     });
 }

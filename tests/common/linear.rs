@@ -4,6 +4,7 @@ use std::sync::{Arc, LazyLock};
 
 use convgen::record::Database;
 use convgen::{Accuracy, Arguments, Compiler, Host, Isa};
+use convgen_ir::PaddingMode;
 use convgen_ir::problem::{ConvProblem, Direction};
 
 /// The kernels of the widest instruction set of this host, with the default pick.
@@ -40,6 +41,12 @@ impl Integers {
 pub fn plain(problem: &ConvProblem, direction: Direction) -> ConvProblem {
     let spec = problem.to_spec().bias(false).epilogue([]).batch(1).direction(direction);
     ConvProblem::new(spec).expect("a part of a legal problem is legal")
+}
+
+/// The problem with zero padding, which is the one that every direction has.
+pub fn zero_padded(problem: &ConvProblem) -> ConvProblem {
+    let spec = problem.to_spec().padding_mode(PaddingMode::Zeros);
+    ConvProblem::new(spec).expect("any padding may be zeros")
 }
 
 /// What the kernel of a problem without bias computes, of any number of images.

@@ -1,10 +1,10 @@
 //! Random problems, legal by construction and small enough to be interpreted in a millisecond.
 //!
 //! Every field of the descriptor is drawn, the direction too, its odd values as often as its common ones: padding that
-//! crops, padding wider than the kernel, groups of one channel, empty batches, all epilogues.
+//! crops, padding wider than the kernel, padding of every mode, groups of one channel, empty batches, all epilogues.
 
 use convgen_ir::problem::{ConvProblem, ConvSpec, Direction, SpatialAxis};
-use convgen_ir::{EpilogueOp, Layout};
+use convgen_ir::{EpilogueOp, Layout, PaddingMode};
 use proptest::prelude::*;
 
 /// Multiply-adds of one image, if channels can be left out to get there.
@@ -14,12 +14,17 @@ const IMAGE_MACS: u64 = 6000;
 pub fn problem() -> impl Strategy<Value = ConvProblem> {
     let shape = (channels(), spatial(), 0..=3u64);
     let rest = (layout(), any::<bool>(), prop::collection::vec(operation(), 0..=3));
-    let turned = (direction(), prop::bool::weighted(0.2));
-    (shape, rest, turned).prop_map(|(shape, (layout, bias, epilogue), (direction, flip))| {
-        let (channels, spatial, batch) = shape;
+    let turned = (direction(), padding_mode(), prop::bool::weighted(0.2));
+    (shape, rest, turned).prop_map(|(shape, (layout, bias, epilogue), (direction, mode, flip))| {
+        let (channels, mut spatial, batch) = shape;
+        let mode = match direction {
+            Direction::Transposed | Direction::BackwardData => PaddingMode::Zeros,
+            Direction::Forward | Direction::BackwardWeights | Direction::BackwardBias => mode,
+        };
+        spatial.iter_mut().for_each(|axis| found_inside(axis, mode));
         let (g, ic, oc) = affordable(channels, &spatial);
         let spec = ConvSpec::new(g * ic, g * oc, spatial).groups(g).batch(batch);
-        let spec = spec.layout(layout).direction(direction).flip(flip);
+        let spec = spec.layout(layout).direction(direction).padding_mode(mode).flip(flip);
         let spec = match direction.is_gradient() {
             true => spec,
             false => spec.bias(bias).epilogue(epilogue),
@@ -36,6 +41,23 @@ fn direction() -> impl Strategy<Value = Direction> {
         2 => Just(Direction::BackwardWeights),
         1 => Just(Direction::BackwardBias),
     ]
+}
+
+fn padding_mode() -> impl Strategy<Value = PaddingMode> {
+    prop_oneof![
+        2 => Just(PaddingMode::Zeros),
+        3 => prop::sample::select(&PaddingMode::ALL[1..]),
+    ]
+}
+
+/// As much padding as the mode finds in the input, and as much input as the kernel then needs.
+pub fn found_inside(axis: &mut SpatialAxis, mode: PaddingMode) {
+    if let Some(most) = mode.most(axis.input) {
+        axis.pad_before = axis.pad_before.min(most as i64);
+        axis.pad_after = axis.pad_after.min(most as i64);
+    }
+    let short = i128::from(axis.extent()) - axis.padded_input();
+    axis.input += u64::try_from(short).unwrap_or(0);
 }
 
 /// Groups, and input and output channels of each.

@@ -232,7 +232,7 @@ impl Writer<'_> {
         match value {
             Expr::Const(_) | Expr::Local(_) => value,
             Expr::Load(_)
-            | Expr::Pad(_)
+            | Expr::Pad(..)
             | Expr::Unary(..)
             | Expr::Binary(..)
             | Expr::Fma(..)
@@ -389,7 +389,7 @@ mod tests {
         match value {
             Expr::Const(Scalar::F32(constant)) => *constant,
             Expr::Local(local) => locals[local.0 as usize],
-            Expr::Load(_) | Expr::Pad(_) => panic!("an expansion loads nothing"),
+            Expr::Load(_) | Expr::Pad(..) => panic!("an expansion loads nothing"),
             Expr::Unary(op, x) => ops::unary(*op, of(x)),
             Expr::Binary(op, a, b) => ops::binary(*op, of(a), of(b)),
             Expr::Fma(a, b, c) => ops::fma(of(a), of(b), of(c)),

@@ -75,7 +75,7 @@ pub fn visit_stores<'a>(block: &'a [Stmt], f: &mut impl FnMut(&'a Access)) {
 /// Calls `f` on every access of a block; the flag says whether it is a store.
 pub fn visit_accesses<'a>(block: &'a [Stmt], f: &mut impl FnMut(&'a Access, bool)) {
     visit_exprs(block, &mut |expr| match expr {
-        Expr::Load(access) | Expr::Pad(access) => f(access, false),
+        Expr::Load(access) | Expr::Pad(_, access) => f(access, false),
         Expr::Const(_)
         | Expr::Local(_)
         | Expr::Unary(..)
@@ -90,7 +90,7 @@ pub fn visit_accesses<'a>(block: &'a [Stmt], f: &mut impl FnMut(&'a Access, bool
 pub fn visit_accesses_mut(block: &mut [Stmt], f: &mut impl FnMut(&mut Access)) {
     fn loads(value: &mut Expr, f: &mut impl FnMut(&mut Access)) {
         value.visit_mut(&mut |expr| {
-            if let Expr::Load(access) | Expr::Pad(access) = expr {
+            if let Expr::Load(access) | Expr::Pad(_, access) = expr {
                 f(access);
             }
         });
@@ -125,7 +125,7 @@ pub fn map_affines(block: &mut [Stmt], f: &mut impl FnMut(&mut Affine)) {
     }
     fn expr(value: &mut Expr, f: &mut impl FnMut(&mut Affine)) {
         value.visit_mut(&mut |x| match x {
-            Expr::Load(access) | Expr::Pad(access) => access.index.iter_mut().for_each(&mut *f),
+            Expr::Load(access) | Expr::Pad(_, access) => access.index.iter_mut().for_each(&mut *f),
             Expr::Const(_)
             | Expr::Local(_)
             | Expr::Unary(..)

@@ -5,6 +5,7 @@ use super::{MAX_LEVELS, NestParser};
 use crate::elem::ElemType;
 use crate::lex::{Named, ParseError, ParseErrorKind, Token, TokenKind};
 use crate::nest::{Access, Affine, AxisId, BinaryOp, Expr, UnaryOp};
+use crate::padding::PaddingMode;
 
 impl<'a> NestParser<'a> {
     pub(super) fn access(&mut self) -> Result<Access, ParseError> {
@@ -143,8 +144,8 @@ impl<'a> NestParser<'a> {
 
     fn arguments(&mut self, function: Token<'a>, level: usize) -> Result<Expr, ParseError> {
         let name = function.text;
-        if name == "pad" {
-            return Ok(Expr::Pad(self.access()?));
+        if let Some(mode) = PaddingMode::from_function(name) {
+            return Ok(Expr::Pad(mode, self.access()?));
         }
         if name == "select" {
             let a = self.expr_at(level)?;

@@ -1,12 +1,13 @@
 //! The one-line descriptor: a problem, and perhaps its name, as text.
 //!
 //! ```text
-//! conv2d f32 nhwc n1 g32 ic128 oc128 ih56 iw56 kh3 kw3 sh2 sw2 dh2 dw2 ph1:2 pw1 bias | relu | add "resnext50:conv2"
+//! conv2d f32 nhwc n1 g32 ic128 oc128 ih56 iw56 kh3 kw3 sh2 sw2 dh2 dw2 ph1:2 pw1 reflect bias | relu | add "resnext50:conv2"
 //! ```
 //! The kind comes first: `conv1d` (axis `w`), `conv2d` (`h w`), `conv3d` (`d h w`), or `deconv1d` and so on for a transposed
 //! convolution, which states the sizes of what it reads (`ic ih`) and writes (`oc oh`). The words after it come in any order;
 //! `f32`, `nhwc`, `n1`, `g1`, stride 1, dilation 1 (dense) and padding 0 may be left out. `p` is the padding of both sides or
 //! `before:after`. A stated output size (`oh`, `ow`) is checked; one of a transposed convolution decides the output padding.
+//! `reflect`, `replicate` and `circular` are what padding holds in place of zeros;
 //! `flip` is true convolution; `bwd_d`, `bwd_w` and `bwd_b` are the gradients of input, weights and bias. Then the epilogue, each operation after a `|`, then the name.
 //!
 //! Promises: printing is canonical (the order above, defaults left out except element, layout and batch) and parses back to
@@ -17,10 +18,12 @@ use std::fmt;
 use std::str::FromStr;
 
 use super::{
-    AxisWords, ConvProblem, ConvSpec, Direction, ProblemError, SpatialAxis, axis_words, benchdnn,
+    AxisWords, ConvProblem, ConvSpec, Direction, PADDING_MODE, ProblemError, SpatialAxis,
+    axis_words, benchdnn,
 };
 use crate::elem::{ElemType, Layout};
 use crate::epilogue::{EpilogueError, EpilogueOp};
+use crate::padding::PaddingMode;
 
 /// A problem and the name it goes by.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -223,6 +226,9 @@ impl fmt::Display for ConvProblem {
         }
         write!(f, " ic{read} oc{written}")?;
         self.write_axes(f)?;
+        if self.padding_mode() != PaddingMode::Zeros {
+            write!(f, " {}", self.padding_mode())?;
+        }
         if self.flip() {
             f.write_str(" flip")?;
         }
@@ -369,6 +375,10 @@ impl<'a> Reader<'a> {
         if word.text == "flip" {
             self.spec.flip = true;
             return self.given.note("flip", word.at);
+        }
+        if let Some(mode) = PaddingMode::from_name(word.text) {
+            self.spec.padding_mode = mode;
+            return self.given.note(PADDING_MODE, word.at);
         }
         if let Some(direction) = self.direction(word.text) {
             self.spec.direction = direction;

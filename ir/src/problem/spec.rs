@@ -5,6 +5,7 @@
 
 use crate::elem::{ElemType, Layout};
 use crate::epilogue::EpilogueOp;
+use crate::padding::PaddingMode;
 
 /// One spatial dimension of a convolution.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -17,9 +18,9 @@ pub struct SpatialAxis {
     pub stride: u64,
     /// Input positions between neighbouring taps; 1 is dense.
     pub dilation: u64,
-    /// Zeros before the first input position; negative drops input positions.
+    /// Positions added before the first of the input; negative drops input positions.
     pub pad_before: i64,
-    /// Zeros after the last input position; negative drops input positions.
+    /// Positions added after the last of the input; negative drops input positions.
     pub pad_after: i64,
 }
 
@@ -171,6 +172,8 @@ pub struct ConvSpec {
     pub out_channels: u64,
     /// The spatial axes, outermost first: `w`, `h w` or `d h w`.
     pub spatial: Vec<SpatialAxis>,
+    /// What the positions added to the input hold.
+    pub padding_mode: PaddingMode,
     /// Whether a bias is added, one value an output channel.
     pub bias: bool,
     /// What happens to each sum, in order.
@@ -199,6 +202,7 @@ impl ConvSpec {
             in_channels,
             out_channels,
             spatial,
+            padding_mode: PaddingMode::Zeros,
             bias: false,
             epilogue: Vec::new(),
             misfit: None,
@@ -279,6 +283,21 @@ impl ConvSpec {
             axis.pad_before = before;
             axis.pad_after = after;
         })
+    }
+
+    /// What the positions that padding adds hold: zeros, or elements of the input.
+    ///
+    /// ```
+    /// use convgen_ir::PaddingMode;
+    /// use convgen_ir::problem::{ConvProblem, ConvSpec};
+    /// let spec = ConvSpec::conv1d(1, 1, 8, 3).same().padding_mode(PaddingMode::Circular);
+    /// let problem = ConvProblem::new(spec)?;
+    /// assert_eq!(problem.to_string(), "conv1d f32 nhwc n1 ic1 oc1 iw8 kw3 pw1 circular");
+    /// # Ok::<(), convgen_ir::problem::ProblemError>(())
+    /// ```
+    pub fn padding_mode(mut self, mode: PaddingMode) -> Self {
+        self.padding_mode = mode;
+        self
     }
 
     /// The number of groups.

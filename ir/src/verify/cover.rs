@@ -6,6 +6,7 @@
 
 use crate::bounds::{Context, Range};
 use crate::nest::{Access, Affine, AxisId, BufferId, Dim, Expr, Guard, Nest, Stmt, Stripe};
+use crate::padding::PaddingMode;
 
 /// Values along one dimension: `lo..=hi`, and the same again `count - 1` times, `step` apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -151,15 +152,29 @@ fn extend_ends(nest: &Nest, buffer: BufferId, block: &[Stmt], around: &Context, 
             Stmt::If(_, body) => extend_ends(nest, buffer, body, around, ends),
             Stmt::Declare(_) => {}
             Stmt::Let(_, value) | Stmt::Store(_, value) => value.visit(&mut |expr| {
-                if let Expr::Load(access) | Expr::Pad(access) = expr
-                    && access.buffer == buffer
-                {
-                    let shape = &nest.buffer(buffer).shape;
-                    for ((end, index), dim) in ends.iter_mut().zip(&access.index).zip(shape) {
-                        let whole = dim.fixed().unwrap_or(i64::MAX);
-                        let last = around.interval(index).map_or(whole.into(), |(_, hi)| hi + 1);
-                        *end = (*end).max(last.min(whole.into()) as i64);
-                    }
+                let (access, anywhere) = match expr {
+                    Expr::Load(access) | Expr::Pad(PaddingMode::Zeros, access) => (access, false),
+                    // An index before the first element may stand for one behind it.
+                    Expr::Pad(
+                        PaddingMode::Reflect | PaddingMode::Replicate | PaddingMode::Circular,
+                        access,
+                    ) => (access, true),
+                    Expr::Const(_)
+                    | Expr::Local(_)
+                    | Expr::Unary(..)
+                    | Expr::Binary(..)
+                    | Expr::Fma(..)
+                    | Expr::Select { .. } => return,
+                };
+                if access.buffer != buffer {
+                    return;
+                }
+                let shape = &nest.buffer(buffer).shape;
+                for ((end, index), dim) in ends.iter_mut().zip(&access.index).zip(shape) {
+                    let whole = dim.fixed().unwrap_or(i64::MAX);
+                    let last = around.interval(index).filter(|_| !anywhere);
+                    let last = last.map_or(whole.into(), |(_, hi)| hi + 1);
+                    *end = (*end).max(last.min(whole.into()) as i64);
                 }
             }),
         }

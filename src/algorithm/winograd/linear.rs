@@ -31,7 +31,7 @@ pub(super) fn operations(matrix: &Matrix) -> u64 {
     let mut visit = |value: &Expr| {
         value.visit(&mut |expr| {
             count += match expr {
-                Expr::Const(_) | Expr::Local(_) | Expr::Load(_) | Expr::Pad(_) => 0,
+                Expr::Const(_) | Expr::Local(_) | Expr::Load(_) | Expr::Pad(..) => 0,
                 Expr::Unary(..) | Expr::Binary(..) | Expr::Fma(..) | Expr::Select { .. } => 1,
             };
         });

@@ -1,5 +1,6 @@
 //! The nest of one block of tiles: what is copied, transformed, multiplied and transformed back.
 
+use convgen_ir::PaddingMode;
 use convgen_ir::elem::ElemType;
 use convgen_ir::nest::{
     Access, Affine, AxisKind, BufferId, Expr, Guard, Loop, Mode, Nest, Role, Stmt,
@@ -173,7 +174,7 @@ impl<'p> Builder<'p> {
         extents.push(at_once);
         let rows = self.scratch("rows", extents);
         body.extend([Stmt::Declare(transformed), Stmt::Declare(rows)]);
-        if self.plan.axes.iter().any(|a| a.is_padded()) {
+        if self.sum.padding == PaddingMode::Zeros && self.is_padded() {
             body.extend(self.zeros(rows, at_once));
         }
         for piece in pieces(self.sum.channels.0, at_once) {
@@ -188,7 +189,12 @@ impl<'p> Builder<'p> {
         transformed
     }
 
-    /// What is outside of the input stays zero: only the rest is copied.
+    /// Whether some block reads beyond the input.
+    fn is_padded(&self) -> bool {
+        self.plan.axes.iter().any(|a| a.is_padded())
+    }
+
+    /// Zeros outside of the input stay as they are: only the rest is copied.
     fn zeros(&mut self, rows: BufferId, channels: u64) -> Vec<Stmt> {
         let mut loops = self.along("zero", |a| a.reach());
         loops.push(self.iteration("ic.zero", channels));
@@ -197,8 +203,10 @@ impl<'p> Builder<'p> {
         vectorized(nested(loops.into_iter(), vec![store]))
     }
 
+    /// Copies what a block reads: what is inside, or all of it where padding is made of the input.
     fn copy(&mut self, rows: BufferId, run: &Run) -> Vec<Stmt> {
-        if self.transposes() {
+        let zeros = self.sum.padding == PaddingMode::Zeros;
+        if zeros && self.transposes() {
             return self.transposed_copy(rows, run);
         }
         let loops = self.along("row", |a| a.reach());
@@ -210,17 +218,20 @@ impl<'p> Builder<'p> {
             let number = self.number(axis, &Affine::default(), &it.index());
             let conv = &self.sum.axes[axis].conv;
             let place = self.coordinate(axis, &number).plus(-conv.pad_before);
-            guards.push(vec![
-                Guard::AtLeast(place.clone(), 0),
-                Guard::Below(place.clone(), conv.input as i64),
-            ]);
+            let inside =
+                [Guard::AtLeast(place.clone(), 0), Guard::Below(place.clone(), conv.input as i64)];
+            guards.push(inside.into_iter().filter(|_| zeros).collect::<Vec<_>>());
             from.push(place);
         }
         let group = self.group.index().scaled(self.sum.channels.0 as i64);
         let read = &(&group + &run.start) + &channel.index();
         let layout = self.problem.layout();
         let index = ordered(layout, self.batch.index(), read, from);
-        let value = Expr::Load(Access { buffer: self.tensors.input, index });
+        let source = Access { buffer: self.tensors.input, index };
+        let value = match zeros {
+            true => Expr::Load(source),
+            false => Expr::Pad(self.sum.padding, source),
+        };
         let body = vec![Stmt::Store(Access { buffer: rows, index: to }, value)];
         let body = vectorized(nested(std::iter::once(channel), body));
         loops.into_iter().zip(guards).rev().fold(body, |body, (it, guards)| {
@@ -308,7 +319,7 @@ impl<'p> Builder<'p> {
             let tap: Vec<Affine> = tap.into_iter().map(|k| Affine::constant(k as i64)).collect();
             let channels = [&group.index(), &ic.index(), &channel];
             let index = self.sum.weight_index(channels, &tap);
-            values.push(Expr::Pad(Access { buffer: weights, index }));
+            values.push(Expr::Pad(PaddingMode::Zeros, Access { buffer: weights, index }));
         }
         let mut extents = taps;
         for axis in 0..extents.len() {

@@ -7,6 +7,7 @@ use convgen_ir::nest::{Access, Affine, AxisId, Buffer, BufferId, Nest};
 use cranelift_codegen::ir::{InstBuilder, Value};
 
 use super::Emitter;
+use super::expr::LoadKey;
 
 /// A buffer and the runtime terms of an offset in elements, outermost first.
 type Key = (BufferId, Vec<(AxisId, i64)>);
@@ -85,6 +86,15 @@ impl Emitter<'_, '_> {
         value
     }
 
+    /// The pointer to the element at these runtime terms, if it was computed already.
+    pub(super) fn cached_address(
+        &self,
+        buffer: BufferId,
+        terms: &[(AxisId, i64)],
+    ) -> Option<Value> {
+        self.addresses.values.get(&(buffer, terms.to_vec())).copied()
+    }
+
     /// A pointer and a displacement that fits the instruction.
     pub(super) fn place(
         &mut self,
@@ -93,6 +103,19 @@ impl Emitter<'_, '_> {
         constant: i64,
     ) -> (Value, i32) {
         let pointer = self.address(buffer, terms);
+        self.displaced(buffer, pointer, constant)
+    }
+
+    /// As [`Emitter::place`], of an element of a load.
+    pub(super) fn place_of(&mut self, key: &LoadKey, constant: i64) -> (Value, i32) {
+        if key.folds.is_empty() {
+            return self.place(key.buffer, &key.terms, constant);
+        }
+        let pointer = self.folded_address(key.buffer, &key.terms, &key.folds);
+        self.displaced(key.buffer, pointer, constant)
+    }
+
+    fn displaced(&mut self, buffer: BufferId, pointer: Value, constant: i64) -> (Value, i32) {
         let bytes = constant * self.nest.buffer(buffer).elem.bytes() as i64;
         match i32::try_from(bytes) {
             Ok(displacement) => (pointer, displacement),

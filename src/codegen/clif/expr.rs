@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use convgen_ir::PaddingMode;
 use convgen_ir::nest::{Access, AxisId, BinaryOp, BufferId, Expr, LocalId, Role, Scalar, UnaryOp};
 use cranelift_codegen::ir::condcodes::FloatCC;
 use cranelift_codegen::ir::{BlockArg, InstBuilder, MemFlagsData, Value, types};
@@ -9,9 +10,17 @@ use cranelift_codegen::ir::{BlockArg, InstBuilder, MemFlagsData, Value, types};
 use super::control::{Window, iterations};
 use super::{Bound, Emitter, LANES, Lanes, flags};
 
-/// A load: the buffer, the runtime terms, the constant, and the elements between lanes (none for a
-/// single element).
-type LoadKey = (BufferId, Vec<(AxisId, i64)>, i64, Option<i64>);
+/// A load.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub(super) struct LoadKey {
+    pub(super) buffer: BufferId,
+    /// The runtime terms of the offset in elements, folded offsets in bytes, and the constant.
+    pub(super) terms: Vec<(AxisId, i64)>,
+    pub(super) folds: Vec<Value>,
+    pub(super) constant: i64,
+    /// The elements between lanes; none for a single element.
+    pub(super) stride: Option<i64>,
+}
 
 /// What has been loaded in the current straight line of code: a broadcast or a vector of weights is
 /// loaded once a step, however many multiply-adds use it.
@@ -29,7 +38,7 @@ impl LoadCache {
     }
 
     fn forget(&mut self, buffer: BufferId) {
-        self.values.retain(|key, _| key.0 != buffer);
+        self.values.retain(|key, _| key.buffer != buffer);
     }
 }
 
@@ -39,7 +48,11 @@ impl Emitter<'_, '_> {
             Expr::Const(Scalar::F32(x)) => self.constant(*x, lanes),
             Expr::Local(id) => self.local(*id, lanes),
             Expr::Load(access) => self.load(access, lanes),
-            Expr::Pad(access) => self.pad(access, lanes),
+            Expr::Pad(PaddingMode::Zeros, access) => self.pad(access, lanes),
+            Expr::Pad(
+                mode @ (PaddingMode::Reflect | PaddingMode::Replicate | PaddingMode::Circular),
+                access,
+            ) => self.extended(*mode, access, lanes),
             Expr::Unary(op, x) => {
                 let x = self.expr(x, lanes);
                 self.unary(*op, x, lanes)
@@ -147,7 +160,7 @@ impl Emitter<'_, '_> {
         result
     }
 
-    fn load(&mut self, access: &Access, lanes: Lanes) -> Value {
+    pub(super) fn load(&mut self, access: &Access, lanes: Lanes) -> Value {
         let offset = self.offsets.get(access);
         let stride = lanes.axis.map(|axis| offset.coefficient(axis));
         let (terms, constant) = self.resolve(&offset, lanes);
@@ -158,7 +171,11 @@ impl Emitter<'_, '_> {
                 Some(stride) => tile.get_lanes(&mut self.builder, constant, stride),
             };
         }
-        let key = (access.buffer, terms, constant, stride);
+        self.cached_load(LoadKey { buffer: access.buffer, terms, folds: vec![], constant, stride })
+    }
+
+    /// A load from memory, unless the value is at hand.
+    pub(super) fn cached_load(&mut self, key: LoadKey) -> Value {
         if let Some(value) = self.loads.values.get(&key) {
             return *value;
         }
@@ -167,31 +184,31 @@ impl Emitter<'_, '_> {
         value
     }
 
-    fn memory_load(&mut self, (buffer, terms, constant, stride): &LoadKey) -> Value {
+    fn memory_load(&mut self, key: &LoadKey) -> Value {
         let flags = flags(false);
         let element = |emitter: &mut Self, constant| {
-            let (pointer, displacement) = emitter.place(*buffer, terms, constant);
+            let (pointer, displacement) = emitter.place_of(key, constant);
             emitter.builder.ins().load(types::F32, flags, pointer, displacement)
         };
-        match stride {
-            None => element(self, *constant),
+        match key.stride {
+            None => element(self, key.constant),
             Some(0) => {
-                let value = element(self, *constant);
+                let value = element(self, key.constant);
                 self.builder.ins().splat(types::F32X4, value)
             }
             Some(1) => {
-                let (pointer, displacement) = self.place(*buffer, terms, *constant);
+                let (pointer, displacement) = self.place_of(key, key.constant);
                 self.builder.ins().load(types::F32X4, flags, pointer, displacement)
             }
             Some(stride) => {
                 let lanes: Vec<Value> =
-                    (0..LANES).map(|lane| element(self, constant + lane * stride)).collect();
+                    (0..LANES).map(|lane| element(self, key.constant + lane * stride)).collect();
                 self.gather(&lanes)
             }
         }
     }
 
-    fn gather(&mut self, lanes: &[Value]) -> Value {
+    pub(super) fn gather(&mut self, lanes: &[Value]) -> Value {
         let start = self.builder.ins().splat(types::F32X4, lanes[0]);
         (1..LANES).fold(start, |vector, lane| {
             self.builder.ins().insertlane(vector, lanes[lane as usize], lane as u8)

@@ -13,6 +13,7 @@
 
 use std::collections::{HashMap, HashSet};
 
+use convgen_ir::PaddingMode;
 use convgen_ir::bounds::Context;
 use convgen_ir::nest::{
     Access, Affine, AxisId, BinaryOp, BufferId, Dim, Expr, Guard, LocalId, Loop, Mode, Nest, Role,
@@ -182,7 +183,7 @@ pub(super) fn translate(
 /// Whether something in a block depends on where a variable is: padding, or a condition.
 fn has_conditions(block: &[Stmt]) -> bool {
     let mut found = false;
-    visit_exprs(block, &mut |expr| found |= matches!(expr, Expr::Pad(_)));
+    visit_exprs(block, &mut |expr| found |= matches!(expr, Expr::Pad(..)));
     fn guarded(block: &[Stmt]) -> bool {
         block.iter().any(|stmt| match stmt {
             Stmt::If(..) => true,
@@ -746,7 +747,7 @@ impl Translator<'_> {
                 None => unfit("a name is bound outside of the scope"),
             },
             Expr::Load(access) => self.load(access, lanes, None),
-            Expr::Pad(access) => self.pad(access, lanes),
+            Expr::Pad(mode, access) => self.pad(*mode, access, lanes),
             Expr::Unary(op, x) => {
                 let x = self.expr(x, lanes)?;
                 self.define(Op::Unary(*op, x))
@@ -862,14 +863,20 @@ impl Translator<'_> {
     }
 
     /// A padded load is a zero or a plain load where this is known, and a masked one if only the end of
-    /// the lanes can be outside.
-    fn pad(&mut self, access: &Access, lanes: Option<Lanes>) -> Result<Value, Unfit> {
+    /// the lanes can be outside. Indices that stand for others are left to the surrounding code.
+    fn pad(
+        &mut self,
+        mode: PaddingMode,
+        access: &Access,
+        lanes: Option<Lanes>,
+    ) -> Result<Value, Unfit> {
         let Some(vector) = lanes else { return unfit("an element is loaded outside of vectors") };
         let mut open = Vec::new();
         for (index, dim) in access.index.iter().zip(&self.nest.buffer(access.buffer).shape) {
             if let Dim::Fixed(extent) = dim {
                 let ends = [Guard::AtLeast(index.clone(), 0), Guard::Below(index.clone(), *extent)];
-                if ends.iter().any(|guard| self.known.never(guard)) {
+                let zeros = mode == PaddingMode::Zeros;
+                if zeros && ends.iter().any(|guard| self.known.never(guard)) {
                     return self.expr(&Expr::f32(0.0), lanes);
                 }
                 open.extend(ends.into_iter().filter(|guard| !self.known.always(guard)));
@@ -886,6 +893,7 @@ impl Translator<'_> {
         }
         match &open[..] {
             [] => self.load(access, lanes, None),
+            [..] if mode != PaddingMode::Zeros => unfit("padding is made of the input"),
             [guard] => {
                 // Inside an `if` on the same lanes the values outside are not stored.
                 let unlimited = Lanes { mask: Mask { limit: None, ..vector.mask }, ..vector };
