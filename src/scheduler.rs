@@ -285,9 +285,8 @@ impl<'p> Picker<'p> {
             Plan { in_place: padded, channel_tasks: true, block, order, ..plan.clone() };
         // Where one panel has all channels there is nothing to share.
         let alone = Plan { channel_tasks: false, ..candidate.clone() };
-        let accepted = [candidate, alone].into_iter().find(|plan| {
-            (plan.channel_tasks || !padded) && plan.check(self.problem, self.target).is_ok()
-        });
+        let legal = |plan: &Plan| plan.check(self.problem, self.target).is_ok();
+        let accepted = [candidate, alone].into_iter().find(legal);
         accepted.map(|accepted| *plan = accepted).is_some()
     }
 

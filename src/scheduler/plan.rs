@@ -442,7 +442,13 @@ impl Plan {
         if self.channel_tasks && self.lanes == LaneAxis::Groups && channels > 1 {
             return Err(Excluded::Interleaved { channels });
         }
-        if self.channel_tasks && (self.order.0[0] != Walk::Channels || loops.channels.len() < 2) {
+        // Tasks of groups alone need a loop inside of them to put the tile in.
+        let shared = match loops.channels.len() {
+            0 => false,
+            1 => problem.groups() > 1 && !(missing(Walk::Rows) && missing(Walk::Columns)),
+            _ => true,
+        };
+        if self.channel_tasks && (self.order.0[0] != Walk::Channels || !shared) {
             return Err(Excluded::NoLoop { walk: Walk::Channels });
         }
         Ok(())

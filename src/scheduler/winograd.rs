@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use convgen_ir::problem::ConvProblem;
+use convgen_ir::problem::{ConvProblem, Direction, SpatialAxis};
 
 use crate::accuracy::{Accuracy, ERROR_BUDGET};
 use crate::algorithm::winograd::{self, Plan};
@@ -39,7 +39,7 @@ pub enum Decision {
         plans: Vec<Plan>,
         /// Predicted seconds.
         winograd: f64,
-        /// Seconds of the direct sum near the peak rate.
+        /// Seconds of the direct sum near the peak rate, without the taps on padding.
         direct: f64,
     },
 }
@@ -111,6 +111,26 @@ pub fn decide(problem: &ConvProblem, target: &Target, accuracy: Accuracy) -> Dec
     };
     let winograd = plans.iter().map(|plan| plan.seconds).sum();
     let fma = Rates::nominal(target).fma / f64::from(target.lanes());
-    let direct = problem.macs() as f64 * fma / DIRECT_RATE;
+    let direct = problem.macs() as f64 * inside(problem) * fma / DIRECT_RATE;
     Decision::Predicted { plans, winograd, direct }
+}
+
+/// The part of the taps that is not on padding: direct kernels skip the others.
+fn inside(problem: &ConvProblem) -> f64 {
+    if problem.direction() != Direction::Forward {
+        return 1.0;
+    }
+    let axis = |s: &SpatialAxis| {
+        let taps = (0..s.kernel as i64).map(|k| {
+            // Outputs at which tap k lies before the input's end, less those before its beginning.
+            let before = |place: i64| {
+                let first = place + s.pad_before - k * s.dilation as i64;
+                let stride = s.stride as i64;
+                ((first + stride - 1).div_euclid(stride)).clamp(0, s.output() as i64)
+            };
+            before(s.input as i64) - before(0)
+        });
+        taps.sum::<i64>() as f64 / (s.kernel * s.output()) as f64
+    };
+    problem.spatial().iter().map(axis).product()
 }
