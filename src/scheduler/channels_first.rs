@@ -24,13 +24,23 @@ impl Picker<'_> {
     }
 
     /// The lanes, where channels that are no neighbours are better lanes than columns are: groups of one
-    /// channel are copied by vectors of them.
+    /// channel are copied by vectors of them, and columns may leave many lanes of their last vector empty.
+    /// With AVX-512, 192 to 1152 channels of 7x7 take 163 us by columns and 128 by output channels.
     pub(super) fn channel_lanes(&self) -> Option<LaneAxis> {
         let lanes = u64::from(self.target.lanes());
-        let one = self.problem.in_channels_per_group() == 1;
-        let depthwise = one && self.problem.out_channels_per_group() == 1;
-        (self.transposes() && depthwise && self.problem.groups() >= lanes)
-            .then_some(LaneAxis::Groups)
+        let (reads, writes) =
+            (self.problem.in_channels_per_group(), self.problem.out_channels_per_group());
+        if !self.transposes() {
+            return None;
+        }
+        if reads == 1 && writes == 1 {
+            return (self.problem.groups() >= lanes).then_some(LaneAxis::Groups);
+        }
+        let columns = self.shape.columns();
+        let taken = columns.next_multiple_of(lanes) * writes;
+        let needed = writes.next_multiple_of(lanes) * columns;
+        let fewer = taken * 10 > needed * 11;
+        (reads >= lanes && fewer).then_some(LaneAxis::OutChannels)
     }
 
     /// Depthwise kernels copy some channels of the rows of a task, then run over them.
