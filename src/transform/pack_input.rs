@@ -168,11 +168,12 @@ impl Copy {
 
     /// The declaration and the loops that fill the copy.
     fn statements(&self, nest: &Nest, window: &Window) -> Vec<Stmt> {
+        let inside = self
+            .zeros
+            .as_ref()
+            .and_then(|zeros| Some([self.zeros(zeros), self.inside(nest, window)?].concat()));
         let mut filled = vec![Stmt::Declare(self.rows)];
-        filled.extend(match &self.zeros {
-            Some(zeros) => [self.zeros(zeros), self.inside(nest, window)].concat(),
-            None => self.everything(window),
-        });
+        filled.extend(inside.unwrap_or_else(|| self.everything(window)));
         filled
     }
 
@@ -205,8 +206,8 @@ impl Copy {
         block.fold(store, |body, l| vec![Stmt::Loop(l.with_body(body))])
     }
 
-    /// The loops that copy what is inside of the input.
-    fn inside(&self, nest: &Nest, window: &Window) -> Vec<Stmt> {
+    /// The loops that copy what is inside of the input; none if nothing is.
+    fn inside(&self, nest: &Nest, window: &Window) -> Option<Vec<Stmt>> {
         let shape = &nest.buffer(window.source.buffer).shape;
         let mut source = self.source(window);
         let mut to: Vec<Affine> = self.kept.iter().map(|(_, axis)| Affine::axis(*axis)).collect();
@@ -228,7 +229,7 @@ impl Copy {
             loops.push(l);
         }
         if loops.iter().any(|l| l.hi == Dim::Fixed(0)) {
-            return vec![];
+            return None;
         }
         let kept = |d: &usize| self.kept.iter().any(|(kept, _)| kept == d);
         let fixed = (0..shape.len()).filter(|d| !kept(d));
@@ -241,7 +242,7 @@ impl Copy {
         let store = vec![Stmt::Store(Access { buffer: self.rows, index: to }, value)];
         let copy =
             loops.into_iter().rev().fold(store, |body, l| vec![Stmt::Loop(l.with_body(body))]);
-        if around.is_empty() { copy } else { vec![Stmt::If(around, copy)] }
+        Some(if around.is_empty() { copy } else { vec![Stmt::If(around, copy)] })
     }
 
     /// The index of the input at the axes of the copy.
