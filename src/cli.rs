@@ -42,6 +42,7 @@ A problem is a descriptor: the kind (conv1d, conv2d, conv3d), then words in any 
   sd sh sw       strides
   dd dh dw       dilations (1 = dense)
   pd ph pw       paddings: of both sides (1) or of each (0:1)
+  reflect replicate circular   what padding holds in place of zeros
   nhwc nchw      the layout; bias if one is added
   | relu | add   what happens to each sum, in order; quote the descriptor when it has a bar
 Lines in the grammar of benchdnn (g32mb1ic128ih56oc128oh56kh3ph1) are read as well.";

@@ -1,7 +1,7 @@
 //! Convolution by Fourier transforms: overlap-save along each axis, in tiles of one or two axes.
 //!
 //! ```text
-//! for each image, group and tile:  X[ic] = F(input tile of ic), zero outside of the input
+//! for each image, group and tile:  X[ic] = F(input tile of ic), padding and all
 //!   for each output channel oc:    Y = sum over ic of X[ic] * conj(W[oc,ic])       generated: `products`
 //!                                  sums = F^-1(Y), of which the first `tile` an axis are no wrapped ones
 //!                                  output = epilogue(sums + bias)                  generated: `finish`

@@ -13,8 +13,9 @@
 //! skips its padding. (Skipped padding differs only under weights that are not finite, and in the sign
 //! of a zero.) A chunk that is refused leaves the state as it was.
 //!
-//! Does not: stride, which would make the number of outputs of a chunk depend on what came before; or
-//! share state between threads. Kernels are compiled for a few lengths, each when it is first needed.
+//! Does not: padding of other modes than zeros, which would be made of what has not arrived; stride, which
+//! would make the number of outputs of a chunk depend on what came before; or share state between
+//! threads. Kernels are compiled for a few lengths, each when it is first needed.
 
 use convgen_ir::PaddingMode;
 use convgen_ir::elem::Layout;

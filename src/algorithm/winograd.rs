@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! for each image, group, phase and block of tiles:
-//!   rows = the input of the block, zeros outside                 once for some channels at a time
+//!   rows = the input of the block, padding and all               once for some channels at a time
 //!   V[p,t,ic] = B d B'                                           of every tile t, axis by axis
 //!   for each panel of output channels:
 //!     S[p,t,oc] = sum over ic of V[p,t,ic] * U[p,ic,oc]          for each point p, in register tiles

@@ -2,6 +2,7 @@
 //! as many that no network has. Always the same ones.
 
 use convgen::suites;
+use convgen_ir::PaddingMode;
 use convgen_ir::elem::Layout;
 use convgen_ir::epilogue::EpilogueOp;
 use convgen_ir::problem::{ConvProblem, ConvSpec, SpatialAxis};
@@ -65,7 +66,7 @@ fn invented(rank: usize, random: &mut Random) -> ConvSpec {
 }
 
 /// Keeps the kind (groups, kernel, stride, dilation, padding) and makes the sizes small; draws what
-/// every problem may have: layout, batch, bias, epilogue.
+/// every problem may have: layout, padding mode, batch, bias, epilogue.
 fn shrunk(mut spec: ConvSpec, random: &mut Random) -> ConvSpec {
     let inputs = (spec.in_channels / spec.groups).min(random.pick(1, 12));
     let outputs = (spec.out_channels / spec.groups).min(random.pick(1, 40));
@@ -76,6 +77,12 @@ fn shrunk(mut spec: ConvSpec, random: &mut Random) -> ConvSpec {
     spec.out_channels = spec.groups * outputs;
     let longest = [40, 12, 5][spec.spatial.len() - 1];
     spec.spatial.iter_mut().for_each(|axis| shrink(axis, longest, random));
+    spec.padding_mode = PaddingMode::ALL[random.pick(0, 3) as usize];
+    for axis in spec.spatial.iter_mut().filter(|_| spec.padding_mode != PaddingMode::Zeros) {
+        // What is found inside of the input is no further than its other end.
+        let least = axis.pad_before.max(axis.pad_after).max(0) as u64 + 1;
+        axis.input = axis.input.max(least);
+    }
     spec.layout = [Layout::ChannelsLast, Layout::ChannelsFirst][random.pick(0, 1) as usize];
     spec.batch = random.pick(1, 2);
     spec.bias = random.pick(0, 1) == 1;
