@@ -7,6 +7,7 @@
 pub mod fourier;
 mod gradient;
 pub mod plan;
+pub mod separable;
 pub mod space;
 pub mod winograd;
 
@@ -126,12 +127,37 @@ struct Picker<'p> {
     whole: bool,
     fused: bool,
     shape: Shape<'p>,
+    /// Iterations of the first axis in one task, where these are given.
+    block: Option<u64>,
 }
 
 impl<'p> Picker<'p> {
     fn new(problem: &'p ConvProblem, target: &'p Target, whole: bool) -> Picker<'p> {
         let fused = whole && is_pointwise(problem);
-        Picker { problem, target, whole, fused, shape: Shape::new(problem, fused) }
+        Picker { problem, target, whole, fused, shape: Shape::new(problem, fused), block: None }
+    }
+
+    /// One whose tasks have that many indices of the first spatial axis, a divisor of its length.
+    fn in_blocks(problem: &'p ConvProblem, target: &'p Target, indices: u64) -> Picker<'p> {
+        let picker = Picker::new(problem, target, true);
+        let inner = problem.spatial()[1..].iter().map(|s| s.output());
+        let block = if picker.fused { inner.product::<u64>() * indices } else { indices };
+        Picker { block: Some(block), ..picker }
+    }
+
+    /// The length of the axis of the lanes, and of that of the rows, within a task.
+    fn tiled(&self, lanes: LaneAxis) -> (u64, u64) {
+        let (lane, row) = self.shape.tiled(lanes);
+        let in_task = match self.block {
+            Some(block) if self.shape.axes.len() == 1 => block,
+            Some(_) | None => u64::MAX,
+        };
+        match lanes {
+            LaneAxis::Columns => (lane.min(in_task), row),
+            LaneAxis::OutChannels | LaneAxis::Groups | LaneAxis::GroupChannels | LaneAxis::None => {
+                (lane, row.min(in_task))
+            }
+        }
     }
 
     fn plan(&self) -> Plan {
@@ -272,7 +298,7 @@ impl<'p> Picker<'p> {
     /// taps put each other out (58 GFLOP/s at 512 channels): few pixels by many vectors, which are
     /// neighbouring lines, do not (98).
     fn depthwise_tile(&self) -> (u64, u64) {
-        let (lane, columns) = self.shape.tiled(LaneAxis::Groups);
+        let (lane, columns) = self.tiled(LaneAxis::Groups);
         let taps = self.problem.spatial().last().map_or(1, |s| s.kernel);
         let registers = u64::from(self.target.registers());
         let budget = match self.target.isa() {
@@ -343,11 +369,12 @@ impl<'p> Picker<'p> {
         }
         if lanes == LaneAxis::GroupChannels {
             let budget = u64::from(self.target.registers()) / 2;
-            return (1, balanced(self.shape.columns(), budget.min(DEPTHWISE_COLUMNS)));
+            let (_, columns) = self.tiled(lanes);
+            return (1, balanced(columns, budget.min(DEPTHWISE_COLUMNS)));
         }
         let width = u64::from(self.target.lanes());
         let budget = tile_registers(self.target);
-        let (lane, row) = self.shape.tiled(lanes);
+        let (lane, row) = self.tiled(lanes);
         let vectors = match self.target.isa() {
             // Cranelift has no masks: what is no whole vector is done lane by lane.
             Isa::Clif => (lane / width).clamp(1, 2),
@@ -395,6 +422,10 @@ impl<'p> Picker<'p> {
     /// Iterations of the first output axis in one task: enough work for a task, few enough rows
     /// that their input fits the scratch.
     fn task_block(&self, plan: &mut Plan) {
+        if let Some(block) = self.block {
+            plan.block = block;
+            return;
+        }
         let extent = self.shape.axes[0].1;
         let images = self.problem.batch().max(1);
         let per_step = (self.problem.macs() / images / extent).max(1);

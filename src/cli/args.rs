@@ -145,6 +145,11 @@ pub struct DirectionArg {
 }
 
 impl DirectionArg {
+    /// Whether a direction is asked for.
+    pub fn is_given(&self) -> bool {
+        self.dir.is_some() || self.deconv
+    }
+
     /// What a line of benchdnn is a problem of.
     pub fn driver(&self) -> Driver {
         if self.deconv { Driver::Deconv } else { Driver::Conv }
@@ -235,6 +240,11 @@ impl ScheduleArg {
     /// Whether the schedule comes from standard input.
     pub fn is_stdin(&self) -> bool {
         self.schedule.as_deref() == Some(STDIN)
+    }
+
+    /// Whether an algorithm or a schedule is asked for.
+    pub fn is_given(&self) -> bool {
+        self.algorithm.is_some() || self.schedule.is_some()
     }
 
     /// Reads what is given.
