@@ -38,6 +38,9 @@
 //! of what it reads and writes; its weights are `[ic, oc/g, k..]`, and a stated output size decides
 //! how far the output goes on beyond the last window.
 //!
+//! A depthwise convolution and the pointwise one that reads its output are a [`Separable`], `pair =
+//! descriptor "->" descriptor`; its meaning is that of the two, one after the other.
+//!
 //! # Nests
 //!
 //! A [`nest::Nest`] is a program: the buffers of the caller, a block that packs weights, and a body.

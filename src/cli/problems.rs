@@ -38,7 +38,7 @@ impl ProblemsArg {
         self.file.as_ref().is_some_and(|path| path.as_os_str() == STDIN)
     }
 
-    /// The text of the command line, if it is meant as a pair of convolutions.
+    /// The words of the command line, if they are meant as a pair of convolutions.
     pub fn pair(&self) -> Option<String> {
         let text = self.words.join(" ");
         Separable::is_meant(&text).then_some(text)

@@ -11,7 +11,7 @@ use super::{Picker, TASKS_A_CORE};
 use crate::target::Target;
 
 /// Parts of the second-level cache, of eight, that the tensor between the halves may fill in one task.
-const PARTS_FOR_MIDDLE: u64 = 2;
+const PARTS_FOR_MIDDLE: u64 = 1;
 
 /// How a separable convolution is computed in one nest.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

@@ -49,8 +49,7 @@ pub fn bench(args: &BenchArgs, text: &str, out: &mut impl Write) -> anyhow::Resu
     }
     let separable = source::separable(text)?;
     let separable = args.problems.apply_batch(&separable)?;
-    let layout = |problem| args.layout.apply(problem);
-    let separable = Separable::new(layout(separable.depthwise()), layout(separable.pointwise()))?;
+    let separable = args.layout.apply_pair(&separable)?;
     for half in [separable.depthwise(), separable.pointwise()] {
         memory::check(half).hint(|| "measure a smaller batch or a smaller size".to_owned())?;
     }
