@@ -206,6 +206,14 @@ fn calls_check_what_they_are_given() {
 }
 
 #[test]
+fn a_row_that_does_not_fit_the_scratch_is_refused() {
+    let text = "conv2d g512 ic512 oc512 ih3 iw4096 kh3 kw3 -> conv2d ic512 oc1 ih1 iw4094 kh1 kw1";
+    let compiler = Compiler::new(&Host::detect(), Isa::Clif).unwrap();
+    let refused = compiler.compile_separable(&text.parse().unwrap()).map(|_| ()).unwrap_err();
+    assert!(refused.to_string().contains("the scratch of a task, with `middle`"), "{refused}");
+}
+
+#[test]
 fn pairs_print_and_read_back() {
     let mut random = Random(11);
     for _ in 0..200 {
