@@ -1,5 +1,6 @@
 //! An inverted residual block of MobileNetV2: three convolutions, each with what follows it fused
-//! into its kernel, the last one adding the block's input.
+//! into its kernel, the last one adding the block's input. Then the last two in one kernel, which has
+//! the same bits and keeps the tensor between them out of memory.
 //!
 //! ```sh
 //! cargo run --release --example separable
@@ -7,9 +8,9 @@
 
 use std::error::Error;
 
-use convgen::check;
-use convgen::ir::ConvProblem;
-use convgen::{Arguments, Compiler, Host, Isa, Kernel, PackedWeights};
+use convgen::ir::{ConvProblem, Separable};
+use convgen::{Arguments, Compiler, Host, Isa, Kernel, PackedWeights, SeparableArguments};
+use convgen::{check, tune};
 
 /// 32 channels, expanded sixfold, on a map of 28 by 28.
 const BLOCK: [&str; 3] = [
@@ -22,6 +23,8 @@ const BLOCK: [&str; 3] = [
 struct Layer {
     kernel: Kernel,
     weights: PackedWeights,
+    /// As a network's file has them.
+    unpacked: Vec<f32>,
     bias: Vec<f32>,
 }
 
@@ -52,6 +55,38 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
     let mean = output.iter().sum::<f32>() / output.len() as f32;
     println!("{} outputs with a mean of {mean:.4}", output.len());
+    fused(&compiler, &layers[1], &layers[2], &expanded, &input)
+}
+
+/// The last two layers in one kernel, and as two, in turns.
+fn fused(
+    compiler: &Compiler,
+    depthwise: &Layer,
+    pointwise: &Layer,
+    expanded: &[f32],
+    residual: &[f32],
+) -> Result<(), Box<dyn Error>> {
+    let problem = |layer: &Layer| layer.kernel.problem().clone();
+    let separable = Separable::new(problem(depthwise), problem(pointwise))?;
+    let kernel = compiler.compile_separable(&separable)?;
+    let weights = kernel.pack_weights(&depthwise.unpacked, &pointwise.unpacked)?;
+    let arguments = SeparableArguments {
+        input: expanded,
+        weights: &weights,
+        depthwise_bias: Some(&depthwise.bias),
+        pointwise_bias: Some(&pointwise.bias),
+        extras: &[residual],
+    };
+    let mut output = vec![0.0; residual.len()];
+    kernel.run(&arguments, &mut output)?;
+    let two = || pointwise.run(&depthwise.run(expanded, &[])?, &[residual]);
+    assert_eq!(output, two()?);
+
+    // These calls have just succeeded.
+    let mut one = || drop(kernel.run(&arguments, &mut output));
+    let timings = tune::interleaved(0.05, 10, &mut [&mut || drop(two()), &mut one]);
+    println!("{}: as two kernels {:.3} ms", kernel.name(), timings[0].min * 1e3);
+    println!("  fused {:.3} ms, {} rows at a time", timings[1].min * 1e3, kernel.plan().rows);
     Ok(())
 }
 
@@ -61,10 +96,10 @@ impl Layer {
         let kernel = compiler.compile(&problem)?;
         // A network would load these.
         let fan_in = problem.weights_shape()[1..].iter().product::<u64>();
-        let weights = values(problem.weights_shape(), (1.0 / fan_in as f32).sqrt());
-        let weights = kernel.pack_weights(&weights)?;
+        let unpacked = values(problem.weights_shape(), (1.0 / fan_in as f32).sqrt());
+        let weights = kernel.pack_weights(&unpacked)?;
         let bias = values(vec![problem.out_channels()], 0.1);
-        Ok(Layer { kernel, weights, bias })
+        Ok(Layer { kernel, weights, unpacked, bias })
     }
 
     /// `extras` holds what the `add` of the epilogue reads.

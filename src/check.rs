@@ -5,6 +5,8 @@
 //! compared with the formula at sampled outputs (corners and tile seams among them) and with the
 //! interpreter on whole tasks.
 
+pub mod separable;
+
 use std::fmt;
 
 use convgen_ir::epilogue::EpilogueOp;
@@ -17,7 +19,7 @@ use convgen_ir::verify::VerifiedNest;
 use crate::algorithm::Algorithm;
 use crate::error::Error;
 use crate::fourier::{Means, Memory, Plan};
-use crate::jit::Inputs;
+use crate::jit::{Inputs, MAX_SUMS};
 use crate::runtime::aligned::Aligned;
 use crate::runtime::{Arguments, Kernel, PackedWeights};
 
@@ -465,7 +467,12 @@ fn interpret_stages(
 ) -> Result<(), Error> {
     let Some(source) = kernel.source() else { return Ok(()) };
     let weights = kernel.pack_weights(&data.weights)?;
-    let inputs = Inputs { input: &data.input, weights: weights.values(), bias: None, extras: &[] };
+    let inputs = Inputs {
+        input: &data.input,
+        weights: weights.values(),
+        biases: [None; MAX_SUMS],
+        extras: &[],
+    };
     let mut memory = Memory::default();
     for task in tasks {
         let sums = source.sums(&inputs, *task as usize, Means::Interpreter, &mut memory)?;

@@ -7,7 +7,7 @@
 //! ```
 //! - `arguments` points to one pointer a buffer: for the body, the buffers that
 //!   [`arguments`](convgen_ir::interpret::arguments) lists and then the output; for the pack block,
-//!   the weights and then the packed weights. Each buffer is as long as its shape at `batch` says and
+//!   all weights and then all packed weights. Each buffer is as long as its shape at `batch` says and
 //!   aligned to its element.
 //! - Tasks `first_task..end_task` are carried out; the number of a task has the parallel loops as
 //!   digits, outermost first. The pack block ignores the range.
@@ -48,7 +48,7 @@ impl Entry {
             }
             Entry::Pack => [Role::Weights, Role::Packed]
                 .into_iter()
-                .filter_map(|r| nest.find_role(r))
+                .flat_map(|role| nest.find_all(role))
                 .collect(),
         }
     }

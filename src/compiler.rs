@@ -1,6 +1,7 @@
 //! The pipeline, stage by stage: problem, schedule, nest, verified nest, code.
 
 mod pick;
+mod separable;
 
 use std::sync::Arc;
 

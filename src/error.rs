@@ -4,6 +4,7 @@ use convgen_ir::problem::ProblemError;
 use convgen_ir::verify::VerifyError;
 
 use crate::algorithm::Unsupported;
+use crate::fusion::FusionError;
 use crate::target::TargetError;
 use crate::transform::TransformError;
 
@@ -22,6 +23,9 @@ pub enum Error {
     /// The schedule does not apply.
     #[error(transparent)]
     Transform(#[from] TransformError),
+    /// Two nests are not made one.
+    #[error(transparent)]
+    Fusion(#[from] FusionError),
     /// The scheduled nest is not legal on the target.
     #[error(transparent)]
     Verify(#[from] VerifyError),

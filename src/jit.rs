@@ -153,14 +153,15 @@ impl Code {
         self.bytes + self.source.as_ref().map_or(0, |source| source.code_bytes())
     }
 
-    /// Runs the pack blocks; a part without one gets a copy of the weights.
+    /// Runs the pack blocks on one slice for each weights buffer of a nest; a part without a pack block
+    /// gets a copy of the weights.
     ///
     /// # Errors
     /// If `weights` or `packed` is not as long as the nests' buffers.
-    pub(crate) fn pack(&self, weights: &[f32], packed: &mut [f32]) -> Result<(), RunError> {
+    pub(crate) fn pack(&self, weights: &[&[f32]], packed: &mut [f32]) -> Result<(), RunError> {
         check("packed weights", packed.len(), self.packed_len())?;
         if let Some(source) = &self.source {
-            return source.pack(weights, packed);
+            return source.pack(weights.first().copied().unwrap_or_default(), packed);
         }
         self.parts.iter().try_for_each(|part| part.pack(weights, &mut packed[part.packed.clone()]))
     }
@@ -218,8 +219,8 @@ impl Part {
         let Some(body) = entry(Entry::Body) else {
             return Err(Error::Codegen { message: "the nest has no body".to_string() });
         };
-        let weights = ir.find_role(Role::Packed).or(ir.find_role(Role::Weights));
-        let len = weights.map_or(0, |id| ir.buffer(id).len(0) as usize);
+        let weights = ir.find_all(ir.weights_role());
+        let len: usize = weights.map(|id| ir.buffer(id).len(0) as usize).sum();
         let pack = entry(Entry::Pack);
         Ok(Part { nest, body, pack, arguments, packed: packed..packed + len })
     }
@@ -232,21 +233,35 @@ impl Part {
         self.nest.nest().buffer(id).len(batch) as usize
     }
 
-    fn pack(&self, weights: &[f32], packed: &mut [f32]) -> Result<(), RunError> {
+    fn pack(&self, weights: &[&[f32]], packed: &mut [f32]) -> Result<(), RunError> {
+        let ir = self.nest.nest();
+        let mut given = weights.iter().copied();
+        let mut sources: Vec<&[f32]> = Vec::new();
+        for id in ir.find_all(Role::Weights) {
+            let source = given.next().unwrap_or_default();
+            check("weights", source.len(), self.elements(id, 0))?;
+            sources.push(source);
+        }
+        check("packed weights", packed.len(), self.packed.len())?;
+        let mut rest = packed;
         let Some(pack) = self.pack else {
-            if !packed.is_empty() {
-                check("weights", weights.len(), packed.len())?;
-                packed.copy_from_slice(weights);
+            for source in sources {
+                let (place, after) = rest.split_at_mut(source.len());
+                place.copy_from_slice(source);
+                rest = after;
             }
             return Ok(());
         };
-        let ids = Entry::Pack.arguments(self.nest.nest());
-        check("weights", weights.len(), self.elements(ids[0], 0))?;
-        check("packed weights", packed.len(), self.elements(ids[1], 0))?;
-        let arguments = [weights.as_ptr().cast_mut().cast::<u8>(), packed.as_mut_ptr().cast()];
+        let mut arguments: Vec<*mut u8> =
+            sources.iter().map(|source| source.as_ptr().cast_mut().cast()).collect();
+        for id in ir.find_all(Role::Packed) {
+            let (place, after) = rest.split_at_mut(self.elements(id, 0));
+            arguments.push(place.as_mut_ptr().cast());
+            rest = after;
+        }
         let mut scratch = Scratch::new();
         let scratch = scratch.reserve(self.nest.scratch_bytes());
-        // SAFETY: J1, J4, J5; both lengths were just compared with the nest's shapes (J2), and the
+        // SAFETY: J1, J4, J5; all lengths were just compared with the nest's shapes (J2), and the
         // code only reads the weights (V3).
         unsafe { pack(arguments.as_ptr(), 0, 0, 0, scratch) };
         Ok(())
@@ -260,13 +275,18 @@ impl Part {
         mut visit: impl FnMut(&'static str, BufferId, Option<&'a [f32]>) -> Result<(), RunError>,
     ) -> Result<(), RunError> {
         let mut extras = inputs.extras.iter();
+        let mut biases = inputs.biases.iter().flatten();
+        let mut weights = inputs.weights.get(self.packed.clone()).unwrap_or(&[]);
         for (id, role) in &self.arguments {
             let (what, slice) = match role {
                 Role::Input => (INPUT, inputs.input),
                 Role::Weights | Role::Packed => {
-                    ("packed weights", inputs.weights.get(self.packed.clone()).unwrap_or(&[]))
+                    let (own, rest) =
+                        weights.split_at_checked(self.elements(*id, 0)).unwrap_or((weights, &[]));
+                    weights = rest;
+                    ("packed weights", own)
                 }
-                Role::Bias => ("bias", inputs.bias.unwrap_or(&[])),
+                Role::Bias => ("bias", biases.next().copied().unwrap_or(&[])),
                 Role::Gradient => ("gradient", extras.next().copied().unwrap_or(&[])),
                 Role::Scale | Role::Residual => {
                     ("epilogue argument", extras.next().copied().unwrap_or(&[]))
@@ -290,13 +310,17 @@ pub(crate) fn part_prefix(number: usize) -> String {
     if number == 0 { String::new() } else { format!("part{number}_") }
 }
 
+/// Sums that one nest computes at most: a convolution, or a depthwise one and a pointwise one.
+pub(crate) const MAX_SUMS: usize = 2;
+
 /// What a call reads.
 #[derive(Clone, Copy)]
 pub(crate) struct Inputs<'a> {
     pub(crate) input: &'a [f32],
     /// Of all parts, one after the other.
     pub(crate) weights: &'a [f32],
-    pub(crate) bias: Option<&'a [f32]>,
+    /// That of each sum of the nest, in order.
+    pub(crate) biases: [Option<&'a [f32]>; MAX_SUMS],
     pub(crate) extras: &'a [&'a [f32]],
 }
 

@@ -62,6 +62,7 @@ pub mod compiler;
 pub mod cost;
 pub mod error;
 pub mod fourier;
+pub mod fusion;
 pub mod jit;
 pub mod lower;
 pub mod machine;
@@ -83,6 +84,7 @@ pub use compiler::{Compiler, Origin, Pick};
 pub use convgen_ir as ir;
 pub use error::{Error, RunError};
 pub use runtime::aligned::Aligned;
+pub use runtime::separable::{SeparableArguments, SeparableKernel};
 pub use runtime::{Arguments, Kernel, PackedWeights};
 pub use target::{Host, Isa, Target};
 

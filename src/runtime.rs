@@ -2,6 +2,7 @@
 
 pub mod aligned;
 pub mod cache;
+pub mod separable;
 
 use std::cell::RefCell;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -172,7 +173,7 @@ impl Kernel {
     /// [`RunError::Length`] if there are too few or too many weights.
     pub fn pack_weights(&self, weights: &[f32]) -> Result<PackedWeights, Error> {
         let mut values = Aligned::zeros(self.packed_len());
-        self.code.pack(weights, &mut values)?;
+        self.code.pack(&[weights], &mut values)?;
         Ok(PackedWeights { values, kernel: self.name.clone(), fingerprint: self.fingerprint })
     }
 
@@ -183,7 +184,7 @@ impl Kernel {
     /// As [`Kernel::pack_weights`], or [`RunError::Packed`] if another kernel packed them.
     pub fn repack_weights(&self, weights: &[f32], packed: &mut PackedWeights) -> Result<(), Error> {
         self.check_packed(packed)?;
-        Ok(self.code.pack(weights, &mut packed.values)?)
+        Ok(self.code.pack(&[weights], &mut packed.values)?)
     }
 
     fn check_packed(&self, packed: &PackedWeights) -> Result<(), RunError> {
@@ -263,7 +264,7 @@ impl Kernel {
             return Err(RunError::Extras { given, expected }.into());
         }
         let Arguments { input, weights, bias, extras } = *arguments;
-        let inputs = Inputs { input, weights: &weights.values, bias, extras };
+        let inputs = Inputs { input, weights: &weights.values, biases: [bias, None], extras };
         Ok(self.code.call(given / image, inputs, output)?)
     }
 }
@@ -281,7 +282,9 @@ fn fingerprint(
     (algorithm, schedule, plan).hash(&mut hasher);
     // An algorithm may order its weights as the target has registers.
     for nest in code.nests().map(VerifiedNest::nest) {
-        nest.find_role(Role::Packed).map(|packed| &nest.buffer(packed).shape).hash(&mut hasher);
+        for packed in nest.find_all(Role::Packed) {
+            nest.buffer(packed).shape.hash(&mut hasher);
+        }
     }
     hasher.finish()
 }

@@ -8,6 +8,7 @@ mod channels_first;
 pub mod fourier;
 mod gradient;
 pub mod plan;
+pub mod separable;
 pub mod space;
 pub mod winograd;
 
@@ -158,12 +159,37 @@ struct Picker<'p> {
     whole: bool,
     fused: bool,
     shape: Shape<'p>,
+    /// Iterations of the first axis in one task, where these are given.
+    block: Option<u64>,
 }
 
 impl<'p> Picker<'p> {
     fn new(problem: &'p ConvProblem, target: &'p Target, whole: bool) -> Picker<'p> {
         let fused = whole && is_pointwise(problem);
-        Picker { problem, target, whole, fused, shape: Shape::new(problem, fused) }
+        Picker { problem, target, whole, fused, shape: Shape::new(problem, fused), block: None }
+    }
+
+    /// One whose tasks have that many indices of the first spatial axis, a divisor of its length.
+    fn in_blocks(problem: &'p ConvProblem, target: &'p Target, indices: u64) -> Picker<'p> {
+        let picker = Picker::new(problem, target, true);
+        let inner = problem.spatial()[1..].iter().map(|s| s.output());
+        let block = if picker.fused { inner.product::<u64>() * indices } else { indices };
+        Picker { block: Some(block), ..picker }
+    }
+
+    /// The length of the axis of the lanes, and of that of the rows, within a task.
+    fn tiled(&self, lanes: LaneAxis) -> (u64, u64) {
+        let (lane, row) = self.shape.tiled(lanes);
+        let in_task = match self.block {
+            Some(block) if self.shape.axes.len() == 1 => block,
+            Some(_) | None => u64::MAX,
+        };
+        match lanes {
+            LaneAxis::Columns => (lane.min(in_task), row),
+            LaneAxis::OutChannels | LaneAxis::Groups | LaneAxis::GroupChannels | LaneAxis::None => {
+                (lane, row.min(in_task))
+            }
+        }
     }
 
     fn plan(&self) -> Plan {
@@ -276,6 +302,7 @@ impl<'p> Picker<'p> {
     fn sums_channels_in_place(&self, plan: &mut Plan) -> bool {
         let padded = self.is_padded();
         let fits = plan.lanes == LaneAxis::OutChannels
+            && self.block.is_none()
             && self.target.isa().vectors().is_some()
             && self.problem.layout() == Layout::ChannelsLast
             && self.problem.in_channels_per_group() >= CHANNELS_WORTH_A_LOOP
@@ -342,7 +369,7 @@ impl<'p> Picker<'p> {
     /// taps put each other out (58 GFLOP/s at 512 channels): few pixels by many vectors, which are
     /// neighbouring lines, do not (98).
     fn depthwise_tile(&self) -> (u64, u64) {
-        let (lane, columns) = self.shape.tiled(LaneAxis::Groups);
+        let (lane, columns) = self.tiled(LaneAxis::Groups);
         let taps = self.problem.spatial().last().map_or(1, |s| s.kernel);
         let registers = u64::from(self.target.registers());
         let budget = match self.target.isa() {
@@ -424,11 +451,12 @@ impl<'p> Picker<'p> {
         }
         if lanes == LaneAxis::GroupChannels {
             let budget = u64::from(self.target.registers()) / 2;
-            return (1, balanced(self.shape.columns(), budget.min(DEPTHWISE_COLUMNS)));
+            let (_, columns) = self.tiled(lanes);
+            return (1, balanced(columns, budget.min(DEPTHWISE_COLUMNS)));
         }
         let width = u64::from(self.target.lanes());
         let budget = tile_registers(self.target);
-        let (lane, row) = self.shape.tiled(lanes);
+        let (lane, row) = self.tiled(lanes);
         let vectors = match self.target.isa() {
             // Cranelift has no masks: what is no whole vector is done lane by lane.
             Isa::Clif => (lane / width).clamp(1, 2),
@@ -480,7 +508,7 @@ impl<'p> Picker<'p> {
     /// Iterations of the first output axis in one task: enough work for a task, few enough rows
     /// that their input fits the scratch.
     fn task_block(&self, plan: &mut Plan) {
-        if let Some(block) = self.rows_of_channels(plan) {
+        if let Some(block) = self.block.or_else(|| self.rows_of_channels(plan)) {
             plan.block = block;
             return;
         }

@@ -12,6 +12,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 const TINY: &str = "conv1d ic2 oc4 iw5 kw3";
+const PAIR: &str = "conv1d g4 ic4 oc4 iw8 kw3 bias | relu6 -> conv1d ic4 oc5 iw6 kw1";
 const COMMANDS: [&str; 9] =
     ["bench", "verify", "print", "run", "explain", "tune", "db", "machine", "suites"];
 
@@ -224,6 +225,24 @@ mod bench {
         assert_eq!(again[0]["verified"], true);
         let plain = objects(&["bench", TINY, "--json", "--seconds", "0", "--schedule", ""]);
         assert_eq!(plain[0]["schedule"], "");
+    }
+
+    #[test]
+    fn a_pair_is_measured_fused_and_as_two_kernels() {
+        let arguments = ["bench", PAIR, "--json", "--seconds", "0", "--threads", "2"];
+        let rows = objects(&[arguments.as_slice(), &["--batch", "3", "--layout", "nchw"]].concat());
+        let [row] = rows.as_slice() else { panic!("{rows:?}") };
+        assert!(row["problem"].as_str().unwrap().starts_with("conv1d f32 nchw n3 g4"), "{row}");
+        assert_eq!((&row["verified"], &row["threads"]), (&true.into(), &2.into()));
+        assert_eq!(row["middle_bytes"], 4 * 3 * 4 * 6);
+        let ms = |key: &str| row[key].as_f64().unwrap();
+        let two = ms("depthwise_ms") + ms("pointwise_ms");
+        assert!((two / ms("fused_ms") - ms("speedup")).abs() < 1e-9, "{row}");
+        let text = stdout(convgen(&["bench", PAIR, "--seconds", "0"]).success());
+        assert!(text.contains("two kernels") && text.contains("times as fast"), "{text}");
+        refused(&["bench", PAIR, "--suite", "resnet50"], &["measured alone"]);
+        let (depthwise, _) = PAIR.split_once("->").unwrap();
+        refused(&["bench", &format!("{depthwise}-> {depthwise}")], &["has kw 3, expected 1", "^"]);
     }
 
     #[test]

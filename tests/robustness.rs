@@ -471,12 +471,14 @@ fn run(nest: &VerifiedNest) -> Result<Vec<f32>, String> {
         let length = ir.buffer(id).len(BATCH);
         (1..=length).map(|x| x as f32 / 8.0).collect::<Vec<f32>>()
     };
-    let weights = ir.find_role(Role::Weights).map(count).unwrap_or_default();
-    let packed = interpret::pack(nest, &weights).map_err(|error| error.to_string())?;
+    let weights: Vec<Vec<f32>> = ir.find_all(Role::Weights).map(count).collect();
+    let weights: Vec<&[f32]> = weights.iter().map(Vec::as_slice).collect();
+    let packed = interpret::pack_all(nest, &weights).map_err(|error| error.to_string())?;
+    let mut packed = packed.into_iter();
     let given: Vec<Vec<f32>> = interpret::arguments(ir)
         .into_iter()
         .map(|id| match ir.buffer(id).role {
-            Role::Packed => packed.clone(),
+            Role::Packed => packed.next().unwrap_or_default(),
             _ => count(id),
         })
         .collect();

@@ -37,20 +37,47 @@ pub enum InterpretError {
     },
 }
 
-/// Runs the pack block: the packed weights, or a copy of the weights if the nest packs nothing.
+/// Runs the pack block of a nest of one sum: the packed weights, or a copy of the weights if the nest
+/// packs nothing.
 ///
 /// # Errors
-/// If `weights` is not as long as the nest's weights.
+/// If `weights` is not as long as the nest's weights, or the nest has several.
 pub fn pack(nest: &VerifiedNest, weights: &[f32]) -> Result<Vec<f32>, InterpretError> {
+    if nest.nest().find_role(Role::Weights).is_none() {
+        return Ok(weights.to_vec());
+    }
+    let mut packed = pack_all(nest, &[weights])?;
+    match (packed.pop(), packed.len()) {
+        (Some(only), 0) => Ok(only),
+        (_, others) => Err(InterpretError::Count { given: 1, expected: others + 1 }),
+    }
+}
+
+/// Runs the pack block: every buffer of packed weights, or a copy of the weights if the nest packs
+/// nothing. `weights` holds one slice for each weights buffer of the nest, in the order declared.
+///
+/// # Errors
+/// If a slice has another length than the nest asks for, or there are too few or too many.
+pub fn pack_all(nest: &VerifiedNest, weights: &[&[f32]]) -> Result<Vec<Vec<f32>>, InterpretError> {
     let ir = nest.nest();
+    let sources: Vec<BufferId> = ir.find_all(Role::Weights).collect();
+    if sources.len() != weights.len() {
+        let (given, expected) = (weights.len(), sources.len());
+        return Err(InterpretError::Count { given, expected });
+    }
     let mut machine = Machine::new(ir, 0);
-    let Some(source) = ir.find_role(Role::Weights) else { return Ok(weights.to_vec()) };
-    machine.bind(source, weights)?;
-    let Some(packed) = ir.find_role(Role::Packed) else { return Ok(weights.to_vec()) };
-    machine.allocate(packed);
+    for (id, data) in sources.into_iter().zip(weights) {
+        machine.bind(id, data)?;
+    }
+    let packed: Vec<BufferId> = ir.find_all(Role::Packed).collect();
+    if packed.is_empty() {
+        return Ok(weights.iter().map(|weights| weights.to_vec()).collect());
+    }
+    packed.iter().for_each(|id| machine.allocate(*id));
     let program = Program::new(ir, &ir.pack);
     machine.run(&program);
-    Ok(std::mem::take(&mut machine.memory[packed.0 as usize]))
+    let take = |id: BufferId| std::mem::take(&mut machine.memory[id.0 as usize]);
+    Ok(packed.into_iter().map(take).collect())
 }
 
 /// Runs the body for the given tasks, in that order, on the caller's buffers.
@@ -88,15 +115,14 @@ pub fn run(
 }
 
 /// The buffers a caller gives to [`run`] besides the output, in order: input, weights as the body
-/// reads them (packed if the nest packs, none if it has none), bias, then gradients, scales and
+/// reads them (packed if the nest packs, none if it has none), biases, then gradients, scales and
 /// residuals as declared.
 pub fn arguments(nest: &Nest) -> Vec<BufferId> {
-    let weights = nest.find_role(Role::Packed).or(nest.find_role(Role::Weights));
-    let first = [nest.find_role(Role::Input), weights, nest.find_role(Role::Bias)];
     let extras = nest.buffer_ids().filter(|id| {
         matches!(nest.buffer(*id).role, Role::Gradient | Role::Scale | Role::Residual)
     });
-    first.into_iter().flatten().chain(extras).collect()
+    let first = [Role::Input, nest.weights_role(), Role::Bias];
+    first.into_iter().flat_map(|role| nest.find_all(role)).chain(extras).collect()
 }
 
 /// A sum over the values of variables, by slot.

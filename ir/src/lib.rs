@@ -43,6 +43,9 @@
 //! element less than the input on a side, `circular` as many. `bwd_w` reads the input so too; `bwd_d` and
 //! `deconv`, where several positions of padding would add up to one element, have zero padding only.
 //!
+//! A depthwise convolution and the pointwise one that reads its output are a [`Separable`], `pair =
+//! descriptor "->" descriptor`; its meaning is that of the two, one after the other.
+//!
 //! # Nests
 //!
 //! A [`nest::Nest`] is a program: the buffers of the caller, a block that packs weights, and a body.
@@ -148,17 +151,18 @@
 //! |---|---|---|---|---|
 //! | `input` | 1 | caller, each call | | reads |
 //! | `gradient` | 0 or 1 | caller, each call | | reads |
-//! | `weights` | 0 or 1 | caller, once | reads | reads, if nothing is packed |
-//! | `bias` | 0 or 1 | caller, each call | | reads |
+//! | `weights` | any | caller, once, in the order declared | reads | reads, if nothing is packed |
+//! | `bias` | any | caller, each call, in the order declared | | reads |
 //! | `scale`, `residual` | any | caller, each call, in the order declared | | reads |
 //! | `output` | 1 | caller, each call | | writes every element, reads none |
-//! | `packed` | 0 or 1 | the pack block, once a set of weights | writes every element | reads |
+//! | `packed` | any | the pack block, once a set of weights | writes every element | reads |
 //! | `scratch` | any | one task, in memory | | both |
 //! | `reg` | any | one task, in registers | | both |
 //!
 //! A nest may be one of several that share the work of a kernel, each writing a part of the output:
 //! `output f32[N,56 from 1 by 2,64]` says that it writes the odd rows, all of them and nothing else.
-//! No other buffer has `from` and `by`.
+//! No other buffer has `from` and `by`. Most nests compute one sum; one of several, each read by the next from
+//! `scratch`, has weights and perhaps a bias for each.
 //!
 //! `scratch` and `reg` are statements: the buffer lives to the end of the block and is **undefined
 //! until written**; a nest that could read an undefined element is refused. Every run through the
@@ -242,6 +246,7 @@ pub mod print;
 pub mod problem;
 pub mod reference;
 pub mod schedule;
+pub mod separable;
 pub mod source_map;
 pub mod verify;
 
@@ -249,3 +254,4 @@ pub use elem::{ElemType, Layout};
 pub use epilogue::EpilogueOp;
 pub use padding::PaddingMode;
 pub use problem::{ConvProblem, ConvSpec, Descriptor, Direction, SpatialAxis, parse_list};
+pub use separable::Separable;

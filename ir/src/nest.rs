@@ -548,6 +548,19 @@ impl Nest {
         self.buffers.iter().position(|buffer| buffer.role == role).map(|i| BufferId(i as u32))
     }
 
+    /// All buffers of that role, in the order declared.
+    pub fn find_all(&self, role: Role) -> impl Iterator<Item = BufferId> + '_ {
+        self.buffer_ids().filter(move |id| self.buffer(*id).role == role)
+    }
+
+    /// What the body reads weights from.
+    pub fn weights_role(&self) -> Role {
+        match self.find_role(Role::Packed) {
+            Some(_) => Role::Packed,
+            None => Role::Weights,
+        }
+    }
+
     /// Adds an axis.
     pub fn add_axis(&mut self, name: impl Into<String>, kind: AxisKind) -> AxisId {
         self.axes.push(Axis { name: name.into(), kind });

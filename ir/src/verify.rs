@@ -264,10 +264,14 @@ impl Checker<'_> {
             let given = self.nest.buffers.iter().filter(|buffer| buffer.role == role).count();
             let (legal, expected) = match role {
                 Role::Input | Role::Output => (given == 1, "one"),
-                Role::Gradient | Role::Weights | Role::Bias | Role::Packed => {
-                    (given <= 1, "at most one")
-                }
-                Role::Scale | Role::Residual | Role::Scratch | Role::Reg => (true, "any number of"),
+                Role::Gradient => (given <= 1, "at most one"),
+                Role::Weights
+                | Role::Bias
+                | Role::Packed
+                | Role::Scale
+                | Role::Residual
+                | Role::Scratch
+                | Role::Reg => (true, "any number of"),
             };
             if !legal {
                 let fault = Fault::RoleCount { role: role.name(), given, expected };
@@ -489,7 +493,10 @@ impl Checker<'_> {
 
     /// V11 for packed weights, V12 for the output.
     fn written(&self, role: Role, block: &[Stmt]) -> Check {
-        let Some(id) = self.nest.find_role(role) else { return Ok(()) };
+        self.nest.find_all(role).try_for_each(|id| self.written_whole(role, id, block))
+    }
+
+    fn written_whole(&self, role: Role, id: BufferId, block: &[Stmt]) -> Check {
         let mut region = Region::of(self.nest, id);
         block.iter().for_each(|stmt| region.add_writes(stmt, id));
         if region.covers(self.nest, id) {

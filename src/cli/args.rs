@@ -17,6 +17,7 @@ use convgen_ir::problem::{
     ConvProblem, ConvSpec, Descriptor, Direction, Driver, ProblemError, SpatialAxis,
 };
 use convgen_ir::schedule::Schedule;
+use convgen_ir::separable::{Separable, SeparableError};
 
 use super::failure::Hint;
 use super::source::{self, STDIN};
@@ -123,6 +124,11 @@ pub struct LayoutArg {
 }
 
 impl LayoutArg {
+    /// The pair over the layout asked for.
+    pub fn apply_pair(&self, pair: &Separable) -> Result<Separable, SeparableError> {
+        Separable::new(self.apply(pair.depthwise()), self.apply(pair.pointwise()))
+    }
+
     /// The problem over the layout asked for.
     pub fn apply(&self, problem: &ConvProblem) -> ConvProblem {
         match self.layout {
@@ -145,6 +151,11 @@ pub struct DirectionArg {
 }
 
 impl DirectionArg {
+    /// Whether a direction is asked for.
+    pub fn is_given(&self) -> bool {
+        self.dir.is_some() || self.deconv
+    }
+
     /// What a line of benchdnn is a problem of.
     pub fn driver(&self) -> Driver {
         if self.deconv { Driver::Deconv } else { Driver::Conv }
@@ -237,6 +248,11 @@ impl ScheduleArg {
         self.schedule.as_deref() == Some(STDIN)
     }
 
+    /// Whether an algorithm or a schedule is asked for.
+    pub fn is_given(&self) -> bool {
+        self.algorithm.is_some() || self.schedule.is_some()
+    }
+
     /// Reads what is given.
     pub fn read(&self) -> anyhow::Result<Given> {
         Ok(Given { algorithm: self.algorithm, schedule: self.read_schedule()? })
@@ -278,6 +294,12 @@ pub struct DescriptorArg {
 }
 
 impl DescriptorArg {
+    /// The words, if they are meant as a pair of convolutions.
+    pub fn pair(&self) -> Option<String> {
+        let text = self.words.join(" ");
+        Separable::is_meant(&text).then_some(text)
+    }
+
     /// Reads the words as one descriptor.
     pub fn read(&self) -> anyhow::Result<Descriptor> {
         source::descriptor(&self.words.join(" "))

@@ -6,6 +6,7 @@
 //! the run, after the results so far are printed.
 
 mod report;
+mod separable;
 
 use std::io::Write;
 
@@ -37,6 +38,7 @@ Examples:
   convgen bench --file shapes.txt --layout nchw --json > results.jsonl
   convgen bench --file model.onnx --batch 8
   convgen bench 'conv1d ic8 oc8 iw64 kw3' --schedule 'split oc by 4; vectorize oc.i'
+  convgen bench 'conv2d g96 ic96 oc96 ih112 iw112 kh3 kw3 ph1 pw1 | relu6 -> conv2d ic96 oc24 ih112 iw112 kh1 kw1'
 
 ms is the shortest call, GFLOP/s counts two operations a tap of the definition, and % of peak is
 against the fused multiply-add rate measured in the same run, at the ISA's vector width, times the
@@ -44,7 +46,10 @@ threads. compile ms is cold: from the problem to a kernel that can be called, af
 kernel, since the first of a process also meets the program's own cold pages. Weights are packed
 before the clock starts. With --json, each line holds problem, name, algorithm, schedule, isa,
 layout, threads, min_ms, median_ms, gflops, peak_gflops, frac_peak, compile_ms, workspace_bytes (per
-thread) and verified (null with --no-verify).";
+thread) and verified (null with --no-verify).
+
+Two descriptors joined by -> are a depthwise convolution and the pointwise one that reads its output:
+the kernel that fuses them is timed beside the two kernels, in turns.";
 
 /// The arguments of `convgen bench`.
 #[derive(Args)]
@@ -76,6 +81,9 @@ pub struct BenchArgs {
 
 /// Measures every problem asked for.
 pub fn bench(args: &BenchArgs, out: &mut impl Write) -> anyhow::Result<Verdict> {
+    if let Some(pair) = args.problems.pair() {
+        return separable::bench(args, &pair, out);
+    }
     if args.problems.is_stdin() && args.schedule.is_stdin() {
         bail!("--file and --schedule cannot both read standard input");
     }

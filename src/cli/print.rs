@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use anyhow::bail;
 use clap::{Args, ValueEnum};
 use convgen::algorithm::Algorithm;
+use convgen::scheduler::separable;
 use convgen::{Compiler, Error, Host, lower, toeplitz};
 use convgen_ir::nest::Nest;
 use convgen_ir::problem::ConvProblem;
@@ -17,7 +18,7 @@ use convgen_ir::verify::VerifiedNest;
 
 use super::args::{DescriptorArg, IsaArg, LayoutArg, ScheduleArg, scheduled};
 use super::failure::{Hint, Verdict};
-use super::npy;
+use super::{npy, source};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -26,6 +27,7 @@ Examples:
   convgen print --stage schedule --directives conv1d ic8 oc8 iw64 kw3 > s.txt
   convgen print --stage lower --passes --schedule s.txt conv1d ic8 oc8 iw64 kw3
   convgen print --stage asm conv1d ic8 oc8 iw64 kw3
+  convgen print --stage lower 'conv1d g8 ic8 oc8 iw64 kw3 -> conv1d ic8 oc4 iw62 kw1'
   convgen print --stage toeplitz conv1d ic1 oc1 iw6 kw3 pw1
   convgen print --stage toeplitz --format mtx --weights w.npy conv1d ic8 oc8 iw64 kw3 > t.mtx
 
@@ -95,6 +97,9 @@ enum Format {
 
 /// Prints the stage asked for.
 pub fn print(args: &PrintArgs, out: &mut impl Write) -> anyhow::Result<Verdict> {
+    if let Some(text) = args.descriptor.pair() {
+        return pair(args, &text, out);
+    }
     let descriptor = args.descriptor.read()?;
     let problem = args.layout.apply(&descriptor.problem);
     if args.stage == Stage::Toeplitz {
@@ -106,6 +111,30 @@ pub fn print(args: &PrintArgs, out: &mut impl Write) -> anyhow::Result<Verdict> 
     let choice = Choice { compiler: &compiler, problem: &problem, algorithm, schedule: &schedule };
     let text = choice.text(args);
     write!(out, "{}", scheduled(text, &given)?)?;
+    Ok(Verdict::Good)
+}
+
+/// Prints the fused nest of a pair, by its default schedules.
+fn pair(args: &PrintArgs, text: &str, out: &mut impl Write) -> anyhow::Result<Verdict> {
+    if args.schedule.is_given() || args.passes {
+        bail!("a pair of convolutions is printed by its default schedules, without passes");
+    }
+    let separable = args.layout.apply_pair(&source::separable(text)?)?;
+    let compiler = args.isa.compiler(&Host::detect(), 1)?;
+    let plan = separable::plan(&separable, compiler.target());
+    let lowered = || compiler.lower_separable(&separable, &plan);
+    let text = match args.stage {
+        Stage::Problem => format!("{separable}\n"),
+        Stage::Schedule if args.directives => {
+            format!("# depthwise\n{}# pointwise\n{}", plan.depthwise, plan.pointwise)
+        }
+        Stage::Schedule => Compiler::schedule_separable(&separable, &plan)?.to_string(),
+        Stage::Lower => lowered()?.nest().to_string(),
+        Stage::Clif => compiler.clif_text(&lowered()?),
+        Stage::Asm => compiler.asm_text(&lowered()?)?,
+        Stage::Nest | Stage::Toeplitz => bail!("a pair of convolutions is one nest when scheduled"),
+    };
+    write!(out, "{text}")?;
     Ok(Verdict::Good)
 }
 

@@ -6,7 +6,8 @@ use std::path::PathBuf;
 use anyhow::{Context, anyhow};
 use clap::Args;
 use convgen::suites;
-use convgen_ir::problem::{Descriptor, Driver};
+use convgen_ir::problem::{ConvProblem, Descriptor, Driver};
+use convgen_ir::separable::Separable;
 
 use super::failure::Hint;
 use super::output::title;
@@ -35,6 +36,24 @@ impl ProblemsArg {
     /// Whether the problems come from standard input.
     pub fn is_stdin(&self) -> bool {
         self.file.as_ref().is_some_and(|path| path.as_os_str() == STDIN)
+    }
+
+    /// The words of the command line, if they are meant as a pair of convolutions.
+    pub fn pair(&self) -> Option<String> {
+        let text = self.words.join(" ");
+        Separable::is_meant(&text).then_some(text)
+    }
+
+    /// Whether problems are asked for besides those of the command line.
+    pub fn has_others(&self) -> bool {
+        self.suite.is_some() || self.file.is_some()
+    }
+
+    /// A pair over the batch asked for.
+    pub fn apply_batch(&self, pair: &Separable) -> anyhow::Result<Separable> {
+        let Some(batch) = self.batch else { return Ok(pair.clone()) };
+        let over = |problem: &ConvProblem| problem.with_batch(batch);
+        Ok(Separable::new(over(pair.depthwise())?, over(pair.pointwise())?)?)
     }
 
     /// The problems of the command line, of the suite and of the file, in this order.

@@ -9,6 +9,8 @@ use clap::Args;
 use convgen::onnx::{self, Unsupported};
 use convgen_ir::problem::{ConvProblem, Descriptor, DescriptorError, Driver, parse_list_as};
 
+use convgen_ir::separable::{Separable, SeparableTextError};
+
 use super::failure::Hint;
 
 /// The file name that means standard input.
@@ -141,6 +143,14 @@ pub fn descriptor(text: &str) -> anyhow::Result<Descriptor> {
     text.parse().map_err(|error| explained(text, &error)).hint(help)
 }
 
+/// Reads a pair of descriptors from the command line.
+pub fn separable(text: &str) -> anyhow::Result<Separable> {
+    text.parse().map_err(|error: SeparableTextError| marked(text, error.at(), &error)).hint(|| {
+        "a pair reads `conv2d g8 ic8 oc8 ih9 iw9 kh3 kw3 -> conv2d ic8 oc4 ih7 iw7 kh1 kw1`"
+            .to_owned()
+    })
+}
+
 /// Reads a text file, or standard input for `-`.
 pub fn read_text(path: &Path) -> anyhow::Result<String> {
     text(path, read(path)?)
@@ -188,7 +198,11 @@ fn lines(file: &str, text: &str, driver: Driver) -> anyhow::Result<Vec<Line>> {
 
 /// The error with the text and a mark under the word to blame.
 pub fn explained(text: &str, error: &DescriptorError) -> anyhow::Error {
-    let before = text.get(..error.at).map_or(0, |before| before.chars().count());
+    marked(text, error.at, error)
+}
+
+fn marked(text: &str, at: usize, error: &dyn fmt::Display) -> anyhow::Error {
+    let before = text.get(..at).map_or(0, |before| before.chars().count());
     let text: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
     anyhow!("{error}\n  {text}\n  {:before$}^", "")
 }

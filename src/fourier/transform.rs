@@ -16,7 +16,7 @@ use rustfft::{Fft, FftPlanner};
 
 use super::plan::Plan;
 use crate::error::{Error, RunError};
-use crate::jit::{Code, Inputs, Scratch};
+use crate::jit::{Code, Inputs, MAX_SUMS, Scratch};
 
 /// What carries out the products.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -254,7 +254,7 @@ impl Transforms {
         let output = &mut memory.products[..self.plan.block as usize * spectrum];
         match means {
             Means::Machine => {
-                let inputs = Inputs { input, weights, bias: None, extras: &[] };
+                let inputs = Inputs { input, weights, biases: [None; MAX_SUMS], extras: &[] };
                 self.products.call(1, inputs, output)?.tasks().run(&mut Scratch::new());
             }
             Means::Interpreter => {

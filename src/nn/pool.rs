@@ -4,7 +4,7 @@ mod nests;
 
 use super::{Layer, NetworkError, Pass, images_in};
 use crate::compiler::Compiler;
-use crate::jit::{Code, Inputs};
+use crate::jit::{Code, Inputs, MAX_SUMS};
 use crate::runtime;
 
 /// The sizes of a pooling layer: windows of `kernel` by `kernel`, `stride` apart, without padding. What
@@ -60,7 +60,7 @@ impl PoolKernel {
         extras: &[&[f32]],
         output: &mut [f32],
     ) -> Result<(), NetworkError> {
-        let inputs = Inputs { input, weights: &[], bias: None, extras };
+        let inputs = Inputs { input, weights: &[], biases: [None; MAX_SUMS], extras };
         runtime::run_alone(self.0.call(images, inputs, output)?);
         Ok(())
     }

@@ -109,7 +109,8 @@ impl fmt::Display for Table {
     }
 }
 
-fn verified(verified: Option<bool>) -> &'static str {
+/// The word for a result that was compared, or was not.
+pub fn verified(verified: Option<bool>) -> &'static str {
     match verified {
         Some(true) => "yes",
         Some(false) => "NO",

@@ -1,0 +1,175 @@
+//! Kernels of separable convolutions: two packed sets of weights, one call.
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+
+use convgen_ir::separable::Separable;
+use convgen_ir::verify::VerifiedNest;
+
+use super::aligned::Aligned;
+use super::{PackedWeights, run_alone, run_parts, tile_name};
+use crate::error::{Error, RunError};
+use crate::jit::{Call, Code, Inputs};
+use crate::scheduler::separable::SeparablePlan;
+use crate::target::Target;
+
+/// A compiled separable convolution. Holds its own code; may be shared and called by any number of
+/// threads.
+pub struct SeparableKernel {
+    separable: Separable,
+    plan: SeparablePlan,
+    name: String,
+    fingerprint: u64,
+    image: usize,
+    extras: usize,
+    code: Code,
+}
+
+/// The inputs of a call.
+#[derive(Clone, Copy, Debug)]
+pub struct SeparableArguments<'a> {
+    /// The activations that the depthwise half reads; any number of images.
+    pub input: &'a [f32],
+    /// Both sets of weights, packed by the same kernel.
+    pub weights: &'a PackedWeights,
+    /// One value an output channel of the depthwise half, if that has a bias.
+    pub depthwise_bias: Option<&'a [f32]>,
+    /// One value an output channel of the pointwise half, if that has a bias.
+    pub pointwise_bias: Option<&'a [f32]>,
+    /// What the epilogue of the depthwise half takes, then what that of the pointwise half does.
+    pub extras: &'a [&'a [f32]],
+}
+
+impl SeparableKernel {
+    pub(crate) fn new(
+        separable: Separable,
+        plan: SeparablePlan,
+        target: &Target,
+        code: Code,
+    ) -> SeparableKernel {
+        let [depthwise, pointwise] = [separable.depthwise(), separable.pointwise()];
+        let name = format!("separable-{}-{}{}", depthwise.elem(), target.isa(), tile_name(&code));
+        let mut hasher = DefaultHasher::new();
+        for half in [depthwise, pointwise] {
+            half.with_batch(1).as_ref().unwrap_or(half).hash(&mut hasher);
+        }
+        (&plan, code.packed_len()).hash(&mut hasher);
+        let image = depthwise.input_shape(1).iter().product::<u64>() as usize;
+        let extras = depthwise.extra_shapes(1).len() + pointwise.extra_shapes(1).len();
+        let fingerprint = hasher.finish();
+        SeparableKernel { separable, plan, name, fingerprint, image, extras, code }
+    }
+
+    /// What it computes, for any batch.
+    pub fn separable(&self) -> &Separable {
+        &self.separable
+    }
+
+    /// The rows of a task and the schedules of the halves.
+    pub fn plan(&self) -> &SeparablePlan {
+        &self.plan
+    }
+
+    /// `separable-{type}-{isa}-{the larger register tile}`.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The nest the code was made from: one.
+    pub fn nests(&self) -> impl ExactSizeIterator<Item = &VerifiedNest> {
+        self.code.nests()
+    }
+
+    /// Bytes of machine code.
+    pub fn code_bytes(&self) -> usize {
+        self.code.bytes()
+    }
+
+    /// Bytes of scratch each thread of a call needs, the block of the tensor between the halves among
+    /// them.
+    pub fn workspace_bytes(&self) -> usize {
+        self.code.scratch_bytes() as usize
+    }
+
+    /// The number of independent tasks of a call with that many images.
+    pub fn tasks(&self, batch: usize) -> usize {
+        self.code.tasks(batch)
+    }
+
+    /// Copies the weights of both halves into the kernel's own order; done once.
+    ///
+    /// # Errors
+    /// [`RunError::Length`] if there are too few or too many weights.
+    pub fn pack_weights(
+        &self,
+        depthwise: &[f32],
+        pointwise: &[f32],
+    ) -> Result<PackedWeights, Error> {
+        let mut values = Aligned::zeros(self.code.packed_len());
+        self.code.pack(&[depthwise, pointwise], &mut values)?;
+        Ok(PackedWeights { values, kernel: self.name.clone(), fingerprint: self.fingerprint })
+    }
+
+    /// Convolves twice on the calling thread. The batch is what the input holds.
+    ///
+    /// # Errors
+    /// [`Error::Run`] if a slice does not fit the problem.
+    pub fn run(&self, arguments: &SeparableArguments, output: &mut [f32]) -> Result<(), Error> {
+        run_alone(self.prepare(arguments, output)?);
+        Ok(())
+    }
+
+    /// As [`SeparableKernel::run`], on up to `threads` threads of the current rayon pool. The result
+    /// does not depend on the number of threads.
+    ///
+    /// # Errors
+    /// As [`SeparableKernel::run`].
+    pub fn run_parallel(
+        &self,
+        arguments: &SeparableArguments,
+        output: &mut [f32],
+        threads: usize,
+    ) -> Result<(), Error> {
+        let mut call = self.prepare(arguments, output)?;
+        let tasks = call.tasks();
+        let parts = threads.clamp(1, tasks.len().max(1));
+        run_parts(tasks, parts);
+        Ok(())
+    }
+
+    /// Checks the buffers of a call and leaves its tasks to the caller; see [`Call::tasks`].
+    ///
+    /// # Errors
+    /// As [`SeparableKernel::run`].
+    pub fn prepare<'a>(
+        &'a self,
+        arguments: &SeparableArguments<'a>,
+        output: &'a mut [f32],
+    ) -> Result<Call<'a>, Error> {
+        let SeparableArguments { input, weights, depthwise_bias, pointwise_bias, extras } =
+            *arguments;
+        let image = self.image;
+        let given = input.len();
+        if !given.is_multiple_of(image) {
+            return Err(RunError::Batch { given, image }.into());
+        }
+        if weights.fingerprint != self.fingerprint {
+            let (given, expected) = (weights.kernel.clone(), self.name.clone());
+            return Err(RunError::Packed { given, expected }.into());
+        }
+        let biases = [depthwise_bias, pointwise_bias];
+        let halves = [self.separable.depthwise(), self.separable.pointwise()];
+        let word = |has: bool| if has { "a" } else { "no" };
+        for (bias, half) in biases.iter().zip(halves) {
+            if bias.is_some() != half.bias() {
+                let (expected, given) = (word(half.bias()), word(bias.is_some()));
+                return Err(RunError::Bias { expected, given }.into());
+            }
+        }
+        if extras.len() != self.extras {
+            let (given, expected) = (extras.len(), self.extras);
+            return Err(RunError::Extras { given, expected }.into());
+        }
+        let inputs = Inputs { input, weights: &weights.values, biases, extras };
+        Ok(self.code.call(given / image, inputs, output)?)
+    }
+}
