@@ -49,6 +49,17 @@ fn stores_have_tails_of_all_sizes() {
     checked(&compilers(), columns.into_iter().chain(channels));
 }
 
+/// A strip of pixels is copied for many tiles of output channels.
+#[test]
+fn strips_have_tails_of_all_sizes() {
+    let pixels = SIZES.map(|w| format!("conv2d nchw ic64 oc512 ih3 iw{w} kh1 kw1 | relu"));
+    let layouts = [
+        "conv2d n2 ic64 oc500 ih7 iw50 kh1 kw1 nchw",
+        "conv2d nchw ic129 oc256 ih16 iw16 kh1 kw1 bias",
+    ];
+    checked(&compilers(), pixels.into_iter().chain(layouts.map(str::to_string)));
+}
+
 #[test]
 fn depthwise_problems_have_tails_of_all_sizes() {
     let columns = SIZES.map(|w| format!("conv2d nchw g20 ic20 oc20 ih5 iw{w} kh3 kw3 ph1 pw1"));

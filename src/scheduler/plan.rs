@@ -242,6 +242,15 @@ impl Plan {
         problem.spatial().iter().enumerate().map(rows).collect()
     }
 
+    /// Whether a task is one vector strip of the pixels of a fused problem, which are neighbours.
+    pub(super) fn is_one_strip(&self, problem: &ConvProblem, target: &Target) -> bool {
+        self.fused
+            && problem.layout() == Layout::ChannelsFirst
+            && self.lanes == LaneAxis::Columns
+            && target.isa().vectors().is_some()
+            && self.block <= self.lane_extent(problem, target)
+    }
+
     /// Channels of one copy of the input.
     fn copied_channels(&self, problem: &ConvProblem, lane_extent: u64) -> u64 {
         let place = |walk| self.order.0.iter().position(|w| *w == walk);
@@ -690,6 +699,10 @@ impl Writer<'_> {
         self.directives.push(Directive::PackInput { at, layout: copy.layout });
         let channels = self.plan.copied_channels(self.problem, self.lane_extent);
         if copy.layout.is_some() && copy.transposed && self.transposed_copy(loops, copy, channels) {
+            return;
+        }
+        if copy.at.is_none() && self.plan.is_one_strip(self.problem, self.target) {
+            self.directives.push(Directive::Vectorize { axis: "copy.w".to_string() });
             return;
         }
         let last = copy.layout.unwrap_or(self.problem.layout()) == Layout::ChannelsLast;
