@@ -137,7 +137,7 @@
 //! where no sum reads, for an element at an end. All other accesses lie inside, by proof.
 //!
 //! A schedule may say `skip padding`. It puts the condition that a tap is inside on the loop of the
-//! reduction, so a tap outside is no operation at all: it contributes nothing, whatever its weight. The
+//! reduction, or around the body of the loop inside of it that decides too, so a tap outside is no operation at all: it contributes nothing, whatever its weight. The
 //! sum differs from the plain nest's only where a weight on padding is infinite or a NaN, and in the
 //! sign of a sum that is zero. Padding that is no zeros is not skipped.
 //!

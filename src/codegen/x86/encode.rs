@@ -7,6 +7,7 @@
 
 mod transpose;
 
+use std::cell::Cell;
 use std::collections::BTreeSet;
 
 use convgen_ir::nest::{BinaryOp, UnaryOp};
@@ -88,6 +89,8 @@ pub(super) struct Encoder {
     body: Vec<Instruction>,
     /// The first thing that could not be encoded.
     failed: Option<IcedError>,
+    /// Whether a pointer was asked for that is in no register.
+    lost: Cell<bool>,
     next_label: u64,
     /// The first lane that `k2` is known to select, and the one after the last.
     selected: Option<(i64, i64)>,
@@ -120,6 +123,7 @@ impl Encoder {
             words: arguments,
             body: vec![],
             failed: None,
+            lost: Cell::new(false),
             next_label: 1,
             selected: None,
         }
@@ -148,7 +152,10 @@ impl Encoder {
 
     fn memory(&self, place: Place, broadcast: bool) -> MemoryOperand {
         MemoryOperand::new(
-            self.register(place.stream).unwrap_or(Register::None),
+            self.register(place.stream).unwrap_or_else(|| {
+                self.lost.set(true);
+                Register::RAX
+            }),
             Register::None,
             1,
             i64::from(place.displacement),
@@ -195,6 +202,9 @@ impl Encoder {
         self.body.push(Instruction::with(Code::Retnq));
         if self.failed.is_some() {
             return unfit("an instruction has no encoding");
+        }
+        if self.lost.get() {
+            return unfit("a pointer is in no register");
         }
         let block = InstructionBlock::new(&self.body, 0);
         match BlockEncoder::encode(64, block, BlockEncoderOptions::NONE) {
