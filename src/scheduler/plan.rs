@@ -698,7 +698,9 @@ impl Writer<'_> {
         let Some(at) = inside.or(self.task_loops(loops).last()).cloned() else { return };
         self.directives.push(Directive::PackInput { at, layout: copy.layout });
         let channels = self.plan.copied_channels(self.problem, self.lane_extent);
-        if copy.layout.is_some() && copy.transposed && self.transposed_copy(loops, copy, channels) {
+        let transposed = copy.layout.is_some() && copy.transposed;
+        let registers = self.target.isa().vectors().is_some();
+        if transposed && registers && self.transposed_copy(loops, copy, channels) {
             return;
         }
         if copy.at.is_none() && self.plan.is_one_strip(self.problem, self.target) {
