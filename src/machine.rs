@@ -124,6 +124,9 @@ mod tests {
 
     const SECONDS: f64 = 1e-3;
 
+    /// Measurements that may be disturbed before the rates are held to be wrong.
+    const ATTEMPTS: usize = 20;
+
     #[test]
     fn every_host_has_128_bits() {
         let host = Host::detect();
@@ -145,14 +148,16 @@ mod tests {
     fn a_multiply_add_that_waits_takes_longer() {
         let host = Host::detect();
         for isa in Isa::ALL {
-            let rates = rates(&host, isa, SECONDS);
+            let measured = rates(&host, isa, SECONDS);
             assert_eq!(
-                rates.is_some(),
+                measured.is_some(),
                 isa == Isa::Clif || fma_peak(&host, isa.vector_bits(), SECONDS).is_some()
             );
             let waits =
                 |rates: Rates| rates.fma < rates.latency && rates.load > 0.0 && rates.l2 > 0.0;
-            assert!(rates.is_none_or(waits), "{rates:?}");
+            // Another process may have had the core during one of the measurements.
+            let again = || (0..ATTEMPTS).any(|_| rates(&host, isa, SECONDS).is_some_and(waits));
+            assert!(measured.is_none_or(waits) || again(), "{measured:?}");
         }
     }
 
