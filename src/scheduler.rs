@@ -28,7 +28,15 @@ use crate::transform;
 pub fn default_schedule(problem: &ConvProblem, target: &Target) -> (Algorithm, Schedule) {
     let schedule = match Planned::new(Algorithm::Direct, problem) {
         Some(planned) => planned.default_plan(target).schedule(&planned.forward, target),
-        None => gradient::schedule(problem, target),
+        None => match problem.direction() {
+            Direction::BackwardWeights | Direction::BackwardBias => {
+                gradient::schedule(problem, target)
+            }
+            // The forward problem of its parts would exceed what a problem may be: the plain nest.
+            Direction::Forward | Direction::Transposed | Direction::BackwardData => {
+                Schedule::default()
+            }
+        },
     };
     (Algorithm::Direct, schedule)
 }
