@@ -199,7 +199,7 @@ fn calls_check_what_they_are_given() {
         Err(RunError::Length { what: "weights", given: 480, expected: 216 }.into())
     );
     let other =
-        compiler.compile_separable_with(&separable, &plan_by(&separable, compiler.target(), 1));
+        compiler.compile_separable_with(&separable, &plan_by(&separable, compiler.target(), 12));
     let other = data.pack(&other.unwrap()).unwrap();
     let other = convgen::SeparableArguments { weights: &other, ..arguments };
     assert!(matches!(refused(&other, len), RunError::Packed { .. }));

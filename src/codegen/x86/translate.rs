@@ -882,6 +882,9 @@ impl Translator<'_> {
                 open.extend(ends.into_iter().filter(|guard| !self.known.always(guard)));
             }
         }
+        if mode != PaddingMode::Zeros && !open.is_empty() {
+            return unfit("padding is made of the input");
+        }
         if let Some(lanes) = self.lanes_inside(&open, vector) {
             return match lanes {
                 (first, end) if first >= end => self.expr(&Expr::f32(0.0), Some(vector)),
@@ -893,7 +896,6 @@ impl Translator<'_> {
         }
         match &open[..] {
             [] => self.load(access, lanes, None),
-            [..] if mode != PaddingMode::Zeros => unfit("padding is made of the input"),
             [guard] => {
                 // Inside an `if` on the same lanes the values outside are not stored.
                 let unlimited = Lanes { mask: Mask { limit: None, ..vector.mask }, ..vector };
