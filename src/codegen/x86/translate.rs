@@ -11,13 +11,15 @@
 //! ```
 //! The load is one value for every `p`, and the permutation one for every use.
 
+mod loads;
+mod loops;
+
 use std::collections::{HashMap, HashSet};
 
-use convgen_ir::PaddingMode;
 use convgen_ir::bounds::Context;
 use convgen_ir::nest::{
-    Access, Affine, AxisId, BinaryOp, BufferId, Dim, Expr, Guard, LocalId, Loop, Mode, Nest, Role,
-    Scalar, Stmt, UnaryOp, in_two_vectors, visit_exprs,
+    Access, Affine, AxisId, BinaryOp, BufferId, Expr, Guard, LocalId, Nest, Role, Scalar, Stmt,
+    UnaryOp, in_two_vectors, visit_exprs,
 };
 
 use super::share::share_loads;
@@ -344,152 +346,6 @@ impl Translator<'_> {
         Ok(())
     }
 
-    fn loop_(&mut self, l: &Loop) -> Result<(), Unfit> {
-        let outside = self.known.clone();
-        self.known.enter(&l.with_body(vec![]).unguarded());
-        let open: Vec<Guard> =
-            l.guards.iter().filter(|guard| !self.known.always(guard)).cloned().collect();
-        self.known.assume(&l.guards);
-        let Some(hi) = l.hi.fixed() else {
-            if l.mode != Mode::Serial {
-                return unfit("a loop over the batch is no serial one");
-            }
-            self.bounded_loop(l, &open)?;
-            self.known = outside;
-            return Ok(());
-        };
-        match l.mode {
-            Mode::Parallel => return unfit("a task loop is inside the scope"),
-            Mode::Serial if !open.is_empty() => self.bounded_loop(l, &open)?,
-            Mode::Unroll | Mode::Vector if !open.is_empty() => {
-                return unfit("a loop that is written out has a guard");
-            }
-            Mode::Serial if hi - l.lo > 1 => {
-                self.lows.insert(l.axis, l.lo);
-                self.runtime_loop(l, Trips::Fixed(hi - l.lo))?;
-            }
-            Mode::Serial | Mode::Unroll => self.unrolled(l, hi)?,
-            Mode::Vector => match l.body.as_slice() {
-                [Stmt::Loop(inner)] => self.two_vectors(l, inner)?,
-                body => {
-                    for start in (l.lo..hi).step_by(self.width as usize) {
-                        let mask =
-                            Mask { first: 0, lanes: self.width.min(hi - start), limit: None };
-                        let lanes = Lanes { axis: l.axis, start, mask, outer: None };
-                        self.block(body, Some(lanes))?;
-                    }
-                }
-            },
-        }
-        self.known = outside;
-        Ok(())
-    }
-
-    /// A vector loop in a vector loop: the lanes of both in one register.
-    fn two_vectors(&mut self, l: &Loop, inner: &Loop) -> Result<(), Unfit> {
-        let (Some(trips), Some(repeat)) = (l.trip_count(), inner.trip_count()) else {
-            return unfit("a vector loop is over the batch");
-        };
-        self.known.enter(&inner.with_body(vec![]).unguarded());
-        if !inner.guards.iter().all(|guard| self.known.always(guard)) {
-            return unfit("a loop that is written out has a guard");
-        }
-        if trips.saturating_mul(repeat) > self.width {
-            return unfit("two vector loops have more lanes than a register");
-        }
-        let mask = Mask { first: 0, lanes: trips * repeat, limit: None };
-        let outer = OuterLanes { axis: l.axis, start: l.lo, trips, inner: repeat };
-        let lanes = Lanes { axis: inner.axis, start: inner.lo, mask, outer: Some(outer) };
-        self.block(&inner.body, Some(lanes))
-    }
-
-    fn unrolled(&mut self, l: &Loop, hi: i64) -> Result<(), Unfit> {
-        let conditional = has_conditions(&l.body);
-        for value in l.lo..hi {
-            let around = conditional.then(|| self.known.clone());
-            if conditional {
-                self.known
-                    .enter(&Loop { lo: value, ..Loop::new(l.axis, Dim::Fixed(value + 1), vec![]) });
-            }
-            self.variables.push((l.axis, Some(value)));
-            self.block(&l.body, None)?;
-            self.variables.pop();
-            if let Some(around) = around {
-                self.known = around;
-            }
-        }
-        Ok(())
-    }
-
-    /// A loop whose ends depend on others: on those outside alone, and the surrounding code computes
-    /// them, or on loops of the scope too. Its variable counts from the true zero.
-    fn bounded_loop(&mut self, l: &Loop, open: &[Guard]) -> Result<(), Unfit> {
-        let mut bounds = Loop { lo: l.lo, ..Loop::new(l.axis, l.hi, vec![]) };
-        for guard in open {
-            let (outer, inner, constant) = self.resolve(guard.sum(), None);
-            let step = guard.sum().coefficient(l.axis);
-            if step <= 0 {
-                return unfit("a condition does not narrow the loop");
-            }
-            if !inner.is_empty() {
-                return self.loop_within(l, open);
-            }
-            let terms = outer.into_iter().chain([(l.axis, step)]);
-            bounds.guards.push(guard.map(|_| Affine::from_terms(constant, terms)));
-        }
-        self.lows.insert(l.axis, 0);
-        let first = self.argument(Argument::First(bounds.clone()));
-        let end = self.argument(Argument::End(bounds));
-        self.runtime_loop(l, Trips::Between { first, end })
-    }
-
-    /// A loop whose ends move with loops of the scope: `rest + v >= limit` is `v >= limit - rest`.
-    fn loop_within(&mut self, l: &Loop, open: &[Guard]) -> Result<(), Unfit> {
-        let Some(hi) = l.hi.fixed() else { return unfit("a loop over the batch has a guard") };
-        let (mut at_least, mut below) = (vec![], vec![]);
-        for guard in open {
-            if guard.sum().coefficient(l.axis) != 1 {
-                return unfit("a condition narrows the loop by a fraction");
-            }
-            let (limit, ends) = match guard {
-                Guard::AtLeast(_, limit) => (limit, &mut at_least),
-                Guard::Below(_, limit) => (limit, &mut below),
-            };
-            let end = guard.sum().without(l.axis).scaled(-1).plus(*limit);
-            let (outer, inner, constant) = self.resolve(&end, None);
-            ends.push(self.stream(Moving::Number(constant), outer, inner));
-        }
-        self.lows.insert(l.axis, 0);
-        self.runtime_loop(l, Trips::Within { lo: l.lo, hi, at_least, below })
-    }
-
-    /// A loop that stays a loop. Its variable counts from zero; its first value, if it is a number, is
-    /// a displacement.
-    fn runtime_loop(&mut self, l: &Loop, trips: Trips) -> Result<(), Unfit> {
-        self.end_line();
-        let before = std::mem::take(&mut self.finished);
-        self.variables.push((l.axis, None));
-        self.block(&l.body, None)?;
-        self.variables.pop();
-        self.end_line();
-        let body = std::mem::replace(&mut self.finished, before);
-        let strides = self
-            .streams
-            .iter()
-            .enumerate()
-            .filter_map(|(stream, info)| {
-                let (_, coefficient) = info.inner.iter().find(|(axis, _)| *axis == l.axis)?;
-                let unit = match info.what {
-                    Moving::Pointer(buffer) => self.nest.buffer(buffer).elem.bytes() as i64,
-                    Moving::Number(_) => 1,
-                };
-                Some((stream, coefficient * unit))
-            })
-            .collect();
-        self.finished.push(Item::Loop { trips, strides, body });
-        Ok(())
-    }
-
     fn end_line(&mut self) {
         let line = std::mem::take(&mut self.line);
         // Values live in registers to the end of their line.
@@ -536,38 +392,6 @@ impl Translator<'_> {
             [..] => return unfit("an `if` has several conditions"),
         };
         self.block(body, Some(Lanes { mask, ..lanes }))
-    }
-
-    /// The lanes in which conditions hold, if these are on nothing but the lane and there is one.
-    fn lanes_inside(&self, open: &[Guard], lanes: Lanes) -> Option<(i64, i64)> {
-        let mut inside = (0, lanes.mask.lanes);
-        for guard in open {
-            let (outer, inner, constant) = self.resolve(guard.sum(), Some(lanes));
-            let counts = guard.sum().coefficient(lanes.axis) == 1 && lanes.outer.is_none();
-            if !outer.is_empty() || !inner.is_empty() || !counts {
-                return None;
-            }
-            match guard {
-                Guard::AtLeast(_, limit) => inside.0 = inside.0.max(limit - constant),
-                Guard::Below(_, limit) => inside.1 = inside.1.min(limit - constant),
-            }
-        }
-        (!open.is_empty()).then_some(inside)
-    }
-
-    /// The mask of the lanes in which `rest + lane < limit` holds.
-    fn limit(&mut self, guard: &Guard, lanes: Lanes) -> Result<Mask, Unfit> {
-        let Guard::Below(sum, limit) = guard else { return unfit("a condition is a lower bound") };
-        if sum.coefficient(lanes.axis) != 1 || lanes.outer.is_some() || lanes.mask.limit.is_some() {
-            return unfit("a condition does not count lanes");
-        }
-        let left = sum.without(lanes.axis).scaled(-1).plus(*limit);
-        let (outer, inner, constant) = self.resolve(&left, None);
-        if !inner.is_empty() {
-            return unfit("a condition depends on a loop of the scope");
-        }
-        let argument = self.argument(Argument::Sum(Affine::from_terms(constant, outer)));
-        Ok(Mask { limit: Some((argument, lanes.start)), ..lanes.mask })
     }
 
     fn argument(&mut self, argument: Argument) -> usize {
@@ -695,23 +519,6 @@ impl Translator<'_> {
         }
     }
 
-    /// A load whose lanes lie apart.
-    fn gather(&mut self, access: &Access, lanes: Lanes, step: i64) -> Result<Value, Unfit> {
-        if lanes.mask.limit.is_some() {
-            return unfit("lanes that lie apart are loaded up to a limit");
-        }
-        let place = self.place(access, lanes)?;
-        let bytes = self.apart(access.buffer, place, step)?;
-        if let Some(value) = self.line.gathers.get(&(place, lanes.mask, bytes)) {
-            return Ok(*value);
-        }
-        let value = self.values;
-        self.values += 1;
-        self.push(Step::Gather(place, lanes.mask, bytes, [Some(value), None, None, None]))?;
-        self.line.gathers.insert((place, lanes.mask, bytes), value);
-        Ok(value)
-    }
-
     /// The cell of a tile that a group of lanes is.
     fn cell(&self, access: &Access, lanes: Lanes) -> Result<Cell, Unfit> {
         let offset = self.offset(access);
@@ -767,142 +574,6 @@ impl Translator<'_> {
                 }
                 self.define(Op::Select(values))
             }
-        }
-    }
-
-    /// A load; with a mask of its own if it is a padded one.
-    fn load(
-        &mut self,
-        access: &Access,
-        lanes: Option<Lanes>,
-        mask: Option<Mask>,
-    ) -> Result<Value, Unfit> {
-        let Some(lanes) = lanes else { return unfit("an element is loaded outside of vectors") };
-        if self.nest.buffer(access.buffer).role == Role::Reg {
-            let cell = self.cell(access, lanes)?;
-            if let Some(value) = self.line.cells.get(&cell) {
-                return Ok(*value);
-            }
-            let value = self.define(Op::Read(cell))?;
-            self.line.cells.insert(cell, value);
-            return Ok(value);
-        }
-        self.line.read.insert(access.buffer);
-        if self.line.written.contains(&access.buffer) {
-            return unfit("memory is read in the line that writes it");
-        }
-        let mask = match lanes.steps(&self.offset(access)) {
-            LaneStep::Same | LaneStep::Outer(..) if mask.is_some() => {
-                return unfit("a broadcast is padded");
-            }
-            LaneStep::Same => None,
-            LaneStep::Outer(stride, outer) => return self.spread(access, lanes, stride, outer),
-            LaneStep::By(1) => Some(mask.unwrap_or(lanes.mask)),
-            LaneStep::By(_) if mask.is_some() => return unfit("lanes that lie apart are padded"),
-            LaneStep::By(step) => return self.gather(access, lanes, step),
-            LaneStep::Uneven => return unfit("lanes are loaded unevenly"),
-        };
-        let place = self.place(access, lanes)?;
-        self.load_at(place, mask)
-    }
-
-    fn load_at(&mut self, place: Place, mask: Option<Mask>) -> Result<Value, Unfit> {
-        if let Some(value) = self.line.loads.get(&(place, mask)) {
-            return Ok(*value);
-        }
-        let value = self.define(match mask {
-            Some(mask) => Op::Load(place, mask),
-            None => Op::Broadcast(place),
-        })?;
-        self.line.loads.insert((place, mask), value);
-        Ok(value)
-    }
-
-    /// A load whose lanes move with the outer vector loop alone. Memory is taken in blocks of the stride:
-    /// where each term of the offset and the buffer itself are whole blocks, all of the block of an
-    /// element that V4 proves inside lies inside.
-    fn spread(
-        &mut self,
-        access: &Access,
-        lanes: Lanes,
-        stride: i64,
-        outer: OuterLanes,
-    ) -> Result<Value, Unfit> {
-        let (terms, inner, constant) = self.resolve(&self.offset(access), Some(lanes));
-        let whole = |terms: &[(AxisId, i64)]| terms.iter().all(|(_, step)| step % stride == 0);
-        let length = self.nest.buffer(access.buffer).len(1);
-        if stride < 1 || length % stride != 0 || !whole(&terms) || !whole(&inner) {
-            return unfit("lanes are spread from memory in no blocks");
-        }
-        if outer.trips * stride > self.width {
-            return unfit("lanes are spread from more than a register");
-        }
-        let phase = constant.rem_euclid(stride);
-        let place = self.place_at(access.buffer, terms, inner, constant - phase)?;
-        let mask = Mask { first: 0, lanes: outer.trips * stride, limit: None };
-        let block = self.load_at(place, Some(mask))?;
-        let [repeat, stride, phase, lanes] =
-            [outer.inner, stride, phase, lanes.mask.lanes].map(|number| number as u8);
-        let spread = Spread { repeat, stride, phase, lanes };
-        if let Some(value) = self.line.spreads.get(&(block, spread)) {
-            return Ok(*value);
-        }
-        let index = if spread.within_fours() { None } else { Some(self.index(spread)?) };
-        let value = self.define(Op::Spread(block, index, spread))?;
-        self.line.spreads.insert((block, spread), value);
-        Ok(value)
-    }
-
-    fn index(&mut self, spread: Spread) -> Result<Value, Unfit> {
-        if let Some(value) = self.line.indices.get(&spread) {
-            return Ok(*value);
-        }
-        let value = self.define(Op::Index(spread))?;
-        self.line.indices.insert(spread, value);
-        Ok(value)
-    }
-
-    /// A padded load is a zero or a plain load where this is known, and a masked one if only the end of
-    /// the lanes can be outside. Indices that stand for others are left to the surrounding code.
-    fn pad(
-        &mut self,
-        mode: PaddingMode,
-        access: &Access,
-        lanes: Option<Lanes>,
-    ) -> Result<Value, Unfit> {
-        let Some(vector) = lanes else { return unfit("an element is loaded outside of vectors") };
-        let mut open = Vec::new();
-        for (index, dim) in access.index.iter().zip(&self.nest.buffer(access.buffer).shape) {
-            if let Dim::Fixed(extent) = dim {
-                let ends = [Guard::AtLeast(index.clone(), 0), Guard::Below(index.clone(), *extent)];
-                let zeros = mode == PaddingMode::Zeros;
-                if zeros && ends.iter().any(|guard| self.known.never(guard)) {
-                    return self.expr(&Expr::f32(0.0), lanes);
-                }
-                open.extend(ends.into_iter().filter(|guard| !self.known.always(guard)));
-            }
-        }
-        if mode != PaddingMode::Zeros && !open.is_empty() {
-            return unfit("padding is made of the input");
-        }
-        if let Some(lanes) = self.lanes_inside(&open, vector) {
-            return match lanes {
-                (first, end) if first >= end => self.expr(&Expr::f32(0.0), Some(vector)),
-                (first, end) => {
-                    let mask = Mask { first, lanes: end, limit: None };
-                    self.load(access, Some(vector), Some(mask))
-                }
-            };
-        }
-        match &open[..] {
-            [] => self.load(access, lanes, None),
-            [guard] => {
-                // Inside an `if` on the same lanes the values outside are not stored.
-                let unlimited = Lanes { mask: Mask { limit: None, ..vector.mask }, ..vector };
-                let mask = self.limit(guard, unlimited)?;
-                self.load(access, lanes, Some(mask))
-            }
-            [..] => unfit("a load is padded on several sides"),
         }
     }
 }

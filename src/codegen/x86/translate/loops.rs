@@ -1,0 +1,154 @@
+//! Loops of a scope: written out, as lanes, or as loops whose pointers move.
+
+use convgen_ir::nest::{Affine, Dim, Guard, Loop, Mode, Stmt};
+
+use super::{Item, Lanes, Mask, Moving, OuterLanes, Translator, Trips, has_conditions};
+use crate::codegen::x86::{Argument, Unfit, unfit};
+
+impl Translator<'_> {
+    pub(super) fn loop_(&mut self, l: &Loop) -> Result<(), Unfit> {
+        let outside = self.known.clone();
+        self.known.enter(&l.with_body(vec![]).unguarded());
+        let open: Vec<Guard> =
+            l.guards.iter().filter(|guard| !self.known.always(guard)).cloned().collect();
+        self.known.assume(&l.guards);
+        let Some(hi) = l.hi.fixed() else {
+            if l.mode != Mode::Serial {
+                return unfit("a loop over the batch is no serial one");
+            }
+            self.bounded_loop(l, &open)?;
+            self.known = outside;
+            return Ok(());
+        };
+        match l.mode {
+            Mode::Parallel => return unfit("a task loop is inside the scope"),
+            Mode::Serial if !open.is_empty() => self.bounded_loop(l, &open)?,
+            Mode::Unroll | Mode::Vector if !open.is_empty() => {
+                return unfit("a loop that is written out has a guard");
+            }
+            Mode::Serial if hi - l.lo > 1 => {
+                self.lows.insert(l.axis, l.lo);
+                self.runtime_loop(l, Trips::Fixed(hi - l.lo))?;
+            }
+            Mode::Serial | Mode::Unroll => self.unrolled(l, hi)?,
+            Mode::Vector => match l.body.as_slice() {
+                [Stmt::Loop(inner)] => self.two_vectors(l, inner)?,
+                body => {
+                    for start in (l.lo..hi).step_by(self.width as usize) {
+                        let mask =
+                            Mask { first: 0, lanes: self.width.min(hi - start), limit: None };
+                        let lanes = Lanes { axis: l.axis, start, mask, outer: None };
+                        self.block(body, Some(lanes))?;
+                    }
+                }
+            },
+        }
+        self.known = outside;
+        Ok(())
+    }
+
+    /// A vector loop in a vector loop: the lanes of both in one register.
+    fn two_vectors(&mut self, l: &Loop, inner: &Loop) -> Result<(), Unfit> {
+        let (Some(trips), Some(repeat)) = (l.trip_count(), inner.trip_count()) else {
+            return unfit("a vector loop is over the batch");
+        };
+        self.known.enter(&inner.with_body(vec![]).unguarded());
+        if !inner.guards.iter().all(|guard| self.known.always(guard)) {
+            return unfit("a loop that is written out has a guard");
+        }
+        if trips.saturating_mul(repeat) > self.width {
+            return unfit("two vector loops have more lanes than a register");
+        }
+        let mask = Mask { first: 0, lanes: trips * repeat, limit: None };
+        let outer = OuterLanes { axis: l.axis, start: l.lo, trips, inner: repeat };
+        let lanes = Lanes { axis: inner.axis, start: inner.lo, mask, outer: Some(outer) };
+        self.block(&inner.body, Some(lanes))
+    }
+
+    fn unrolled(&mut self, l: &Loop, hi: i64) -> Result<(), Unfit> {
+        let conditional = has_conditions(&l.body);
+        for value in l.lo..hi {
+            let around = conditional.then(|| self.known.clone());
+            if conditional {
+                self.known
+                    .enter(&Loop { lo: value, ..Loop::new(l.axis, Dim::Fixed(value + 1), vec![]) });
+            }
+            self.variables.push((l.axis, Some(value)));
+            self.block(&l.body, None)?;
+            self.variables.pop();
+            if let Some(around) = around {
+                self.known = around;
+            }
+        }
+        Ok(())
+    }
+
+    /// A loop whose ends depend on others: on those outside alone, and the surrounding code computes
+    /// them, or on loops of the scope too. Its variable counts from the true zero.
+    fn bounded_loop(&mut self, l: &Loop, open: &[Guard]) -> Result<(), Unfit> {
+        let mut bounds = Loop { lo: l.lo, ..Loop::new(l.axis, l.hi, vec![]) };
+        for guard in open {
+            let (outer, inner, constant) = self.resolve(guard.sum(), None);
+            let step = guard.sum().coefficient(l.axis);
+            if step <= 0 {
+                return unfit("a condition does not narrow the loop");
+            }
+            if !inner.is_empty() {
+                return self.loop_within(l, open);
+            }
+            let terms = outer.into_iter().chain([(l.axis, step)]);
+            bounds.guards.push(guard.map(|_| Affine::from_terms(constant, terms)));
+        }
+        self.lows.insert(l.axis, 0);
+        let first = self.argument(Argument::First(bounds.clone()));
+        let end = self.argument(Argument::End(bounds));
+        self.runtime_loop(l, Trips::Between { first, end })
+    }
+
+    /// A loop whose ends move with loops of the scope: `rest + v >= limit` is `v >= limit - rest`.
+    fn loop_within(&mut self, l: &Loop, open: &[Guard]) -> Result<(), Unfit> {
+        let Some(hi) = l.hi.fixed() else { return unfit("a loop over the batch has a guard") };
+        let (mut at_least, mut below) = (vec![], vec![]);
+        for guard in open {
+            if guard.sum().coefficient(l.axis) != 1 {
+                return unfit("a condition narrows the loop by a fraction");
+            }
+            let (limit, ends) = match guard {
+                Guard::AtLeast(_, limit) => (limit, &mut at_least),
+                Guard::Below(_, limit) => (limit, &mut below),
+            };
+            let end = guard.sum().without(l.axis).scaled(-1).plus(*limit);
+            let (outer, inner, constant) = self.resolve(&end, None);
+            ends.push(self.stream(Moving::Number(constant), outer, inner));
+        }
+        self.lows.insert(l.axis, 0);
+        self.runtime_loop(l, Trips::Within { lo: l.lo, hi, at_least, below })
+    }
+
+    /// A loop that stays a loop. Its variable counts from zero; its first value, if it is a number, is
+    /// a displacement.
+    fn runtime_loop(&mut self, l: &Loop, trips: Trips) -> Result<(), Unfit> {
+        self.end_line();
+        let before = std::mem::take(&mut self.finished);
+        self.variables.push((l.axis, None));
+        self.block(&l.body, None)?;
+        self.variables.pop();
+        self.end_line();
+        let body = std::mem::replace(&mut self.finished, before);
+        let strides = self
+            .streams
+            .iter()
+            .enumerate()
+            .filter_map(|(stream, info)| {
+                let (_, coefficient) = info.inner.iter().find(|(axis, _)| *axis == l.axis)?;
+                let unit = match info.what {
+                    Moving::Pointer(buffer) => self.nest.buffer(buffer).elem.bytes() as i64,
+                    Moving::Number(_) => 1,
+                };
+                Some((stream, coefficient * unit))
+            })
+            .collect();
+        self.finished.push(Item::Loop { trips, strides, body });
+        Ok(())
+    }
+}

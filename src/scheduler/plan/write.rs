@@ -1,0 +1,234 @@
+//! The directives that carry out a plan, in order.
+
+use convgen_ir::PaddingMode;
+use convgen_ir::elem::Layout;
+use convgen_ir::problem::ConvProblem;
+use convgen_ir::schedule::{Directive, Schedule, Tail};
+
+use super::{CopyInput, LaneAxis, Loops, Plan, Shape, Walk, has_padding};
+use crate::target::Target;
+
+/// A plan being written down.
+pub(super) struct Writer<'p> {
+    pub(super) plan: &'p Plan,
+    pub(super) problem: &'p ConvProblem,
+    pub(super) target: &'p Target,
+    pub(super) shape: Shape<'p>,
+    pub(super) lane_extent: u64,
+    pub(super) directives: Vec<Directive>,
+}
+
+impl Writer<'_> {
+    pub(super) fn write(mut self) -> Schedule {
+        if self.plan.fused {
+            self.fuse();
+        }
+        let loops = self.loops();
+        self.order(&loops);
+        self.unroll(&loops);
+        if self.plan.pack_weights {
+            self.directives.push(Directive::PackWeights);
+        }
+        if let Some(copy) = self.plan.copy {
+            self.copy(&loops, copy);
+        }
+        if let (true, Some(axis)) = (self.plan.in_place, loops.columns.first())
+            && self.problem.spatial().last().is_some_and(has_padding)
+        {
+            self.directives.push(Directive::Peel { axis: axis.clone() });
+        }
+        Schedule { directives: self.directives }
+    }
+
+    fn fuse(&mut self) {
+        let names = self.problem.axis_names();
+        let mut outer = format!("o{}", names[0]);
+        for name in &names[1..] {
+            let inner = format!("o{name}");
+            let fused = format!("{outer}_{inner}");
+            self.directives.push(Directive::Fuse { outer, inner });
+            outer = fused;
+        }
+    }
+
+    /// Splits the spatial loops: tasks, blocks, and the tile.
+    pub(super) fn loops(&mut self) -> Loops {
+        let plan = self.plan;
+        let (first, extent) = self.shape.axes[0].clone();
+        // A task that is one tile has no second split to cut the last one short.
+        let unit = plan.task_unit(&self.shape, self.lane_extent);
+        let one_tile = self.shape.axes.len() == 1 && plan.block == unit;
+        let tail = if one_tile { Tail::Cut } else { Tail::Guard };
+        let (task, within) = self.split(&first, plan.block, extent, tail);
+        let mut axes = self.shape.axes.clone();
+        axes[0] = (within, plan.block);
+        let columns = axes.pop().unwrap_or_default();
+        let (oc, g) = (self.problem.out_channels_per_group(), self.problem.groups());
+        let named = |name: &str| name.to_string();
+        let (channels, columns, row, lanes) = match plan.lanes {
+            LaneAxis::Columns => {
+                let lane = self.split(&columns.0, self.lane_extent, columns.1, Tail::Cut);
+                let row = self.split("oc", plan.rows, oc, Tail::Cut);
+                (with(named("g"), row.0), lane.0, row.1, vec![lane.1])
+            }
+            LaneAxis::OutChannels => {
+                let lane = self.split("oc", self.lane_extent, oc, Tail::Pad);
+                let row = self.split(&columns.0, plan.rows, columns.1, Tail::Cut);
+                (with(named("g"), lane.0), row.0, row.1, vec![lane.1])
+            }
+            LaneAxis::Groups => {
+                let lane = self.split("g", self.lane_extent, g, Tail::Pad);
+                let row = self.split(&columns.0, plan.rows, columns.1, Tail::Cut);
+                let outer: Vec<String> = lane.0.into_iter().chain([named("oc")]).collect();
+                (outer, row.0, row.1, vec![lane.1])
+            }
+            LaneAxis::GroupChannels => {
+                let lane = self.split("g", self.lane_extent, g, Tail::Cut);
+                let row = self.split(&columns.0, plan.rows, columns.1, Tail::Cut);
+                (lane.0.into_iter().collect(), row.0, row.1, vec![lane.1, named("oc")])
+            }
+            LaneAxis::None => {
+                let row = self.split(&columns.0, plan.rows, columns.1, Tail::Cut);
+                (vec![named("g"), named("oc")], row.0, row.1, vec![])
+            }
+        };
+        let tasks = with(named("n"), task);
+        let rows = axes.into_iter().map(|(name, _)| name).collect();
+        Loops { tasks, channels, rows, columns: columns.into_iter().collect(), row, lanes }
+    }
+
+    /// Orders the loops, hands out the tasks, and puts the sums into registers.
+    fn order(&mut self, loops: &Loops) {
+        let around = self.plan.order.0.into_iter().flat_map(|walk| loops.of(walk));
+        let mut axes: Vec<String> = loops.tasks.iter().chain(around).cloned().collect();
+        let innermost = axes[axes.len() - 1].clone();
+        axes.push(loops.row.clone());
+        axes.extend(loops.lanes.iter().cloned());
+        self.directives.push(Directive::Reorder { axes });
+        for axis in self.task_loops(loops) {
+            self.directives.push(Directive::Parallel { axis: axis.clone() });
+        }
+        if self.plan.in_place {
+            self.skip_padding();
+        }
+        self.directives.push(Directive::AccumulateOutput { at: innermost });
+        if self.plan.in_place && self.plan.lanes != LaneAxis::Columns {
+            self.skip_columns();
+        }
+    }
+
+    /// Leaves out the taps of a tile's columns on padding.
+    fn skip_columns(&mut self) {
+        let (names, axes) = (self.problem.axis_names(), self.problem.spatial());
+        if let (Some(name), Some(s)) = (names.last(), axes.last())
+            && s.kernel > 1
+            && has_padding(s)
+        {
+            self.directives.push(Directive::SkipPadding { at: format!("k{name}") });
+        }
+    }
+
+    /// Leaves out the taps on padding in every axis but the columns.
+    fn skip_padding(&mut self) {
+        let axes = self.problem.axis_names().iter().zip(self.problem.spatial());
+        let others = axes.take(self.problem.rank() - 1).filter(|(_, s)| has_padding(s));
+        let skipped = others.map(|(name, _)| Directive::SkipPadding { at: format!("k{name}") });
+        self.directives.extend(skipped);
+    }
+
+    fn task_loops<'l>(&self, loops: &'l Loops) -> impl Iterator<Item = &'l String> + use<'l> {
+        let shared = if self.plan.channel_tasks { loops.channels.as_slice() } else { &[] };
+        loops.tasks.iter().chain(shared)
+    }
+
+    /// Writes out the tile and a few steps of the reduction.
+    fn unroll(&mut self, loops: &Loops) {
+        let unroll = |axis: &str| Directive::Unroll { axis: axis.to_string() };
+        self.directives.push(unroll(&loops.row));
+        let innermost_first = loops.lanes.iter().rev();
+        self.directives
+            .extend(innermost_first.map(|axis| Directive::Vectorize { axis: axis.clone() }));
+        let channels = self.problem.in_channels_per_group();
+        let (_, inner) = self.split("ic", self.plan.steps, channels, Tail::Guard);
+        self.directives.push(unroll(&inner));
+        if let (true, Some(name)) =
+            (self.plan.taps || self.plan.in_place, self.problem.axis_names().last())
+        {
+            self.directives.push(unroll(&format!("k{name}")));
+        }
+    }
+
+    /// Copies the input; channels by vectors where they are neighbours in the copy: whether a pixel is
+    /// padding is then asked once a vector.
+    fn copy(&mut self, loops: &Loops, copy: CopyInput) {
+        let inside = copy.at.and_then(|walk| match walk {
+            Walk::Channels => loops.channels.first(),
+            Walk::Rows | Walk::Columns => loops.of(walk).last(),
+        });
+        let Some(at) = inside.or(self.task_loops(loops).last()).cloned() else { return };
+        self.directives.push(Directive::PackInput { at, layout: copy.layout });
+        let channels = self.plan.copied_channels(self.problem, self.lane_extent);
+        let transposed = copy.layout.is_some() && copy.transposed;
+        let registers = self.target.isa().vectors().is_some();
+        if transposed && registers && self.transposed_copy(loops, copy, channels) {
+            return;
+        }
+        if copy.at.is_none() && self.plan.is_one_strip(self.problem, self.target) {
+            self.directives.push(Directive::Vectorize { axis: "copy.w".to_string() });
+            return;
+        }
+        let last = copy.layout.unwrap_or(self.problem.layout()) == Layout::ChannelsLast;
+        let lanes = u64::from(self.target.lanes());
+        let by = [4 * lanes, 2 * lanes, lanes].into_iter().find(|by| channels.is_multiple_of(*by));
+        if let (true, Some(by)) = (last, by) {
+            let (_, inner) = self.split("copy.c", by, channels, Tail::Guard);
+            self.directives.push(Directive::Vectorize { axis: inner });
+        }
+    }
+
+    /// Writes the copy as a transpose of tiles, a vector of channels by as many columns, if the columns
+    /// that it copies are the same for every task.
+    fn transposed_copy(&mut self, loops: &Loops, copy: CopyInput, channels: u64) -> bool {
+        let place = |walk| self.plan.order.0.iter().position(|w| *w == walk);
+        let inside = |walk| copy.at.is_none_or(|at| place(at) < place(walk));
+        let Some((s, others)) = self.problem.spatial().split_last() else { return false };
+        let cut = (others.is_empty() || self.plan.fused) && self.plan.block < self.shape.axes[0].1;
+        let whole = !cut && (loops.columns.is_empty() || inside(Walk::Columns));
+        let tile = self.plan.columns_of_tile(self.problem, self.target);
+        let pixels = self.plan.copied_pixels(self.problem, tile);
+        let end = |place: i64| place.clamp(0, pixels[others.len()] as i64) as u64;
+        let (low, high) = (end(s.pad_before), end(s.input as i64 + s.pad_before));
+        let columns = high.saturating_sub(low);
+        let zeros = self.problem.padding_mode() == PaddingMode::Zeros;
+        if !whole || !zeros || self.plan.fused || columns < 2 || channels < 2 {
+            return false;
+        }
+        let names = self.problem.axis_names();
+        let lanes = u64::from(self.target.lanes());
+        let named = |axis: &str| format!("copy.{axis}");
+        let (outer, channel) = self.split("copy.c", lanes, channels, Tail::Cut);
+        let (tiles, column) = self.split(&named(names[others.len()]), lanes, columns, Tail::Cut);
+        let rows = others.iter().enumerate().filter(|(i, _)| inside(Walk::Rows) && pixels[*i] > 1);
+        let rows = rows.map(|(i, _)| named(names[i]));
+        let mut axes: Vec<String> = outer.into_iter().chain(rows).chain(tiles).collect();
+        axes.extend([column.clone(), channel.clone()]);
+        self.directives.push(Directive::Reorder { axes });
+        self.directives.push(Directive::Unroll { axis: column });
+        self.directives.push(Directive::Vectorize { axis: channel });
+        true
+    }
+
+    /// Splits an axis if there is more than one tile of it: the outer axis, if any, and the inner.
+    fn split(&mut self, axis: &str, by: u64, extent: u64, tail: Tail) -> (Option<String>, String) {
+        if by >= extent {
+            return (None, axis.to_string());
+        }
+        let (name, by) = (axis.to_string(), by as u32);
+        self.directives.push(Directive::Split { axis: name, by, tail });
+        (Some(format!("{axis}.o")), format!("{axis}.i"))
+    }
+}
+
+fn with(first: String, second: Option<String>) -> Vec<String> {
+    [first].into_iter().chain(second).collect()
+}
