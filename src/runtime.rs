@@ -231,10 +231,7 @@ impl Kernel {
         output: &mut [f32],
         threads: usize,
     ) -> Result<(), Error> {
-        let mut call = self.prepare(arguments, output)?;
-        let tasks = call.tasks();
-        let parts = threads.clamp(1, tasks.len().max(1));
-        run_parts(tasks, parts);
+        run_shared(self.prepare(arguments, output)?, threads);
         Ok(())
     }
 
@@ -292,6 +289,13 @@ fn fingerprint(
 /// Runs all tasks of a call on the calling thread.
 pub(crate) fn run_alone(mut call: Call) {
     SCRATCH.with_borrow_mut(|scratch| call.tasks().run(scratch));
+}
+
+/// Runs all tasks of a call on up to so many threads.
+fn run_shared(mut call: Call, threads: usize) {
+    let tasks = call.tasks();
+    let parts = threads.clamp(1, tasks.len().max(1));
+    run_parts(tasks, parts);
 }
 
 /// Halves the tasks until there is one part a thread.

@@ -46,8 +46,10 @@ pub fn default_schedule(problem: &ConvProblem, target: &Target) -> (Algorithm, S
 struct Planned {
     /// A forward problem whose schedules fit every part of the problem.
     forward: ConvProblem,
-    /// The parts, if they are several: their spatial axes may not become one.
-    phases: Vec<Part>,
+    /// Whether its spatial axes may become one.
+    whole: bool,
+    algorithm: Algorithm,
+    problem: ConvProblem,
 }
 
 impl Planned {
@@ -57,31 +59,28 @@ impl Planned {
         // The phases of a transposed problem write stripes, which are no neighbours to fuse.
         let striped = problem.direction() != Direction::Forward
             && problem.spatial().iter().any(|axis| axis.stride != 1);
-        let phases = if striped { algorithm.parts(problem).ok()? } else { vec![] };
-        Some(Planned { forward, phases })
-    }
-
-    /// Whether the spatial axes may become one.
-    fn is_whole(&self) -> bool {
-        self.phases.is_empty()
+        Some(Planned { forward, whole: !striped, algorithm, problem: problem.clone() })
     }
 
     /// The decisions of the default pick.
     fn default_plan(&self, target: &Target) -> Plan {
-        let plan = Picker::new(&self.forward, target, self.is_whole()).plan();
+        let plan = Picker::new(&self.forward, target, self.whole).plan();
         match plan.copy {
             // Phases of one row have no loop over rows to order.
-            Some(copy) if copy.transposed && !self.applies(&plan, target) => {
+            Some(copy) if copy.transposed && !self.whole && !self.applies(&plan, target) => {
                 Plan { copy: Some(CopyInput { transposed: false, ..copy }), ..plan }
             }
             Some(_) | None => plan,
         }
     }
 
+    /// Whether the schedule of a plan is one of every part that has a sum.
     fn applies(&self, plan: &Plan, target: &Target) -> bool {
         let schedule = plan.schedule(&self.forward, target);
-        let mut sums = self.phases.iter().filter(|part| part.schedule.is_none());
-        sums.all(|part| transform::apply_to_part(part.nest.clone(), &schedule).is_ok())
+        let applies = |part: Part| {
+            part.schedule.is_some() || transform::apply_to_part(part.nest, &schedule).is_ok()
+        };
+        self.algorithm.parts(&self.problem).is_ok_and(|parts| parts.into_iter().all(applies))
     }
 }
 
@@ -271,7 +270,11 @@ impl<'p> Picker<'p> {
 
     /// Meets padding where the input lies if the columns of a tile are lanes: masks leave it out.
     fn read_columns_in_place(&self, plan: &mut Plan) {
-        let candidate = Plan { in_place: self.whole, ..plan.clone() };
+        self.adopt(plan, Plan { in_place: self.whole, ..plan.clone() });
+    }
+
+    /// Takes a plan that meets padding in place, if it does and is a schedule of the problem.
+    fn adopt(&self, plan: &mut Plan, candidate: Plan) {
         if candidate.in_place && candidate.check(self.problem, self.target).is_ok() {
             *plan = candidate;
         }
@@ -297,10 +300,7 @@ impl<'p> Picker<'p> {
     fn read_in_place(&self, plan: &mut Plan) {
         let steps = self.problem.in_channels_per_group();
         let block = self.shape.axes[0].1;
-        let candidate = Plan { in_place: self.whole, steps, block, ..plan.clone() };
-        if candidate.in_place && candidate.check(self.problem, self.target).is_ok() {
-            *plan = candidate;
-        }
+        self.adopt(plan, Plan { in_place: self.whole, steps, block, ..plan.clone() });
     }
 
     /// Reads the input where it lies if many channels are summed at each tap: taps beyond the first and

@@ -14,9 +14,10 @@
 
 use std::collections::BTreeSet;
 
+use convgen_ir::bounds::Context;
 use convgen_ir::nest::{
     Access, Affine, AxisId, AxisKind, BufferId, Dim, Expr, Loop, Mode, Nest, Role, Stmt,
-    map_affines, visit_accesses_mut, visit_exprs, visit_loops,
+    map_affines, visit_accesses, visit_accesses_mut, visit_exprs, visit_loops,
 };
 
 /// Elements that one vector loop copies: some registers at any width.
@@ -38,12 +39,6 @@ pub(super) fn run(nest: &mut Nest) {
 /// dimensions before can be joined with it.
 fn short_copies(nest: &Nest) -> BTreeSet<BufferId> {
     let mut found = BTreeSet::new();
-    let mut refused = BTreeSet::new();
-    visit_exprs(&nest.body, &mut |expr| {
-        if let Expr::Pad(_, access) = expr {
-            refused.insert(access.buffer);
-        }
-    });
     visit_loops(&nest.body, &mut |l| {
         if let [Stmt::Store(to, Expr::Load(from))] = l.body.as_slice()
             && is_whole_row(nest, l, to)
@@ -54,7 +49,44 @@ fn short_copies(nest: &Nest) -> BTreeSet<BufferId> {
             found.extend([to.buffer, from.buffer]);
         }
     });
-    if found.iter().any(|id| refused.contains(id)) { BTreeSet::new() } else { found }
+    let mut strays = BTreeSet::new();
+    leave_rows(nest, &nest.body, &Context::default(), &mut strays);
+    if found.is_disjoint(&strays) { found } else { BTreeSet::new() }
+}
+
+/// Buffers with an access that is padding, or whose last index is not proved to be inside: joined with the
+/// dimension before, it would be another element.
+fn leave_rows(nest: &Nest, block: &[Stmt], context: &Context, found: &mut BTreeSet<BufferId>) {
+    for stmt in block {
+        match stmt {
+            Stmt::Loop(l) => {
+                let mut inside = context.clone();
+                inside.enter(l);
+                leave_rows(nest, &l.body, &inside, found);
+            }
+            Stmt::If(guards, body) => {
+                let mut inside = context.clone();
+                inside.assume(guards);
+                leave_rows(nest, body, &inside, found);
+            }
+            Stmt::Declare(_) => {}
+            Stmt::Let(..) | Stmt::Store(..) => {
+                let stmt = std::slice::from_ref(stmt);
+                visit_accesses(stmt, &mut |access, _| {
+                    let shape = &nest.buffer(access.buffer).shape;
+                    let last = access.index.last().zip(shape.last());
+                    if last.is_none_or(|(index, dim)| !context.inside(index, *dim)) {
+                        found.insert(access.buffer);
+                    }
+                });
+                visit_exprs(stmt, &mut |expr| {
+                    if let Expr::Pad(_, access) = expr {
+                        found.insert(access.buffer);
+                    }
+                });
+            }
+        }
+    }
 }
 
 /// Whether a loop walks over all of a short last dimension that has another before it.
@@ -197,4 +229,30 @@ fn fresh(nest: &Nest, name: &str) -> String {
     let numbered = (1..).map(|number| format!("{name}{number}"));
     let mut names = [name.to_string()].into_iter().chain(numbered);
     names.find(|name| nest.find_axis(name).is_none()).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use convgen_ir::parse::parse_nest;
+    use convgen_ir::verify::Limits;
+
+    #[test]
+    fn an_index_beyond_its_row_is_still_refused() {
+        let nest = |index: &str| {
+            let text = format!(
+                "nest x {{
+                   input f32[N,4,3]
+                   output f32[N,1]
+                   for n in 0..N {{
+                     scratch rows f32[4,3]
+                     for w in 0..4 {{ for c in 0..3 {{ rows[w,c] = input[n,w,c] }} }}
+                     output[n,0] = rows[{index}]
+                   }}
+                 }}"
+            );
+            crate::lower::lower(parse_nest(&text).unwrap().0, &Limits::INTERPRETER)
+        };
+        assert!(nest("1,1").is_ok());
+        assert!(nest("0,4").unwrap_err().to_string().contains("V4"));
+    }
 }

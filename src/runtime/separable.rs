@@ -6,7 +6,7 @@ use convgen_ir::separable::Separable;
 use convgen_ir::verify::VerifiedNest;
 
 use super::aligned::Aligned;
-use super::{PackedWeights, run_alone, run_parts, tile_name};
+use super::{PackedWeights, run_alone, run_shared, tile_name};
 use crate::error::{Error, RunError};
 use crate::jit::{Call, Code, Inputs};
 use crate::scheduler::separable::SeparablePlan;
@@ -129,10 +129,7 @@ impl SeparableKernel {
         output: &mut [f32],
         threads: usize,
     ) -> Result<(), Error> {
-        let mut call = self.prepare(arguments, output)?;
-        let tasks = call.tasks();
-        let parts = threads.clamp(1, tasks.len().max(1));
-        run_parts(tasks, parts);
+        run_shared(self.prepare(arguments, output)?, threads);
         Ok(())
     }
 

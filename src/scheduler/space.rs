@@ -178,7 +178,7 @@ impl<'p> Space<'p> {
         };
         let registers = u64::from(self.target.registers());
         match knob {
-            Knob::Fused => match planned.is_whole() && is_pointwise(problem) {
+            Knob::Fused => match planned.whole && is_pointwise(problem) {
                 true => flags(&[true, false], |plan| &mut plan.fused),
                 false => flags(&[false], |plan| &mut plan.fused),
             },
@@ -200,8 +200,8 @@ impl<'p> Space<'p> {
                 let set =
                     |copy, in_place| with(&|plan| (plan.copy, plan.in_place) = (copy, in_place));
                 let copies =
-                    copies(problem, planned.is_whole()).into_iter().map(|copy| set(copy, false));
-                copies.chain(planned.is_whole().then(|| set(None, true))).collect()
+                    copies(problem, planned.whole).into_iter().map(|copy| set(copy, false));
+                copies.chain(planned.whole.then(|| set(None, true))).collect()
             }
             Knob::PackWeights => flags(&[true, false], |plan| &mut plan.pack_weights),
             Knob::Steps => {

@@ -95,16 +95,15 @@ impl Assembler {
     fn block(&mut self, items: &[Item]) -> Result<(), Unfit> {
         let mut rest = items;
         while let [first, others @ ..] = rest {
-            let fitting = (1..=rest.len()).rev().find(|n| {
-                let mut used = BTreeSet::new();
-                streams(&rest[..*n], &mut used);
-                used.len() + loop_depth(&rest[..*n]) <= GENERAL_REGISTERS
-            });
-            if let Some(fitting) = fitting {
-                let (near, others) = rest.split_at(fitting);
-                let mut used = BTreeSet::new();
+            let fitting = (1..=rest.len()).rev().find_map(|n| {
+                let (near, mut used) = (&rest[..n], BTreeSet::new());
                 streams(near, &mut used);
-                self.encoder.bring(&used, loop_depth(near));
+                let depth = loop_depth(near);
+                (used.len() + depth <= GENERAL_REGISTERS).then_some((n, used, depth))
+            });
+            if let Some((fitting, used, depth)) = fitting {
+                let (near, others) = rest.split_at(fitting);
+                self.encoder.bring(&used, depth);
                 self.near(near, 0)?;
                 self.encoder.forget();
                 rest = others;
