@@ -12,6 +12,7 @@ mod pack_weights;
 pub(crate) mod peel;
 mod reorder;
 mod skip_padding;
+mod spill;
 mod split;
 
 use convgen_ir::PaddingMode;
@@ -133,6 +134,9 @@ pub fn apply_one(nest: &Nest, directive: &Directive) -> Result<Nest, Refusal> {
         Directive::Unroll { axis } => mode::unroll(&mut nest, axis)?,
         Directive::Parallel { axis } => mode::parallel(&mut nest, axis)?,
         Directive::AccumulateOutput { at } => accumulate::apply(&mut nest, at)?,
+        Directive::SpillSums { at, over } => {
+            spill::apply(&mut nest, at, over.as_deref())?
+        },
         Directive::SkipPadding { at } => skip_padding::apply(&mut nest, at)?,
         Directive::Peel { axis } => peel::apply(&mut nest, axis)?,
         Directive::PackWeights => pack_weights::apply(&mut nest)?,

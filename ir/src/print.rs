@@ -67,6 +67,10 @@ impl fmt::Display for Directive {
             Directive::Unroll { axis } => write!(f, "unroll {axis}"),
             Directive::Parallel { axis } => write!(f, "parallel {axis}"),
             Directive::AccumulateOutput { at } => write!(f, "accumulate output at {at}"),
+            Directive::SpillSums { at, over: None } => write!(f, "spill sums at {at}"),
+            Directive::SpillSums { at, over: Some(over) } => {
+                write!(f, "spill sums at {at} over {over}")
+            }
             Directive::SkipPadding { at } => write!(f, "skip padding at {at}"),
             Directive::Peel { axis } => write!(f, "peel {axis}"),
             Directive::PackWeights => f.write_str("pack weights"),

@@ -75,6 +75,16 @@ pub enum Directive {
         /// The loop whose body holds the tile.
         at: String,
     },
+    /// `spill sums at oc.o over oh.o`: the register tiles inside `oc.o` all go over a block of the
+    /// reduction, an iteration of `oh.o`, before any goes on to the next; scratch keeps their sums, and
+    /// the output is written from there.
+    SpillSums {
+        /// The loop whose body holds the scratch.
+        at: String,
+        /// The reduction whose iterations are the blocks; those around it are outside too. All of the
+        /// sum is one block if not given.
+        over: Option<String>,
+    },
     /// `skip padding at kh`: taps of this reduction that fall outside the input are left out.
     SkipPadding {
         /// A reduction axis that walks over taps.

@@ -51,7 +51,7 @@ pub(super) fn apply(nest: &mut Nest, at: &str) -> Result<(), Refusal> {
 }
 
 /// The spatial loops below `l`, without their bodies, and the block inside the last of them.
-fn spatial_chain<'n>(nest: &Nest, l: &'n Loop) -> Option<(Vec<Loop>, &'n [Stmt])> {
+pub(super) fn spatial_chain<'n>(nest: &Nest, l: &'n Loop) -> Option<(Vec<Loop>, &'n [Stmt])> {
     let mut tile = Vec::new();
     let mut block = l.body.as_slice();
     while let [Stmt::Loop(t)] = block {
@@ -76,15 +76,15 @@ fn guarded_by(reduce: &Loop, tile: &[Loop]) -> Option<AxisId> {
 }
 
 /// The leaf of an unaccumulated nest.
-struct Parts<'n> {
-    acc: BufferId,
-    init: &'n [Stmt],
-    reduce: &'n Loop,
-    finish: &'n [Stmt],
+pub(super) struct Parts<'n> {
+    pub(super) acc: BufferId,
+    pub(super) init: &'n [Stmt],
+    pub(super) reduce: &'n Loop,
+    pub(super) finish: &'n [Stmt],
 }
 
 impl<'n> Parts<'n> {
-    fn of(nest: &Nest, leaf: &'n [Stmt]) -> Option<Parts<'n>> {
+    pub(super) fn of(nest: &Nest, leaf: &'n [Stmt]) -> Option<Parts<'n>> {
         let [Stmt::Declare(acc), rest @ ..] = leaf else { return None };
         if nest.buffer(*acc).role != Role::Reg {
             return None;
@@ -137,7 +137,7 @@ fn inside_reduction(
 }
 
 /// The loops around a block, the first one outermost.
-fn around(loops: &[Loop], body: Vec<Stmt>) -> Vec<Stmt> {
+pub(super) fn around(loops: &[Loop], body: Vec<Stmt>) -> Vec<Stmt> {
     loops.iter().rev().fold(body, |body, l| vec![Stmt::Loop(l.with_body(body))])
 }
 

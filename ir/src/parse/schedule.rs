@@ -49,6 +49,18 @@ impl ScheduleParser<'_> {
                 self.cursor.keyword("output", "`output`")?;
                 Ok(Directive::AccumulateOutput { at: self.at()? })
             }
+            "spill" => {
+                self.cursor.keyword("sums", "`sums`")?;
+                let at = self.at()?;
+                let over = match self.at_end_of_directive() {
+                    true => None,
+                    false => {
+                        self.cursor.keyword("over", "`over`")?;
+                        Some(self.axis()?)
+                    }
+                };
+                Ok(Directive::SpillSums { at, over })
+            }
             "skip" => {
                 self.cursor.keyword("padding", "`padding`")?;
                 Ok(Directive::SkipPadding { at: self.at()? })
