@@ -11,6 +11,11 @@ use target_lexicon::{Architecture, Triple};
 
 use crate::codegen::x86::Vectors;
 
+/// Bytes of a stream between what is read and what is fetched: at 30 GB/s some 140 ns, what the third-level
+/// cache of a server takes to answer. Winograd over 512 channels of 14x14: 281 GFLOP/s without, 313 with 1
+/// or 4 KiB, 298 with 8.
+const LOOK_AHEAD_BYTES: u64 = 4096;
+
 /// The instruction set an emitter writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Isa {
@@ -183,6 +188,13 @@ impl Target {
     /// Single floats in a vector.
     pub fn lanes(&self) -> u32 {
         self.isa.vector_bits() / 32
+    }
+
+    /// How many iterations a loop should look ahead that reads a stream of so many bytes, `step` of them an
+    /// iteration; none where a cache near the core holds the stream, or where nothing is emitted for it.
+    pub fn ahead(&self, bytes: u64, step: u64) -> Option<u32> {
+        let far = bytes > self.caches.l2 as u64 / 2 && self.isa.vectors().is_some();
+        far.then(|| LOOK_AHEAD_BYTES.div_ceil(step.max(1)) as u32)
     }
 
     /// Vector registers.

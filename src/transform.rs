@@ -45,6 +45,8 @@ pub enum Refusal {
     Start { axis: String },
     #[error("the loop over `{axis}` is already {mode}")]
     HasMode { axis: String, mode: &'static str },
+    #[error("the loop over `{axis}` looks {by} iterations ahead already")]
+    LooksAhead { axis: String, by: u32 },
     #[error("a tile of {by} does not fit a loop of {extent}")]
     TileSize { by: u32, extent: i64 },
     #[error("`{axis}` has the length of the batch, which is not known before the call")]
@@ -133,10 +135,9 @@ pub fn apply_one(nest: &Nest, directive: &Directive) -> Result<Nest, Refusal> {
         Directive::Vectorize { axis } => mode::vectorize(&mut nest, axis)?,
         Directive::Unroll { axis } => mode::unroll(&mut nest, axis)?,
         Directive::Parallel { axis } => mode::parallel(&mut nest, axis)?,
+        Directive::Prefetch { axis, by } => mode::prefetch(&mut nest, axis, *by)?,
         Directive::AccumulateOutput { at } => accumulate::apply(&mut nest, at)?,
-        Directive::SpillSums { at, over } => {
-            spill::apply(&mut nest, at, over.as_deref())?
-        },
+        Directive::SpillSums { at, over } => spill::apply(&mut nest, at, over.as_deref())?,
         Directive::SkipPadding { at } => skip_padding::apply(&mut nest, at)?,
         Directive::Peel { axis } => peel::apply(&mut nest, axis)?,
         Directive::PackWeights => pack_weights::apply(&mut nest)?,

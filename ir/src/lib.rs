@@ -58,7 +58,7 @@
 //! block   = "{" { stmt } "}"
 //! stmt    = loop | "if" guards block | ("scratch" | "reg") name type | "let" name "=" value
 //!         | access "=" value
-//! loop    = mode name "in" ["-"] integer ".." (["-"] integer | "N") [ ("where" | "cut") guards ] block
+//! loop    = mode name "in" ["-"] integer ".." (["-"] integer | "N") [ "ahead" integer ] [ ("where" | "cut") guards ] block
 //! mode    = "for" | "reduce" | ("parallel" | "unroll" | "vector") [ "reduce" ]
 //! guards  = guard { "and" guard }
 //! guard   = sum ("<" | ">=") ["-"] integer
@@ -74,7 +74,7 @@
 //! name    = word that is no keyword          word = (letter | "_") { letter | digit | "_" | "." }
 //! ```
 //! `#` begins a comment, which ends with the line; line ends and blanks only separate. Keywords are
-//! `nest pack for reduce parallel unroll vector in where cut and if let scratch reg N`. Sums are
+//! `nest pack for reduce parallel unroll vector in ahead where cut and if let scratch reg N`. Sums are
 //! normal: each variable once, in the order of the loops around it. [`mod@print`] writes, [`parse`]
 //! reads; a printed text reads back as an equal nest.
 //!
@@ -96,7 +96,8 @@
 //!
 //! An axis has one kind. `reduce` marks a reduction: its iterations feed one sum, so their order is the
 //! order of rounding. The iterations of all others may be reordered by a schedule. `where` and `cut`
-//! mean the same; `cut` asks lowering to split an outer loop so that the guard goes away.
+//! mean the same; `cut` asks lowering to split an outer loop so that the guard goes away. `ahead 32` says
+//! that memory which the iteration 32 later reads may be brought nearer, and means nothing else.
 //!
 //! ## Floats
 //!
@@ -178,7 +179,9 @@
 //!           | "reorder" axis { axis }                    these loops in this order
 //!           | "fuse" axis axis                           two loops become a_b
 //!           | "vectorize" axis | "unroll" axis | "parallel" axis
+//!           | "prefetch" axis "by" integer               what is read so many iterations later
 //!           | "accumulate" "output" "at" axis            one register tile for all sums inside
+//!           | "spill" "sums" "at" axis [ "over" axis ]   all tiles inside, a block of the sum at a time
 //!           | "skip" "padding" "at" axis               taps of this reduction outside the input
 //!           | "peel" axis                              iterations that touch padding get loops of their own
 //!           | "pack" "weights"                           into the order in which the nest reads them

@@ -434,6 +434,9 @@ pub struct Loop {
     pub cut: bool,
     /// How the iterations are carried out.
     pub mode: Mode,
+    /// While an iteration runs, what the one so many later reads may be brought nearer; no more than a
+    /// hint.
+    pub ahead: Option<u32>,
     /// What each iteration does.
     pub body: Vec<Stmt>,
 }
@@ -441,7 +444,9 @@ pub struct Loop {
 impl Loop {
     /// A serial loop over `0..extent` without guards.
     pub fn new(axis: AxisId, extent: Dim, body: Vec<Stmt>) -> Loop {
-        Loop { axis, lo: 0, hi: extent, guards: vec![], cut: false, mode: Mode::Serial, body }
+        let (lo, hi) = (0, extent);
+        let (guards, cut, mode, ahead) = (vec![], false, Mode::Serial, None);
+        Loop { axis, lo, hi, guards, cut, mode, ahead, body }
     }
 
     /// The number of values the variable takes, guards aside, unless it is the batch size.
@@ -463,6 +468,7 @@ impl Loop {
             guards: self.guards.clone(),
             cut: self.cut,
             mode: self.mode,
+            ahead: self.ahead,
             body,
         }
     }

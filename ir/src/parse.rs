@@ -215,6 +215,10 @@ impl<'a> NestParser<'a> {
             true => Dim::Fixed(self.cursor.signed_integer()?),
             false => self.dim()?,
         };
+        let ahead = match self.cursor.take_if("ahead") {
+            true => Some(self.cursor.integer_up_to(u32::MAX.into())? as u32),
+            false => None,
+        };
         let cut = self.cursor.peek().is("cut");
         let guards = match cut || self.cursor.peek().is("where") {
             true => {
@@ -224,7 +228,7 @@ impl<'a> NestParser<'a> {
             false => vec![],
         };
         let body = self.block()?;
-        Ok(Stmt::Loop(Loop { axis, lo, hi, guards, cut, mode, body }))
+        Ok(Stmt::Loop(Loop { axis, lo, hi, guards, cut, mode, ahead, body }))
     }
 
     /// `for`, `reduce`, or a mode with or without `reduce`.

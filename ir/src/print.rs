@@ -66,6 +66,7 @@ impl fmt::Display for Directive {
             Directive::Vectorize { axis } => write!(f, "vectorize {axis}"),
             Directive::Unroll { axis } => write!(f, "unroll {axis}"),
             Directive::Parallel { axis } => write!(f, "parallel {axis}"),
+            Directive::Prefetch { axis, by } => write!(f, "prefetch {axis} by {by}"),
             Directive::AccumulateOutput { at } => write!(f, "accumulate output at {at}"),
             Directive::SpillSums { at, over: None } => write!(f, "spill sums at {at}"),
             Directive::SpillSums { at, over: Some(over) } => {
@@ -175,6 +176,9 @@ impl<'a> Printer<'a> {
         self.names.scope.push(l.axis);
         let keywords = loop_keywords(l.mode, axis.kind);
         let mut line = format!("{keywords} {} in {}..{}", axis.name, l.lo, l.hi);
+        if let Some(ahead) = l.ahead {
+            line += &format!(" ahead {ahead}");
+        }
         if !l.guards.is_empty() {
             line += if l.cut { " cut" } else { " where" };
             line += &self.names.guards(&l.guards);

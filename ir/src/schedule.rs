@@ -70,6 +70,13 @@ pub enum Directive {
         /// The axis.
         axis: String,
     },
+    /// `prefetch ic.o by 32`: while an iteration runs, what is read 32 iterations later is brought nearer.
+    Prefetch {
+        /// The axis.
+        axis: String,
+        /// How many iterations later.
+        by: u32,
+    },
     /// `accumulate output at ow.o`: one register tile holds the sums of all loops inside `ow.o`.
     AccumulateOutput {
         /// The loop whose body holds the tile.

@@ -1,13 +1,14 @@
-//! `vectorize a`, `unroll a`, `parallel a`
+//! `vectorize a`, `unroll a`, `parallel a`, `prefetch a by k`
 //!
 //! ```text
 //! for a in 0..E { S }  ->  vector a in 0..E { S }   |   unroll a ..   |   parallel a ..
+//!                          for a in 0..E ahead k { S }
 //! ```
-//! The mode of every loop over the axis changes, nothing else.
+//! How every loop over the axis is carried out changes, nothing else.
 //!
 //! Preconditions: the loops are serial; to vectorize, spatial, and innermost or around nothing but one
 //! innermost vector loop; to unroll or vectorize, of known length; to make parallel, spatial, without
-//! guards, directly inside other parallel loops or outermost.
+//! guards, directly inside other parallel loops or outermost; to prefetch, not looking ahead already.
 
 use convgen_ir::nest::{AxisKind, Loop, Mode, Nest, Stmt};
 
@@ -50,6 +51,20 @@ pub(super) fn parallel(nest: &mut Nest, name: &str) -> Result<(), Refusal> {
     }
     set(nest, name, Mode::Parallel, |l| {
         if l.guards.is_empty() { Ok(()) } else { Err(Refusal::Guarded { axis: name.to_string() }) }
+    })
+}
+
+pub(super) fn prefetch(nest: &mut Nest, name: &str, by: u32) -> Result<(), Refusal> {
+    let axis = axis_with_loop(nest, name)?;
+    replace_loops(&mut nest.body, axis, &mut |l| {
+        let axis = || name.to_string();
+        if l.mode != Mode::Serial {
+            return Err(Refusal::HasMode { axis: axis(), mode: mode_name(l.mode) });
+        }
+        match l.ahead {
+            Some(by) => Err(Refusal::LooksAhead { axis: axis(), by }),
+            None => Ok(Stmt::Loop(Loop { ahead: Some(by), ..l })),
+        }
     })
 }
 

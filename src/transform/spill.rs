@@ -22,8 +22,8 @@
 //! with the loops `r`. A guard of `r` that some `s` decides becomes one of that `s`.
 
 use convgen_ir::nest::{
-    Access, Affine, AxisId, AxisKind, BufferId, Dim, Expr, Loop, Mode, Nest, Role, Stmt, map_affines,
-    visit_accesses_mut, visit_loops_mut,
+    Access, Affine, AxisId, AxisKind, BufferId, Dim, Expr, Loop, Mode, Nest, Role, Stmt,
+    map_affines, visit_accesses_mut, visit_loops_mut,
 };
 
 use super::accumulate::{Parts, around, spatial_chain};
@@ -152,11 +152,7 @@ fn sums(nest: &mut Nest, tiles: &[Loop], acc: BufferId) -> BufferId {
 }
 
 /// The place in scratch of an element of the tile.
-fn in_scratch(
-    mut index: Vec<Affine>,
-    sums: BufferId,
-    tiles: &[Loop],
-) -> Access {
+fn in_scratch(mut index: Vec<Affine>, sums: BufferId, tiles: &[Loop]) -> Access {
     let mut place: Vec<Affine> = tiles.iter().map(|tile| Affine::axis(tile.axis)).collect();
     place.append(&mut index);
     Access { buffer: sums, index: place }
@@ -190,11 +186,7 @@ fn unguard_all(nest: &Nest, tiles: &[Loop], block: &mut [Stmt]) {
 }
 
 /// The loops around each store to the tile, with what `make` puts in its place.
-fn stores_of(
-    block: &[Stmt],
-    acc: BufferId,
-    make: &impl Fn(&Access) -> Stmt,
-) -> Vec<Stmt> {
+fn stores_of(block: &[Stmt], acc: BufferId, make: &impl Fn(&Access) -> Stmt) -> Vec<Stmt> {
     let mut result = Vec::new();
     for stmt in block {
         match stmt {

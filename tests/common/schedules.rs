@@ -31,6 +31,10 @@ pub enum Step {
     Tile(Index, bool),
     /// The tile alone, which is legal if its loops are in registers already.
     Accumulate(Index),
+    /// One of the loops around a tile of sums, and perhaps one of the reductions.
+    Spill(Index, Option<Index>),
+    /// One of the serial loops, and how far it looks ahead.
+    Prefetch(Index, u32),
     /// One of the reductions whose taps may fall on padding.
     SkipPadding(Index),
     /// One of the loops around accesses of the input.
@@ -55,7 +59,7 @@ fn step() -> impl Strategy<Value = Step> {
         2 => unroll(),
         2 => Just(Step::Parallel),
         3 => tile(),
-        1 => accumulate(),
+        3 => prop_oneof![accumulate(), spill(), prefetch()],
         1 => Just(Step::PackWeights),
         3 => prop_oneof![pack_input(), skip_padding(), peel()],
     ]
@@ -67,8 +71,10 @@ fn ordered() -> impl Strategy<Value = Vec<Step>> {
     let tile = (tile().prop_map(|step| vec![step]), some(vectorize(), 1), some(unroll(), 2));
     let panels =
         (some(Just(Step::PackWeights), 1), some(prop_oneof![3 => pack_input(), 2 => peel()], 1));
-    (shape, tasks, tile, panels)
-        .prop_map(|((a, b), (c, d), (e, f, g), (h, i))| [a, b, c, d, e, f, g, h, i].concat())
+    let memory = (some(spill(), 1), some(prefetch(), 1));
+    (shape, tasks, tile, memory, panels).prop_map(|((a, b), (c, d), (e, f, g), (h, i), (j, k))| {
+        [a, b, c, d, e, f, g, h, i, j, k].concat()
+    })
 }
 
 fn some(step: impl Strategy<Value = Step>, most: usize) -> impl Strategy<Value = Vec<Step>> {
@@ -85,6 +91,15 @@ fn split() -> impl Strategy<Value = Step> {
 fn reorder() -> impl Strategy<Value = Step> {
     let keys = prop::collection::vec((prop::bool::weighted(0.7), any::<u8>()), 8);
     (any::<Index>(), keys).prop_map(|(chain, keys)| Step::Reorder(chain, keys))
+}
+
+fn spill() -> impl Strategy<Value = Step> {
+    any::<(Index, bool, Index)>()
+        .prop_map(|(at, blocks, over)| Step::Spill(at, blocks.then_some(over)))
+}
+
+fn prefetch() -> impl Strategy<Value = Step> {
+    (any::<Index>(), 0..=9u32).prop_map(|(axis, by)| Step::Prefetch(axis, by))
 }
 
 fn fuse() -> impl Strategy<Value = Step> {
@@ -305,6 +320,17 @@ fn resolve(step: &Step, nest: &Nest) -> Option<Vec<Directive>> {
         }
         Step::Accumulate(at) => {
             Directive::AccumulateOutput { at: pick(at, |l| !l.tile.is_empty())? }
+        }
+        Step::Spill(at, over) => {
+            let at = pick(at, |_| true)?;
+            let over = match over {
+                Some(over) => Some(pick(over, |l| l.reduction)?),
+                None => None,
+            };
+            Directive::SpillSums { at, over }
+        }
+        Step::Prefetch(axis, by) => {
+            Directive::Prefetch { axis: pick(axis, |l| l.serial)?, by: *by }
         }
         Step::SkipPadding(at) => {
             let tap = |l: &Found| l.reduction && l.name.starts_with('k');

@@ -45,6 +45,7 @@ impl ScheduleParser<'_> {
             "vectorize" => Ok(Directive::Vectorize { axis: self.axis()? }),
             "unroll" => Ok(Directive::Unroll { axis: self.axis()? }),
             "parallel" => Ok(Directive::Parallel { axis: self.axis()? }),
+            "prefetch" => self.prefetch(),
             "accumulate" => {
                 self.cursor.keyword("output", "`output`")?;
                 Ok(Directive::AccumulateOutput { at: self.at()? })
@@ -83,6 +84,13 @@ impl ScheduleParser<'_> {
             None => Tail::default(),
         };
         Ok(Directive::Split { axis, by, tail })
+    }
+
+    fn prefetch(&mut self) -> Result<Directive, ParseError> {
+        let axis = self.axis()?;
+        self.cursor.keyword("by", "`by`")?;
+        let by = self.cursor.integer_up_to(u32::MAX.into())? as u32;
+        Ok(Directive::Prefetch { axis, by })
     }
 
     fn reorder(&mut self) -> Result<Directive, ParseError> {

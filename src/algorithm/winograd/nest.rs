@@ -282,7 +282,12 @@ impl<'p> Builder<'p> {
         let tile_of = |stmt| unrolled(nested([tile, lane].into_iter(), vec![stmt]));
         let start = tile_of(Stmt::Store(sum.clone(), Expr::f32(0.0)));
         let update = tile_of(Stmt::Store(sum.clone(), value));
-        let reduction = nested([outer, inner].into_iter(), update);
+        let mut reduction = nested([outer, inner].into_iter(), update);
+        if let [Stmt::Loop(l)] = reduction.as_mut_slice()
+            && l.axis == outer.axis
+        {
+            l.ahead = self.plan.ahead;
+        }
         let reduction = if steps > 1 { unroll_axis(reduction, inner) } else { reduction };
         let to = Access { buffer: sums, index: index(vec![row, lane.index()]) };
         let finish = tile_of(Stmt::Store(to, Expr::Load(sum)));

@@ -132,6 +132,8 @@ pub struct Plan {
     pub seconds: f64,
     reads: u64,
     lanes: u64,
+    /// Iterations over input channels that the products look ahead, where no cache holds the weights.
+    pub(super) ahead: Option<u32>,
     /// Whether the emitter has registers to transpose in.
     pub(super) wide: bool,
 }
@@ -179,7 +181,9 @@ impl Plan {
                 }
                 let seconds = plan.seconds(problem, sum, target, &rates, operations);
                 if best.as_ref().is_none_or(|(least, _)| seconds < *least) {
-                    best = Some((seconds, Plan { seconds, ..plan }));
+                    let tile = plan.pixels * plan.channels;
+                    let ahead = target.ahead(packed, 4 * plan.channels * plan.steps(tile));
+                    best = Some((seconds, Plan { seconds, ahead, ..plan }));
                 }
             }
         }
@@ -220,6 +224,7 @@ impl Plan {
             seconds: 0.0,
             reads,
             lanes,
+            ahead: None,
             wide: target.isa().vectors().is_some(),
         }
     }

@@ -62,6 +62,7 @@ fn streams(items: &[Item], found: &mut BTreeSet<Stream>) {
 fn place(step: &Step) -> Option<Place> {
     match step {
         Step::Define(_, Op::Load(place, _) | Op::Broadcast(place))
+        | Step::Prefetch(place, _)
         | Step::Store(place, ..)
         | Step::Gather(place, ..)
         | Step::Scatter(place, ..) => Some(*place),
@@ -216,6 +217,7 @@ impl<'a> Line<'a> {
             Step::Scatter(place, mask, bytes, values) => {
                 self.scatter(at, (*place, *mask, *bytes), values)?;
             }
+            Step::Prefetch(place, level) => self.assembler.encoder.prefetch(*place, *level),
             Step::Store(place, mask, value) => {
                 let from = self.register(*value, at, &[])?;
                 if self.assembler.encoder.is_whole(*mask) {
@@ -449,7 +451,7 @@ fn operands(step: &Step) -> Vec<Value> {
         },
         Step::Write(_, value) | Step::Store(_, _, value) => vec![*value],
         Step::Scatter(_, _, _, values) => values.clone(),
-        Step::Gather(..) => vec![],
+        Step::Gather(..) | Step::Prefetch(..) => vec![],
         Step::Accumulate(_, a, b) => vec![*a, *b],
     }
 }

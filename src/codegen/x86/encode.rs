@@ -16,7 +16,7 @@ use iced_x86::{
     MemoryOperand, Register,
 };
 
-use super::translate::{Mask, Place, Spread, Stream, Trips};
+use super::translate::{Level, Mask, Place, Spread, Stream, Trips};
 use super::{Unfit, Vectors, unfit};
 pub(super) use transpose::TRANSPOSE_REGISTERS;
 
@@ -342,6 +342,16 @@ impl Encoder {
         self.body.push(here);
         // Whoever jumps here may have selected other lanes.
         self.selected = None;
+    }
+
+    /// Brings the line at a place into a cache; no fault if there is no memory.
+    pub(super) fn prefetch(&mut self, place: Place, level: Level) {
+        let memory = self.memory(place, false);
+        let code = match level {
+            Level::L1 => Code::Prefetcht0_m8,
+            Level::L2 => Code::Prefetcht1_m8,
+        };
+        self.push(Instruction::with1(code, memory));
     }
 
     fn advance(&mut self, stream: Stream, bytes: i64) {

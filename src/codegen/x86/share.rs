@@ -44,6 +44,7 @@ pub(super) fn share_loads(line: Vec<Step>) -> Vec<Step> {
             }
             Step::Accumulate(cell, a, b) => run.products.push(Product { cell, a, b }),
             Step::Define(..)
+            | Step::Prefetch(..)
             | Step::Write(..)
             | Step::Store(..)
             | Step::Gather(..)

@@ -98,6 +98,13 @@ pub(super) enum Op {
     Select([Value; 4]),
 }
 
+/// A cache.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Level {
+    L1,
+    L2,
+}
+
 /// One step of a straight line.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Step {
@@ -109,6 +116,8 @@ pub(super) enum Step {
     Store(Place, Mask, Value),
     /// Loads of up to four elements that are neighbours, with that many bytes from lane to lane.
     Gather(Place, Mask, i32, [Option<Value>; QUAD]),
+    /// Brings a line of memory into a cache; no access.
+    Prefetch(Place, Level),
     /// Stores of values that are neighbours, with that many bytes from lane to lane.
     Scatter(Place, Mask, i32, Vec<Value>),
 }

@@ -47,7 +47,7 @@ pub(super) fn bring_together(line: Vec<Step>, width: usize) -> Vec<Step> {
                 }
                 waiting.add(place, mask, bytes, values);
             }
-            Step::Define(..) => result.push(step),
+            Step::Define(..) | Step::Prefetch(..) => result.push(step),
             Step::Write(..) | Step::Accumulate(..) | Step::Store(..) => {
                 std::mem::take(&mut waiting).finish(width, &mut result);
                 result.push(step);
@@ -88,6 +88,7 @@ fn quads(line: &[Step]) -> Quads {
             }
             Step::Gather(..)
             | Step::Define(..)
+            | Step::Prefetch(..)
             | Step::Write(..)
             | Step::Accumulate(..)
             | Step::Store(..)

@@ -149,12 +149,29 @@ impl Writer<'_> {
         self.directives
             .extend(innermost_first.map(|axis| Directive::Vectorize { axis: axis.clone() }));
         let channels = self.problem.in_channels_per_group();
-        let (_, inner) = self.split("ic", self.plan.steps, channels, Tail::Guard);
+        let (outer, inner) = self.split("ic", self.plan.steps, channels, Tail::Guard);
         self.directives.push(unroll(&inner));
+        self.prefetch(outer);
         if let (true, Some(name)) =
             (self.plan.taps || self.plan.in_place, self.problem.axis_names().last())
         {
             self.directives.push(unroll(&format!("k{name}")));
+        }
+    }
+
+    /// Fetches the panels of weights early where they are too many for a cache to keep.
+    fn prefetch(&mut self, channels: Option<String>) {
+        let elem = self.problem.elem().bytes() as u64;
+        let taps: u64 = self.problem.spatial().iter().map(|s| s.kernel).product();
+        let (ic, oc) =
+            (self.problem.in_channels_per_group(), self.problem.out_channels_per_group());
+        let weights = self.problem.groups() * ic * oc * taps * elem;
+        let panels = self.plan.pack_weights && self.plan.lanes == LaneAxis::OutChannels;
+        let step = elem * self.plan.steps * self.lane_extent;
+        if let (true, Some(axis)) = (panels, channels)
+            && let Some(by) = self.target.ahead(weights, step)
+        {
+            self.directives.push(Directive::Prefetch { axis, by });
         }
     }
 

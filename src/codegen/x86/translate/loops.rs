@@ -1,8 +1,13 @@
 //! Loops of a scope: written out, as lanes, or as loops whose pointers move.
 
+use std::collections::BTreeSet;
+
 use convgen_ir::nest::{Affine, Dim, Guard, Loop, Mode, Stmt};
 
-use super::{Item, Lanes, Mask, Moving, OuterLanes, Translator, Trips, has_conditions};
+use super::{
+    Item, Lanes, Level, Mask, Moving, Op, OuterLanes, Place, Step, Stream, Translator, Trips,
+    has_conditions,
+};
 use crate::codegen::x86::{Argument, Unfit, unfit};
 
 impl Translator<'_> {
@@ -134,8 +139,8 @@ impl Translator<'_> {
         self.block(&l.body, None)?;
         self.variables.pop();
         self.end_line();
-        let body = std::mem::replace(&mut self.finished, before);
-        let strides = self
+        let mut body = std::mem::replace(&mut self.finished, before);
+        let strides: Vec<(Stream, i64)> = self
             .streams
             .iter()
             .enumerate()
@@ -148,7 +153,62 @@ impl Translator<'_> {
                 Some((stream, coefficient * unit))
             })
             .collect();
+        if let Some(ahead) = l.ahead {
+            let lines = lines_ahead(&body, &strides, i64::from(ahead));
+            self.steps += lines.len();
+            body.insert(0, Item::Line(lines));
+        }
         self.finished.push(Item::Loop { trips, strides, body });
         Ok(())
     }
+}
+
+/// Bytes of a cache line.
+const LINE: i64 = 64;
+
+/// Bytes ahead up to which what is fetched may lie in the first cache until it is read.
+const NEAR: i64 = 8192;
+
+/// Bytes from one iteration to the next from which on what is read is worth a prefetch each time.
+const WORTH_A_PREFETCH: i64 = LINE / 2;
+
+/// The lines of memory that the loads which stand directly in a loop touch so many iterations later, if the
+/// pointers begin at one.
+fn lines_ahead(body: &[Item], strides: &[(Stream, i64)], ahead: i64) -> Vec<Step> {
+    let mut lines = BTreeSet::new();
+    let loads = body.iter().flat_map(|item| match item {
+        Item::Line(steps) => steps.as_slice(),
+        Item::Loop { .. } => &[],
+    });
+    for step in loads {
+        let Step::Define(_, op) = step else { continue };
+        let (place, bytes) = match op {
+            Op::Load(place, mask) => (place, 4 * mask.lanes),
+            Op::Broadcast(place) => (place, 4),
+            Op::Const(_)
+            | Op::Index(_)
+            | Op::Spread(..)
+            | Op::Read(_)
+            | Op::Unary(..)
+            | Op::Binary(..)
+            | Op::Fma(..)
+            | Op::Select(_) => continue,
+        };
+        let Some((_, stride)) = strides.iter().find(|(stream, _)| *stream == place.stream) else {
+            continue;
+        };
+        if stride.abs() >= WORTH_A_PREFETCH {
+            let first = i64::from(place.displacement) + stride.saturating_mul(ahead);
+            let last = first.saturating_add(bytes - 1);
+            let touched = first.div_euclid(LINE)..=last.div_euclid(LINE);
+            let level =
+                if stride.abs().saturating_mul(ahead) <= NEAR { Level::L1 } else { Level::L2 };
+            lines.extend(touched.map(|line| (place.stream, line, level)));
+        }
+    }
+    let place = |(stream, line, level): (Stream, i64, Level)| {
+        let displacement = i32::try_from(line.saturating_mul(LINE)).ok()?;
+        Some(Step::Prefetch(Place { stream, displacement }, level))
+    };
+    lines.into_iter().filter_map(place).collect()
 }
