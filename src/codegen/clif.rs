@@ -16,7 +16,7 @@ mod micro;
 mod softfma;
 mod tile;
 
-use std::collections::HashMap;
+use rustc_hash::FxHashMap as HashMap;
 use std::sync::Arc;
 
 use convgen_ir::PaddingMode;
@@ -154,7 +154,7 @@ impl<'n, 'f> Emitter<'n, 'f> {
             builder,
             nest,
             fma: target.fma(),
-            bases: HashMap::new(),
+            bases: HashMap::default(),
             batch: None,
             variables: Vec::new(),
             known: bounds::Context::default(),
@@ -162,8 +162,8 @@ impl<'n, 'f> Emitter<'n, 'f> {
             offsets: address::OffsetCache::new(nest),
             loads: expr::LoadCache::default(),
             folds: fold::FoldCache::default(),
-            tiles: HashMap::new(),
-            locals: HashMap::new(),
+            tiles: HashMap::default(),
+            locals: HashMap::default(),
             vectors: target.isa().vectors(),
             micro_kernels: Vec::new(),
             unfit: Vec::new(),

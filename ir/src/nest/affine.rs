@@ -2,7 +2,12 @@
 
 use std::ops::{Add, Sub};
 
+use smallvec::SmallVec;
+
 use super::AxisId;
+
+/// Most sums have few variables: no allocation for up to four.
+type Terms = SmallVec<[(AxisId, i64); 4]>;
 
 /// An integer that depends on loop variables: `constant + sum of coefficient * variable`.
 ///
@@ -12,13 +17,13 @@ use super::AxisId;
 pub struct Affine {
     /// The part that depends on no variable.
     pub constant: i64,
-    terms: Vec<(AxisId, i64)>,
+    terms: Terms,
 }
 
 impl Affine {
     /// A number.
     pub fn constant(constant: i64) -> Affine {
-        Affine { constant, terms: Vec::new() }
+        Affine { constant, terms: Terms::new() }
     }
 
     /// A variable.
@@ -33,7 +38,7 @@ impl Affine {
 
     /// A sum; coefficients of the same variable add up.
     pub fn from_terms(constant: i64, terms: impl IntoIterator<Item = (AxisId, i64)>) -> Affine {
-        let mut terms: Vec<(AxisId, i64)> = terms.into_iter().collect();
+        let mut terms: Terms = terms.into_iter().collect();
         terms.sort_by_key(|(axis, _)| *axis);
         terms.dedup_by(|(axis, coefficient), (kept, sum)| {
             let same = axis == kept;
@@ -117,10 +122,17 @@ impl Affine {
 impl Add for &Affine {
     type Output = Affine;
     fn add(self, other: &Affine) -> Affine {
-        Affine::from_terms(
-            self.constant.saturating_add(other.constant),
-            self.terms.iter().chain(&other.terms).copied(),
-        )
+        let constant = self.constant.saturating_add(other.constant);
+        let mut sum = Affine { constant, terms: self.terms.clone() };
+        for (axis, coefficient) in &other.terms {
+            let place = sum.terms.iter().position(|(a, _)| a >= axis).unwrap_or(sum.terms.len());
+            match sum.terms.get_mut(place) {
+                Some((same, c)) if same == axis => *c = c.saturating_add(*coefficient),
+                Some(_) | None => sum.terms.insert(place, (*axis, *coefficient)),
+            }
+        }
+        sum.terms.retain(|(_, coefficient)| *coefficient != 0);
+        sum
     }
 }
 

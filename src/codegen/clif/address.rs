@@ -1,6 +1,6 @@
 //! Addresses: the pointer part of each access, computed once in the loop that decides it.
 
-use std::collections::HashMap;
+use rustc_hash::FxHashMap as HashMap;
 use std::rc::Rc;
 
 use convgen_ir::nest::{Access, Affine, AxisId, Buffer, BufferId, Nest};
@@ -47,7 +47,7 @@ pub(super) struct OffsetCache {
 impl OffsetCache {
     pub(super) fn new(nest: &Nest) -> OffsetCache {
         let strides = nest.buffers.iter().map(Buffer::strides).collect();
-        OffsetCache { strides, values: HashMap::new() }
+        OffsetCache { strides, values: HashMap::default() }
     }
 
     pub(super) fn get(&mut self, access: &Access) -> Rc<Affine> {

@@ -1,6 +1,6 @@
 //! Values: loads, arithmetic and stores.
 
-use std::collections::HashMap;
+use rustc_hash::FxHashMap as HashMap;
 
 use convgen_ir::PaddingMode;
 use convgen_ir::nest::{Access, AxisId, BinaryOp, BufferId, Expr, LocalId, Role, Scalar, UnaryOp};

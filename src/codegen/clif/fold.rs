@@ -7,7 +7,7 @@
 //! the index asks for. It is computed where the loop that decides the index begins; vectors over a
 //! dimension that is not folded stay vectors.
 
-use std::collections::HashMap;
+use rustc_hash::FxHashMap as HashMap;
 
 use convgen_ir::PaddingMode;
 use convgen_ir::nest::{Access, Affine, AxisId, BufferId, Loop};

@@ -7,7 +7,9 @@
 
 mod transpose;
 
-use std::collections::{BTreeSet, HashMap};
+use rustc_hash::FxHashMap as HashMap;
+use smallvec::{SmallVec, smallvec};
+use std::collections::BTreeSet;
 
 use super::encode::{Encoder, GENERAL_REGISTERS, Operand, Reg};
 use super::translate::{Item, Op, Place, Program, Step, Stream, Value};
@@ -22,7 +24,7 @@ pub(super) fn assemble(program: &Program, vectors: Vectors) -> Result<(Vec<u8>, 
     }
     let encoder = Encoder::new(vectors, &program.streams, program.arguments.len());
     let mut assembler =
-        Assembler { encoder, cells: program.cells, registers, frame: HashMap::new() };
+        Assembler { encoder, cells: program.cells, registers, frame: HashMap::default() };
     assembler.block(&program.items)?;
     let slots = assembler.frame.len();
     assembler.encoder.leave(slots)
@@ -164,7 +166,7 @@ struct Line<'a> {
     assembler: &'a mut Assembler,
     steps: &'a [Step],
     /// The steps that use each value, ascending.
-    uses: HashMap<Value, Vec<usize>>,
+    uses: HashMap<Value, SmallVec<[usize; 4]>>,
     definitions: HashMap<Value, &'a Op>,
     homes: HashMap<Value, Home>,
     free: Vec<Reg>,
@@ -172,8 +174,8 @@ struct Line<'a> {
 
 impl<'a> Line<'a> {
     fn new(assembler: &'a mut Assembler, steps: &'a [Step]) -> Line<'a> {
-        let mut uses: HashMap<Value, Vec<usize>> = HashMap::new();
-        let mut definitions = HashMap::new();
+        let mut uses: HashMap<Value, SmallVec<[usize; 4]>> = HashMap::default();
+        let mut definitions = HashMap::default();
         for (at, step) in steps.iter().enumerate() {
             for value in operands(step) {
                 uses.entry(value).or_default().push(at);
@@ -184,7 +186,7 @@ impl<'a> Line<'a> {
         }
         let pool = assembler.registers - assembler.cells;
         let free = (0..pool).rev().map(|i| Reg(i as u8)).collect();
-        Line { assembler, steps, uses, definitions, homes: HashMap::new(), free }
+        Line { assembler, steps, uses, definitions, homes: HashMap::default(), free }
     }
 
     fn step(&mut self, at: usize) -> Result<(), Unfit> {
@@ -317,7 +319,8 @@ impl<'a> Line<'a> {
     }
 
     fn next_use(&self, value: Value, from: usize) -> Option<usize> {
-        self.uses.get(&value)?.iter().copied().find(|at| *at >= from)
+        let uses = self.uses.get(&value)?;
+        uses.get(uses.partition_point(|at| *at < from)).copied()
     }
 
     /// Whether a value can be a memory operand at its only use.
@@ -424,34 +427,49 @@ impl<'a> Line<'a> {
 
     /// Frees the registers of values that are not used after this step.
     fn release(&mut self, at: usize) {
-        let dead: Vec<Value> = self
-            .homes
-            .iter()
-            .filter(|(value, _)| self.next_use(**value, at + 1).is_none())
-            .map(|(value, _)| *value)
-            .collect();
-        for value in dead {
-            if let Some(Home::Pool(register)) = self.homes.remove(&value) {
-                self.free.push(register);
+        let step = &self.steps[at];
+        let defined = match step {
+            Step::Define(value, _) => Some(*value),
+            Step::Gather(_, _, _, values) => {
+                values.iter().flatten().for_each(|value| self.release_value(*value, at));
+                None
             }
+            Step::Write(..)
+            | Step::Accumulate(..)
+            | Step::Store(..)
+            | Step::Prefetch(..)
+            | Step::Scatter(..) => None,
+        };
+        for value in operands(step).into_iter().chain(defined) {
+            self.release_value(value, at);
+        }
+    }
+
+    fn release_value(&mut self, value: Value, at: usize) {
+        if self.next_use(value, at + 1).is_none()
+            && let Some(Home::Pool(register)) = self.homes.remove(&value)
+        {
+            self.free.push(register);
         }
     }
 }
 
 /// The values a step uses.
-fn operands(step: &Step) -> Vec<Value> {
+fn operands(step: &Step) -> SmallVec<[Value; 4]> {
     match step {
         Step::Define(_, op) => match op {
-            Op::Load(..) | Op::Broadcast(_) | Op::Const(_) | Op::Index(_) | Op::Read(_) => vec![],
+            Op::Load(..) | Op::Broadcast(_) | Op::Const(_) | Op::Index(_) | Op::Read(_) => {
+                smallvec![]
+            }
             Op::Spread(from, index, _) => [*from].into_iter().chain(*index).collect(),
-            Op::Unary(_, x) => vec![*x],
-            Op::Binary(_, a, b) => vec![*a, *b],
-            Op::Fma(a, b, c) => vec![*a, *b, *c],
-            Op::Select(values) => values.to_vec(),
+            Op::Unary(_, x) => smallvec![*x],
+            Op::Binary(_, a, b) => smallvec![*a, *b],
+            Op::Fma(a, b, c) => smallvec![*a, *b, *c],
+            Op::Select(values) => SmallVec::from_slice(values),
         },
-        Step::Write(_, value) | Step::Store(_, _, value) => vec![*value],
-        Step::Scatter(_, _, _, values) => values.clone(),
-        Step::Gather(..) | Step::Prefetch(..) => vec![],
-        Step::Accumulate(_, a, b) => vec![*a, *b],
+        Step::Write(_, value) | Step::Store(_, _, value) => smallvec![*value],
+        Step::Scatter(_, _, _, values) => SmallVec::from_slice(values),
+        Step::Gather(..) | Step::Prefetch(..) => smallvec![],
+        Step::Accumulate(_, a, b) => smallvec![*a, *b],
     }
 }

@@ -11,7 +11,7 @@
 //! those of different vectors of channels, are taken one set after the other. A line in which such an
 //! order would exchange two products of one cell stays as it is.
 
-use std::collections::HashMap;
+use rustc_hash::FxHashMap as HashMap;
 
 use super::translate::{Cell, Op, Place, Step, Value};
 
@@ -104,7 +104,7 @@ impl Run {
     /// The products by set, then by the place of the operand that fewer of them use; none if two
     /// products of one cell would change places.
     fn ordered(&self) -> Option<Vec<Product>> {
-        let mut uses: HashMap<Value, usize> = HashMap::new();
+        let mut uses: HashMap<Value, usize> = HashMap::default();
         for p in &self.products {
             *uses.entry(p.a).or_default() += 1;
             *uses.entry(p.b).or_default() += 1;
@@ -112,7 +112,7 @@ impl Run {
         let sets = self.sets();
         let moving = |p: &Product| if uses[&p.a] <= uses[&p.b] { p.a } else { p.b };
         // A product of a constant stays with the one before it of its cell.
-        let mut latest: HashMap<Cell, (i64, i32, u8)> = HashMap::new();
+        let mut latest: HashMap<Cell, (i64, i32, u8)> = HashMap::default();
         let mut place = |p: &Product| {
             let found = self.places.get(&moving(p));
             let before = latest.get(&p.cell).copied().unwrap_or((-1, i32::MIN, 0));
@@ -125,7 +125,7 @@ impl Run {
         let places: Vec<(i64, i32, u8)> = self.products.iter().map(&mut place).collect();
         let mut order: Vec<usize> = (0..self.products.len()).collect();
         order.sort_by_key(|i| (sets[*i], places[*i]));
-        let mut last: HashMap<Cell, usize> = HashMap::new();
+        let mut last: HashMap<Cell, usize> = HashMap::default();
         let kept = order
             .iter()
             .all(|i| last.insert(self.products[*i].cell, *i).is_none_or(|before| before < *i));
@@ -135,7 +135,7 @@ impl Run {
     /// The set of each product: those that are linked by common operands, numbered as they begin.
     fn sets(&self) -> Vec<usize> {
         let mut parent: Vec<usize> = (0..self.products.len()).collect();
-        let mut first: HashMap<Value, usize> = HashMap::new();
+        let mut first: HashMap<Value, usize> = HashMap::default();
         for (i, p) in self.products.iter().enumerate() {
             for origin in [p.a, p.b].into_iter().filter_map(|value| self.places.get(&value)) {
                 let other = *first.entry(origin.load).or_insert(i);

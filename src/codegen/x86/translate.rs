@@ -14,7 +14,10 @@
 mod loads;
 mod loops;
 
-use std::collections::{HashMap, HashSet};
+use std::rc::Rc;
+
+use rustc_hash::{FxHashMap as HashMap, FxHashSet as HashSet};
+use smallvec::SmallVec;
 
 use convgen_ir::bounds::Context;
 use convgen_ir::nest::{
@@ -157,9 +160,9 @@ pub(super) struct Program {
 /// Steps of one micro-kernel at most: keeps the code within the instruction cache.
 const MAX_STEPS: usize = 4096;
 
-pub(super) fn translate(
-    nest: &Nest,
-    scope: &[Stmt],
+pub(super) fn translate<'n>(
+    nest: &'n Nest,
+    scope: &'n [Stmt],
     outside: &Outside,
     vectors: Vectors,
 ) -> Result<Program, Unfit> {
@@ -169,8 +172,9 @@ pub(super) fn translate(
         variables: outside.variables.to_vec(),
         outer: outside.variables.len(),
         known: outside.known.clone(),
-        lows: HashMap::new(),
-        tiles: HashMap::new(),
+        offsets: HashMap::default(),
+        lows: HashMap::default(),
+        tiles: HashMap::default(),
         cells: 0,
         most_cells: 0,
         streams: vec![],
@@ -179,7 +183,7 @@ pub(super) fn translate(
         line: Line::default(),
         values: 0,
         steps: 0,
-        locals: HashMap::new(),
+        locals: HashMap::default(),
     };
     translator.block(scope, None)?;
     translator.end_line();
@@ -205,11 +209,14 @@ fn has_conditions(block: &[Stmt]) -> bool {
     found || guarded(block)
 }
 
+/// Terms of a sum.
+type Terms = SmallVec<[(AxisId, i64); 4]>;
+
 /// What moves with loops of the scope.
 struct StreamInfo {
     what: Moving,
-    outer: Vec<(AxisId, i64)>,
-    inner: Vec<(AxisId, i64)>,
+    outer: Terms,
+    inner: Terms,
     argument: usize,
 }
 
@@ -302,6 +309,8 @@ struct Translator<'n> {
     /// How many of them are outside of the scope.
     outer: usize,
     known: Context,
+    /// The flat offset of each access met so far, by where it stands in the scope.
+    offsets: HashMap<*const Access, Rc<Affine>>,
     /// The first values of the loops of the scope.
     lows: HashMap<AxisId, i64>,
     tiles: HashMap<BufferId, Tile>,
@@ -317,8 +326,8 @@ struct Translator<'n> {
     locals: HashMap<LocalId, Value>,
 }
 
-impl Translator<'_> {
-    fn block(&mut self, block: &[Stmt], lanes: Option<Lanes>) -> Result<(), Unfit> {
+impl<'n> Translator<'n> {
+    fn block(&mut self, block: &'n [Stmt], lanes: Option<Lanes>) -> Result<(), Unfit> {
         let outside = self.cells;
         for (i, stmt) in block.iter().enumerate() {
             match stmt {
@@ -382,7 +391,7 @@ impl Translator<'_> {
     fn guarded(
         &mut self,
         guards: &[Guard],
-        body: &[Stmt],
+        body: &'n [Stmt],
         lanes: Option<Lanes>,
     ) -> Result<(), Unfit> {
         if guards.iter().any(|guard| self.known.never(guard)) {
@@ -412,13 +421,8 @@ impl Translator<'_> {
     }
 
     /// A sum as terms of outer variables, terms of loops of the scope, and a number.
-    #[allow(clippy::type_complexity, reason = "three parts of one sum")]
-    fn resolve(
-        &self,
-        sum: &Affine,
-        lanes: Option<Lanes>,
-    ) -> (Vec<(AxisId, i64)>, Vec<(AxisId, i64)>, i64) {
-        let (mut outer, mut inner, mut constant) = (vec![], vec![], sum.constant);
+    fn resolve(&self, sum: &Affine, lanes: Option<Lanes>) -> (Terms, Terms, i64) {
+        let (mut outer, mut inner, mut constant) = (Terms::new(), Terms::new(), sum.constant);
         for (i, (axis, number)) in self.variables.iter().enumerate() {
             let coefficient = sum.coefficient(*axis);
             match number {
@@ -439,14 +443,20 @@ impl Translator<'_> {
     }
 
     /// The flat offset of an access in elements.
-    fn offset(&self, access: &Access) -> Affine {
-        let strides = self.nest.buffer(access.buffer).strides();
-        let indices = access.index.iter().zip(strides);
-        indices.fold(Affine::default(), |sum, (index, stride)| &sum + &index.scaled(stride))
+    fn offset(&mut self, access: &'n Access) -> Rc<Affine> {
+        let nest = self.nest;
+        let offset = self.offsets.entry(std::ptr::from_ref(access)).or_insert_with(|| {
+            let strides = nest.buffer(access.buffer).strides();
+            let indices = access.index.iter().zip(strides);
+            let add = |sum: Affine, (index, stride): (&Affine, i64)| &sum + &index.scaled(stride);
+            Rc::new(indices.fold(Affine::default(), add))
+        });
+        Rc::clone(offset)
     }
 
-    fn place(&mut self, access: &Access, lanes: Lanes) -> Result<Place, Unfit> {
-        let (outer, inner, constant) = self.resolve(&self.offset(access), Some(lanes));
+    fn place(&mut self, access: &'n Access, lanes: Lanes) -> Result<Place, Unfit> {
+        let offset = self.offset(access);
+        let (outer, inner, constant) = self.resolve(&offset, Some(lanes));
         self.place_at(access.buffer, outer, inner, constant)
     }
 
@@ -454,8 +464,8 @@ impl Translator<'_> {
     fn place_at(
         &mut self,
         buffer: BufferId,
-        outer: Vec<(AxisId, i64)>,
-        inner: Vec<(AxisId, i64)>,
+        outer: Terms,
+        inner: Terms,
         constant: i64,
     ) -> Result<Place, Unfit> {
         let bytes = constant * self.nest.buffer(buffer).elem.bytes() as i64;
@@ -467,17 +477,12 @@ impl Translator<'_> {
     }
 
     /// A stream; each begins as an argument of its own, which moves with it.
-    fn stream(
-        &mut self,
-        what: Moving,
-        outer: Vec<(AxisId, i64)>,
-        inner: Vec<(AxisId, i64)>,
-    ) -> Stream {
+    fn stream(&mut self, what: Moving, outer: Terms, inner: Terms) -> Stream {
         let same = |s: &StreamInfo| s.what == what && s.outer == outer && s.inner == inner;
         self.streams.iter().position(same).unwrap_or_else(|| {
             let argument = self.arguments.len();
             self.arguments.push(match what {
-                Moving::Pointer(buffer) => Argument::Pointer(buffer, outer.clone()),
+                Moving::Pointer(buffer) => Argument::Pointer(buffer, outer.to_vec()),
                 Moving::Number(constant) => {
                     Argument::Number(Affine::from_terms(constant, outer.iter().copied()))
                 }
@@ -487,7 +492,12 @@ impl Translator<'_> {
         })
     }
 
-    fn store(&mut self, dst: &Access, value: &Expr, lanes: Option<Lanes>) -> Result<(), Unfit> {
+    fn store(
+        &mut self,
+        dst: &'n Access,
+        value: &'n Expr,
+        lanes: Option<Lanes>,
+    ) -> Result<(), Unfit> {
         let Some(lanes) = lanes else { return unfit("an element is stored outside of vectors") };
         if self.nest.buffer(dst.buffer).role == Role::Reg {
             let cell = self.cell(dst, lanes)?;
@@ -507,7 +517,8 @@ impl Translator<'_> {
         if self.line.read.contains(&dst.buffer) {
             return unfit("memory is written in the line that reads it");
         }
-        let LaneStep::By(stride) = lanes.steps(&self.offset(dst)) else {
+        let offset = self.offset(dst);
+        let LaneStep::By(stride) = lanes.steps(&offset) else {
             return unfit("lanes are stored unevenly");
         };
         let place = self.place(dst, lanes)?;
@@ -529,7 +540,7 @@ impl Translator<'_> {
     }
 
     /// The cell of a tile that a group of lanes is.
-    fn cell(&self, access: &Access, lanes: Lanes) -> Result<Cell, Unfit> {
+    fn cell(&mut self, access: &'n Access, lanes: Lanes) -> Result<Cell, Unfit> {
         let offset = self.offset(access);
         let (outer, inner, element) = self.resolve(&offset, Some(lanes));
         if !outer.is_empty() || !inner.is_empty() {
@@ -547,17 +558,19 @@ impl Translator<'_> {
         Ok(tile.first + (element / tile.row * tile.groups + column / self.width) as usize)
     }
 
-    fn expr(&mut self, expr: &Expr, lanes: Option<Lanes>) -> Result<Value, Unfit> {
+    fn constant(&mut self, number: f32) -> Result<Value, Unfit> {
+        let bits = number.to_bits();
+        if let Some(value) = self.line.constants.get(&bits) {
+            return Ok(*value);
+        }
+        let value = self.define(Op::Const(bits))?;
+        self.line.constants.insert(bits, value);
+        Ok(value)
+    }
+
+    fn expr(&mut self, expr: &'n Expr, lanes: Option<Lanes>) -> Result<Value, Unfit> {
         match expr {
-            Expr::Const(Scalar::F32(x)) => {
-                let bits = x.to_bits();
-                if let Some(value) = self.line.constants.get(&bits) {
-                    return Ok(*value);
-                }
-                let value = self.define(Op::Const(bits))?;
-                self.line.constants.insert(bits, value);
-                Ok(value)
-            }
+            Expr::Const(Scalar::F32(x)) => self.constant(*x),
             Expr::Local(id) => match self.locals.get(id) {
                 Some(value) => Ok(*value),
                 None => unfit("a name is bound outside of the scope"),

@@ -12,7 +12,8 @@
 //! Stores wait for their neighbours as long as no step comes that could see the difference: loads do not,
 //! since a line reads no memory that it writes; nor do stores through the same pointer to other bytes.
 
-use std::collections::{BTreeMap, HashSet};
+use rustc_hash::FxHashSet as HashSet;
+use std::collections::BTreeMap;
 
 use super::translate::{Mask, Place, Step, Stream, Value};
 

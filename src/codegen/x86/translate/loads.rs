@@ -1,12 +1,12 @@
 //! Loads of a scope: neighbours, single elements in every lane, lanes apart or spread, and padding.
 
 use convgen_ir::PaddingMode;
-use convgen_ir::nest::{Access, Affine, AxisId, Dim, Expr, Guard, Role};
+use convgen_ir::nest::{Access, Affine, AxisId, Dim, Guard, Role};
 
 use super::{LaneStep, Lanes, Mask, Op, OuterLanes, Place, Spread, Step, Translator, Value};
 use crate::codegen::x86::{Argument, Unfit, unfit};
 
-impl Translator<'_> {
+impl<'n> Translator<'n> {
     /// The lanes in which conditions hold, if these are on nothing but the lane and there is one.
     fn lanes_inside(&self, open: &[Guard], lanes: Lanes) -> Option<(i64, i64)> {
         let mut inside = (0, lanes.mask.lanes);
@@ -40,7 +40,7 @@ impl Translator<'_> {
     }
 
     /// A load whose lanes lie apart.
-    fn gather(&mut self, access: &Access, lanes: Lanes, step: i64) -> Result<Value, Unfit> {
+    fn gather(&mut self, access: &'n Access, lanes: Lanes, step: i64) -> Result<Value, Unfit> {
         if lanes.mask.limit.is_some() {
             return unfit("lanes that lie apart are loaded up to a limit");
         }
@@ -59,7 +59,7 @@ impl Translator<'_> {
     /// A load; with a mask of its own if it is a padded one.
     pub(super) fn load(
         &mut self,
-        access: &Access,
+        access: &'n Access,
         lanes: Option<Lanes>,
         mask: Option<Mask>,
     ) -> Result<Value, Unfit> {
@@ -77,7 +77,8 @@ impl Translator<'_> {
         if self.line.written.contains(&access.buffer) {
             return unfit("memory is read in the line that writes it");
         }
-        let mask = match lanes.steps(&self.offset(access)) {
+        let offset = self.offset(access);
+        let mask = match lanes.steps(&offset) {
             LaneStep::Same | LaneStep::Outer(..) if mask.is_some() => {
                 return unfit("a broadcast is padded");
             }
@@ -109,12 +110,13 @@ impl Translator<'_> {
     /// element that V4 proves inside lies inside.
     fn spread(
         &mut self,
-        access: &Access,
+        access: &'n Access,
         lanes: Lanes,
         stride: i64,
         outer: OuterLanes,
     ) -> Result<Value, Unfit> {
-        let (terms, inner, constant) = self.resolve(&self.offset(access), Some(lanes));
+        let offset = self.offset(access);
+        let (terms, inner, constant) = self.resolve(&offset, Some(lanes));
         let whole = |terms: &[(AxisId, i64)]| terms.iter().all(|(_, step)| step % stride == 0);
         let length = self.nest.buffer(access.buffer).len(1);
         if stride < 1 || length % stride != 0 || !whole(&terms) || !whole(&inner) {
@@ -153,7 +155,7 @@ impl Translator<'_> {
     pub(super) fn pad(
         &mut self,
         mode: PaddingMode,
-        access: &Access,
+        access: &'n Access,
         lanes: Option<Lanes>,
     ) -> Result<Value, Unfit> {
         let Some(vector) = lanes else { return unfit("an element is loaded outside of vectors") };
@@ -163,7 +165,7 @@ impl Translator<'_> {
                 let ends = [Guard::AtLeast(index.clone(), 0), Guard::Below(index.clone(), *extent)];
                 let zeros = mode == PaddingMode::Zeros;
                 if zeros && ends.iter().any(|guard| self.known.never(guard)) {
-                    return self.expr(&Expr::f32(0.0), lanes);
+                    return self.constant(0.0);
                 }
                 open.extend(ends.into_iter().filter(|guard| !self.known.always(guard)));
             }
@@ -173,7 +175,7 @@ impl Translator<'_> {
         }
         if let Some(lanes) = self.lanes_inside(&open, vector) {
             return match lanes {
-                (first, end) if first >= end => self.expr(&Expr::f32(0.0), Some(vector)),
+                (first, end) if first >= end => self.constant(0.0),
                 (first, end) => {
                     let mask = Mask { first, lanes: end, limit: None };
                     self.load(access, Some(vector), Some(mask))

@@ -10,8 +10,8 @@ use super::{
 };
 use crate::codegen::x86::{Argument, Unfit, unfit};
 
-impl Translator<'_> {
-    pub(super) fn loop_(&mut self, l: &Loop) -> Result<(), Unfit> {
+impl<'n> Translator<'n> {
+    pub(super) fn loop_(&mut self, l: &'n Loop) -> Result<(), Unfit> {
         let outside = self.known.clone();
         self.known.enter(&l.with_body(vec![]).unguarded());
         let open: Vec<Guard> =
@@ -53,7 +53,7 @@ impl Translator<'_> {
     }
 
     /// A vector loop in a vector loop: the lanes of both in one register.
-    fn two_vectors(&mut self, l: &Loop, inner: &Loop) -> Result<(), Unfit> {
+    fn two_vectors(&mut self, l: &'n Loop, inner: &'n Loop) -> Result<(), Unfit> {
         let (Some(trips), Some(repeat)) = (l.trip_count(), inner.trip_count()) else {
             return unfit("a vector loop is over the batch");
         };
@@ -70,7 +70,7 @@ impl Translator<'_> {
         self.block(&inner.body, Some(lanes))
     }
 
-    fn unrolled(&mut self, l: &Loop, hi: i64) -> Result<(), Unfit> {
+    fn unrolled(&mut self, l: &'n Loop, hi: i64) -> Result<(), Unfit> {
         let conditional = has_conditions(&l.body);
         for value in l.lo..hi {
             let around = conditional.then(|| self.known.clone());
@@ -90,7 +90,7 @@ impl Translator<'_> {
 
     /// A loop whose ends depend on others: on those outside alone, and the surrounding code computes
     /// them, or on loops of the scope too. Its variable counts from the true zero.
-    fn bounded_loop(&mut self, l: &Loop, open: &[Guard]) -> Result<(), Unfit> {
+    fn bounded_loop(&mut self, l: &'n Loop, open: &[Guard]) -> Result<(), Unfit> {
         let mut bounds = Loop { lo: l.lo, ..Loop::new(l.axis, l.hi, vec![]) };
         for guard in open {
             let (outer, inner, constant) = self.resolve(guard.sum(), None);
@@ -111,7 +111,7 @@ impl Translator<'_> {
     }
 
     /// A loop whose ends move with loops of the scope: `rest + v >= limit` is `v >= limit - rest`.
-    fn loop_within(&mut self, l: &Loop, open: &[Guard]) -> Result<(), Unfit> {
+    fn loop_within(&mut self, l: &'n Loop, open: &[Guard]) -> Result<(), Unfit> {
         let Some(hi) = l.hi.fixed() else { return unfit("a loop over the batch has a guard") };
         let (mut at_least, mut below) = (vec![], vec![]);
         for guard in open {
@@ -132,7 +132,7 @@ impl Translator<'_> {
 
     /// A loop that stays a loop. Its variable counts from zero; its first value, if it is a number, is
     /// a displacement.
-    fn runtime_loop(&mut self, l: &Loop, trips: Trips) -> Result<(), Unfit> {
+    fn runtime_loop(&mut self, l: &'n Loop, trips: Trips) -> Result<(), Unfit> {
         self.end_line();
         let before = std::mem::take(&mut self.finished);
         self.variables.push((l.axis, None));
