@@ -184,6 +184,7 @@ pub(super) fn translate<'n>(
         values: 0,
         steps: 0,
         locals: HashMap::default(),
+        looking: None,
     };
     translator.block(scope, None)?;
     translator.end_line();
@@ -324,6 +325,8 @@ struct Translator<'n> {
     values: usize,
     steps: usize,
     locals: HashMap<LocalId, Value>,
+    /// The innermost loop around, if it looks ahead, and how far.
+    looking: Option<(AxisId, i64)>,
 }
 
 impl<'n> Translator<'n> {

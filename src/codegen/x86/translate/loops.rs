@@ -1,12 +1,12 @@
 //! Loops of a scope: written out, as lanes, or as loops whose pointers move.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
-use convgen_ir::nest::{Affine, Dim, Guard, Loop, Mode, Stmt};
+use convgen_ir::nest::{Affine, AxisId, Dim, Guard, Loop, Mode, Stmt};
 
 use super::{
-    Item, Lanes, Level, Mask, Moving, Op, OuterLanes, Place, Step, Stream, Translator, Trips,
-    has_conditions,
+    Item, Lanes, Level, Mask, Moving, Op, OuterLanes, Place, Step, Stream, StreamInfo, Translator,
+    Trips, has_conditions,
 };
 use crate::codegen::x86::{Argument, Unfit, unfit};
 
@@ -136,30 +136,81 @@ impl<'n> Translator<'n> {
         self.end_line();
         let before = std::mem::take(&mut self.finished);
         self.variables.push((l.axis, None));
+        let around = std::mem::replace(&mut self.looking, l.ahead.map(|by| (l.axis, by.into())));
         self.block(&l.body, None)?;
+        self.looking = around;
         self.variables.pop();
         self.end_line();
         let mut body = std::mem::replace(&mut self.finished, before);
-        let strides: Vec<(Stream, i64)> = self
-            .streams
-            .iter()
-            .enumerate()
-            .filter_map(|(stream, info)| {
-                let (_, coefficient) = info.inner.iter().find(|(axis, _)| *axis == l.axis)?;
-                let unit = match info.what {
-                    Moving::Pointer(buffer) => self.nest.buffer(buffer).elem.bytes() as i64,
-                    Moving::Number(_) => 1,
-                };
-                Some((stream, coefficient * unit))
-            })
-            .collect();
+        if let (Some((axis, by)), Trips::Fixed(trips)) = (around, &trips) {
+            let lines = self.spread_ahead(&body, l.axis, *trips, axis, by);
+            body.insert(0, Item::Line(lines));
+        }
+        let strides = self.strides(l.axis);
         if let Some(ahead) = l.ahead {
             let lines = lines_ahead(&body, &strides, i64::from(ahead));
-            self.steps += lines.len();
             body.insert(0, Item::Line(lines));
         }
         self.finished.push(Item::Loop { trips, strides, body });
         Ok(())
+    }
+
+    /// By how many bytes each stream moves with a loop.
+    fn strides(&self, axis: AxisId) -> Vec<(Stream, i64)> {
+        let streams = self.streams.iter().enumerate();
+        let moving = streams.filter_map(|(stream, info)| Some((stream, self.stride(info, axis)?)));
+        moving.collect()
+    }
+
+    fn stride(&self, info: &StreamInfo, axis: AxisId) -> Option<i64> {
+        let (_, coefficient) = info.inner.iter().find(|(other, _)| *other == axis)?;
+        let unit = match info.what {
+            Moving::Pointer(buffer) => self.nest.buffer(buffer).elem.bytes() as i64,
+            Moving::Number(_) => 1,
+        };
+        Some(coefficient * unit)
+    }
+
+    /// What a loop around reads `by` iterations later, fetched a line or two an iteration of the loop directly
+    /// inside of it, which walks along the lines: a tile of pixels, along their channels.
+    fn spread_ahead(
+        &mut self,
+        body: &[Item],
+        inner: AxisId,
+        trips: i64,
+        outer: AxisId,
+        by: i64,
+    ) -> Vec<Step> {
+        let mut first: BTreeMap<Stream, i32> = BTreeMap::new();
+        for (place, _) in loads(body) {
+            let least = first.entry(place.stream).or_insert(place.displacement);
+            *least = place.displacement.min(*least);
+        }
+        let mut lines = Vec::new();
+        for (stream, displacement) in first {
+            let info = &self.streams[stream];
+            let steps = (self.stride(info, outer), self.stride(info, inner));
+            let (Some(tile), Some(step)) = steps else { continue };
+            let Moving::Pointer(buffer) = info.what else { continue };
+            let each = (tile + LINE * trips - 1).div_euclid(LINE * trips);
+            let near = (1..WORTH_A_PREFETCH).contains(&step) && (1..=MOST_LINES).contains(&each);
+            let Ok(start) = i32::try_from(tile.saturating_mul(by) + i64::from(displacement)) else {
+                continue;
+            };
+            if !near || start > i32::MAX - (MOST_LINES * LINE) as i32 {
+                continue;
+            }
+            let elements = each * LINE / self.nest.buffer(buffer).elem.bytes() as i64;
+            let along =
+                |(axis, c): &(AxisId, i64)| (*axis, if *axis == inner { elements } else { *c });
+            let (outside, moving) = (info.outer.clone(), info.inner.iter().map(along).collect());
+            let stream = self.stream(Moving::Pointer(buffer), outside, moving);
+            lines.extend((0..each).map(|line| {
+                let displacement = start + (line * LINE) as i32;
+                Step::Prefetch(Place { stream, displacement }, Level::L1)
+            }));
+        }
+        lines
     }
 }
 
@@ -172,28 +223,33 @@ const NEAR: i64 = 8192;
 /// Bytes from one iteration to the next from which on what is read is worth a prefetch each time.
 const WORTH_A_PREFETCH: i64 = LINE / 2;
 
+/// Lines fetched early in an iteration of a loop that walks along them, at most.
+const MOST_LINES: i64 = 2;
+
+/// The places and bytes of the loads that stand directly in a loop.
+fn loads(body: &[Item]) -> impl Iterator<Item = (Place, i64)> {
+    let lines = body.iter().flat_map(|item| match item {
+        Item::Line(steps) => steps.as_slice(),
+        Item::Loop { .. } => &[],
+    });
+    lines.filter_map(|step| match step {
+        Step::Define(_, Op::Load(place, mask)) => Some((*place, 4 * mask.lanes)),
+        Step::Define(_, Op::Broadcast(place)) => Some((*place, 4)),
+        Step::Define(..)
+        | Step::Prefetch(..)
+        | Step::Write(..)
+        | Step::Accumulate(..)
+        | Step::Store(..)
+        | Step::Gather(..)
+        | Step::Scatter(..) => None,
+    })
+}
+
 /// The lines of memory that the loads which stand directly in a loop touch so many iterations later, if the
 /// pointers begin at one.
 fn lines_ahead(body: &[Item], strides: &[(Stream, i64)], ahead: i64) -> Vec<Step> {
     let mut lines = BTreeSet::new();
-    let loads = body.iter().flat_map(|item| match item {
-        Item::Line(steps) => steps.as_slice(),
-        Item::Loop { .. } => &[],
-    });
-    for step in loads {
-        let Step::Define(_, op) = step else { continue };
-        let (place, bytes) = match op {
-            Op::Load(place, mask) => (place, 4 * mask.lanes),
-            Op::Broadcast(place) => (place, 4),
-            Op::Const(_)
-            | Op::Index(_)
-            | Op::Spread(..)
-            | Op::Read(_)
-            | Op::Unary(..)
-            | Op::Binary(..)
-            | Op::Fma(..)
-            | Op::Select(_) => continue,
-        };
+    for (place, bytes) in loads(body) {
         let Some((_, stride)) = strides.iter().find(|(stream, _)| *stream == place.stream) else {
             continue;
         };
