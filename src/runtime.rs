@@ -16,7 +16,6 @@ use convgen_ir::verify::VerifiedNest;
 use self::aligned::Aligned;
 use self::callable::Callable;
 pub(crate) use self::threads::run_alone;
-use self::threads::run_shared;
 use crate::algorithm::{Algorithm, winograd};
 use crate::error::Error;
 use crate::fourier::{Plan, Transforms};
@@ -91,7 +90,7 @@ impl Kernel {
                 .ok()
                 .map(|plans| plans.iter().map(winograd::Plan::bound).fold(0.0, f64::max)),
         };
-        let callable = Callable::new(name, fingerprint, &[&problem], code);
+        let callable = Callable::new(name, fingerprint, &[&problem], target, code);
         Kernel { problem, algorithm, schedule, sum_bound, callable }
     }
 
@@ -157,6 +156,13 @@ impl Kernel {
         self.callable.code().tasks(batch)
     }
 
+    /// How many of `most` threads share a call with that many images: no more than have tasks, and than
+    /// have enough to do, by the cost model's prediction for one thread. A small call takes one, which is
+    /// then the fastest.
+    pub fn threads(&self, batch: usize, most: usize) -> usize {
+        self.callable.threads(batch, most)
+    }
+
     /// Copies oihw weights into the kernel's own order; done once a set of weights. A kernel that
     /// reads none, that of a weights' gradient, packs an empty slice.
     ///
@@ -198,7 +204,8 @@ impl Kernel {
         Ok(())
     }
 
-    /// As [`Kernel::run_with`], on up to `threads` threads of the current rayon pool. The result does not depend on the number of threads.
+    /// As [`Kernel::run_with`], on up to `threads` threads of the current rayon pool: on as many as
+    /// [`Kernel::threads`] says. The result does not depend on the number of threads.
     ///
     /// # Errors
     /// As [`Kernel::run`].
@@ -208,7 +215,7 @@ impl Kernel {
         output: &mut [f32],
         threads: usize,
     ) -> Result<(), Error> {
-        run_shared(self.prepare(arguments, output)?, threads);
+        self.callable.run_parallel(self.prepare(arguments, output)?, threads);
         Ok(())
     }
 

@@ -2,10 +2,12 @@
 
 use convgen_ir::problem::ConvProblem;
 
-use super::PackedWeights;
 use super::aligned::Aligned;
+use super::{PackedWeights, threads};
+use crate::cost::{self, Rates};
 use crate::error::{Error, RunError};
 use crate::jit::{Call, Code, Inputs, MAX_SUMS};
+use crate::target::Target;
 
 /// Code, and what a call of it must bring.
 pub(super) struct Callable {
@@ -18,6 +20,8 @@ pub(super) struct Callable {
     biases: [bool; MAX_SUMS],
     /// Extra arguments of a call.
     extras: usize,
+    /// Predicted seconds of an image on one thread.
+    seconds: f64,
     code: Code,
 }
 
@@ -27,6 +31,7 @@ impl Callable {
         name: String,
         fingerprint: u64,
         problems: &[&ConvProblem],
+        target: &Target,
         code: Code,
     ) -> Callable {
         let image = problems.first().map_or(vec![], |first| first.input_shape(1));
@@ -35,8 +40,9 @@ impl Callable {
         for (bias, problem) in biases.iter_mut().zip(problems) {
             *bias = problem.bias();
         }
+        let seconds = problems.first().map_or(0.0, |first| seconds(first, target, &code));
         let image = image.iter().product::<u64>() as usize;
-        Callable { name, fingerprint, image, biases, extras, code }
+        Callable { name, fingerprint, image, biases, extras, seconds, code }
     }
 
     pub(super) fn name(&self) -> &str {
@@ -45,6 +51,11 @@ impl Callable {
 
     pub(super) fn code(&self) -> &Code {
         &self.code
+    }
+
+    /// How many of so many threads a call with that many images is shared by.
+    pub(super) fn threads(&self, batch: usize, most: usize) -> usize {
+        threads::paying(self.seconds * batch as f64, most).min(self.code.tasks(batch).max(1))
     }
 
     /// Packs the weights of each problem.
@@ -93,6 +104,12 @@ impl Callable {
         Ok(self.code.call(given / image, inputs, output)?)
     }
 
+    /// Runs a call of this code on as many of so many threads as pay.
+    pub(super) fn run_parallel(&self, call: Call, most: usize) {
+        let threads = self.threads(call.batch(), most);
+        call.share(threads);
+    }
+
     fn check_packed(&self, packed: &PackedWeights) -> Result<(), RunError> {
         match packed.fingerprint == self.fingerprint {
             true => Ok(()),
@@ -101,5 +118,18 @@ impl Callable {
                 Err(RunError::Packed { given, expected })
             }
         }
+    }
+}
+
+/// Predicted seconds of an image on one thread of an ordinary core.
+fn seconds(problem: &ConvProblem, target: &Target, code: &Code) -> f64 {
+    let rates = Rates::nominal(target);
+    match code.source() {
+        // The nests of such code are its last stage only.
+        Some(source) => {
+            let images = problem.batch().max(1) as f64;
+            source.plan().seconds(problem, target, &rates) / images
+        }
+        None => cost::cost(code.nests(), target, &rates, 1, 1).seconds,
     }
 }

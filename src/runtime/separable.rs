@@ -6,7 +6,7 @@ use convgen_ir::separable::Separable;
 use convgen_ir::verify::VerifiedNest;
 
 use super::callable::Callable;
-use super::{PackedWeights, run_alone, run_shared, tile_name};
+use super::{PackedWeights, run_alone, tile_name};
 use crate::error::Error;
 use crate::jit::{Call, Code};
 use crate::scheduler::separable::SeparablePlan;
@@ -50,7 +50,7 @@ impl SeparableKernel {
         }
         (&plan, code.packed_len()).hash(&mut hasher);
         let halves = [depthwise, pointwise];
-        let callable = Callable::new(name, hasher.finish(), &halves, code);
+        let callable = Callable::new(name, hasher.finish(), &halves, target, code);
         SeparableKernel { separable, plan, callable }
     }
 
@@ -90,6 +90,12 @@ impl SeparableKernel {
         self.callable.code().tasks(batch)
     }
 
+    /// How many of `most` threads share a call with that many images; see
+    /// [`Kernel::threads`](super::Kernel::threads).
+    pub fn threads(&self, batch: usize, most: usize) -> usize {
+        self.callable.threads(batch, most)
+    }
+
     /// Copies the weights of both halves into the kernel's own order; done once.
     ///
     /// # Errors
@@ -111,7 +117,8 @@ impl SeparableKernel {
         Ok(())
     }
 
-    /// As [`SeparableKernel::run`], on up to `threads` threads of the current rayon pool. The result does not depend on the number of threads.
+    /// As [`SeparableKernel::run`], on up to `threads` threads of the current rayon pool: on as many as
+    /// [`SeparableKernel::threads`] says. The result does not depend on the number of threads.
     ///
     /// # Errors
     /// As [`SeparableKernel::run`].
@@ -121,7 +128,7 @@ impl SeparableKernel {
         output: &mut [f32],
         threads: usize,
     ) -> Result<(), Error> {
-        run_shared(self.prepare(arguments, output)?, threads);
+        self.callable.run_parallel(self.prepare(arguments, output)?, threads);
         Ok(())
     }
 

@@ -1,4 +1,4 @@
-//! The threads of a call: how its tasks are split among them.
+//! The threads of a call: how many pay, and how its tasks are split among them.
 //!
 //! Promises: results do not depend on the number of threads, since tasks write different elements; a
 //! thread that has run a kernel once allocates nothing.
@@ -7,9 +7,19 @@ use std::cell::RefCell;
 
 use crate::jit::{Call, Scratch, Tasks};
 
+/// Predicted seconds of work that a thread is woken for. Handing over half of a call takes about 1 us if
+/// the other thread is awake and 2 to 8 us if it sleeps (rayon, Linux, two cores of a virtual machine), so
+/// that two threads gain nothing below about 8 us of work.
+const WORTH: f64 = 5e-6;
+
 thread_local! {
     /// The scratch of this thread, kept from call to call so that a call allocates nothing.
     static SCRATCH: RefCell<Scratch> = RefCell::new(Scratch::new());
+}
+
+/// How many of so many threads pay for a call of that many seconds: each has [`WORTH`] to do.
+pub(super) fn paying(seconds: f64, most: usize) -> usize {
+    most.min((seconds / WORTH) as usize).max(1)
 }
 
 /// Runs all tasks of a call on the calling thread.
@@ -17,11 +27,14 @@ pub(crate) fn run_alone(mut call: Call) {
     SCRATCH.with_borrow_mut(|scratch| call.tasks().run(scratch));
 }
 
-/// Runs all tasks of a call on up to so many threads.
-pub(super) fn run_shared(mut call: Call, threads: usize) {
-    let tasks = call.tasks();
-    let parts = threads.clamp(1, tasks.len().max(1));
-    run_parts(tasks, parts);
+impl Call<'_> {
+    /// Runs all tasks on so many threads of the current rayon pool, whether that pays or not;
+    /// [`Kernel::run_parallel`](super::Kernel::run_parallel) takes only as many as do.
+    pub fn share(mut self, threads: usize) {
+        let tasks = self.tasks();
+        let parts = threads.clamp(1, tasks.len().max(1));
+        run_parts(tasks, parts);
+    }
 }
 
 /// Halves the tasks until there is one part a thread.
@@ -33,4 +46,16 @@ fn run_parts(tasks: Tasks, parts: usize) {
     let count = tasks.len() * left / parts;
     let (first, rest) = tasks.split_at(count);
     rayon::join(|| run_parts(first, left), || run_parts(rest, parts - left));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_thread_has_enough_to_do() {
+        let shares = [0.0, 1.9, 2.0, 3.5, 100.0].map(|shares| paying(shares * WORTH, 4));
+        assert_eq!(shares, [1, 1, 2, 3, 4]);
+        assert_eq!(paying(f64::INFINITY, 0), 1);
+    }
 }
