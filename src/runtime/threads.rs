@@ -51,11 +51,31 @@ fn run_parts(tasks: Tasks, parts: usize) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{Compiler, Host, Isa, Kernel};
 
     #[test]
     fn each_thread_has_enough_to_do() {
         let shares = [0.0, 1.9, 2.0, 3.5, 100.0].map(|shares| paying(shares * WORTH, 4));
         assert_eq!(shares, [1, 1, 2, 3, 4]);
         assert_eq!(paying(f64::INFINITY, 0), 1);
+    }
+    #[test]
+    fn small_calls_stay_on_one_thread() {
+        let compiler = Compiler::new(&Host::detect(), Isa::Clif).unwrap();
+        let compiler = compiler.with_database(Default::default());
+        let kernel = |text: &str| compiler.compile(&text.parse().unwrap()).unwrap();
+        let threads =
+            |kernel: &Kernel, batch: usize| [1, 2].map(|most| kernel.threads(batch, most));
+        let tiny = kernel("conv2d ic8 oc8 ih8 iw8 kh3 kw3 ph1 pw1");
+        assert_eq!([1, 64].map(|batch| threads(&tiny, batch)), [[1, 1], [1, 2]]);
+        let layer = kernel("conv2d ic64 oc64 ih56 iw56 kh1 kw1");
+        assert_eq!([0, 1].map(|batch| threads(&layer, batch)), [[1, 1], [1, 2]]);
+        // Of transforms, not the last stage alone.
+        let long = kernel("conv1d n4 ic1 oc1 iw32768 kw2048");
+        assert!(long.fourier_plan().is_some());
+        assert_eq!([0, 4].map(|batch| threads(&long, batch)), [[1, 1], [1, 2]]);
+        let pair = "conv1d g4 ic4 oc4 iw8 kw3 -> conv1d ic4 oc5 iw6 kw1".parse().unwrap();
+        let pair = compiler.compile_separable(&pair).unwrap();
+        assert_eq!([1, 10_000].map(|batch| pair.threads(batch, 2)), [1, 2]);
     }
 }
