@@ -199,6 +199,17 @@ impl ConvProblem {
         2 * self.macs()
     }
 
+    /// Bytes that a call has to move whatever its algorithm: what it reads (input, weights, bias, and what a
+    /// gradient or the epilogue takes) and what it writes, each once.
+    pub fn traffic_bytes(&self) -> u64 {
+        let count = |shape: Vec<u64>| shape.iter().product::<u64>();
+        let batch = self.batch();
+        let bias = if self.bias() { self.result_channels() } else { 0 };
+        let extras: u64 = self.extra_shapes(batch).into_iter().map(|(_, shape)| count(shape)).sum();
+        let read = count(self.input_shape(batch)) + count(self.weights_shape()) + bias + extras;
+        (read + count(self.output_shape(batch))) * self.elem().bytes() as u64
+    }
+
     /// The dimensions of what is read besides the weights, for this batch, in the layout's order:
     /// `x`, or `dy` where a gradient is read alone.
     pub fn input_shape(&self, batch: u64) -> Vec<u64> {
@@ -388,6 +399,17 @@ mod tests {
         let first = problem.with_layout(Layout::ChannelsFirst);
         assert_eq!(first.output_shape(3), [3, 256, 28, 28]);
         assert!(!problem.is_depthwise());
+    }
+
+    #[test]
+    fn everything_read_and_written_is_traffic() {
+        let bytes = |text: &str| text.parse::<ConvProblem>().unwrap().traffic_bytes();
+        assert_eq!(bytes("conv1d n2 ic3 oc5 iw9 kw3"), 4 * (2 * 9 * 3 + 5 * 3 * 3 + 2 * 7 * 5));
+        let (output, channels) = (2 * 7 * 5, 5);
+        let more = bytes("conv1d n2 ic3 oc5 iw9 kw3 bias | add | scale");
+        assert_eq!(more - bytes("conv1d n2 ic3 oc5 iw9 kw3"), 4 * (output + 2 * channels));
+        let gradient = bytes("conv1d n2 ic3 oc5 iw9 kw3 bwd_w");
+        assert_eq!(gradient, bytes("conv1d n2 ic3 oc5 iw9 kw3"));
     }
 
     #[test]

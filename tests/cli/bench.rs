@@ -16,6 +16,7 @@ fn json_has_every_field() {
     let keys = [
         "problem",
         "name",
+        "group",
         "algorithm",
         "schedule",
         "isa",
@@ -23,9 +24,16 @@ fn json_has_every_field() {
         "threads",
         "min_ms",
         "median_ms",
+        "speedup",
         "gflops",
         "peak_gflops",
         "frac_peak",
+        "traffic_bytes",
+        "gb_per_s",
+        "data_in",
+        "l1_gb_per_s",
+        "l2_gb_per_s",
+        "l3_gb_per_s",
         "compile_ms",
         "workspace_bytes",
         "verified",
@@ -41,12 +49,17 @@ fn json_has_every_field() {
     assert_eq!(row["layout"], "nhwc");
     assert_eq!((&row["threads"], &row["verified"]), (&2.into(), &true.into()));
     assert!(row["name"].is_null());
-    for key in ["min_ms", "gflops", "peak_gflops", "compile_ms"] {
+    assert_eq!((&row["group"], &row["speedup"]), (&"k3".into(), &Value::Null));
+    for key in ["min_ms", "gflops", "peak_gflops", "compile_ms", "l1_gb_per_s", "l3_gb_per_s"] {
         assert!(row[key].as_f64().unwrap() > 0.0, "{key}");
     }
     assert!(row["min_ms"].as_f64() <= row["median_ms"].as_f64());
     let frac = row["gflops"].as_f64().unwrap() / row["peak_gflops"].as_f64().unwrap();
     assert!((row["frac_peak"].as_f64().unwrap() - frac).abs() < 1e-9);
+    let bytes = 4 * (5 * 2 + 4 * 2 * 3 + 3 * 4);
+    assert_eq!((&row["traffic_bytes"], &row["data_in"]), (&bytes.into(), &"L1".into()));
+    let rate = f64::from(bytes) / row["min_ms"].as_f64().unwrap() / 1e6;
+    assert!((row["gb_per_s"].as_f64().unwrap() - rate).abs() < 1e-9);
 }
 
 #[test]
@@ -99,11 +112,54 @@ fn a_pair_is_measured_fused_and_as_two_kernels() {
 }
 
 #[test]
+fn numbers_of_threads_are_compared() {
+    let several = ["bench", TINY, "--seconds", "0", "--threads", "2,1"];
+    let rows = objects(&[several.as_slice(), &["--json"]].concat());
+    let [first, second] = rows.as_slice() else { panic!("{rows:?}") };
+    assert_eq!((&first["threads"], &second["threads"]), (&2.into(), &1.into()));
+    let number = |row: &Value, key: &str| row[key].as_f64().unwrap();
+    assert_eq!(number(first, "speedup"), 1.0);
+    let ratio = number(first, "min_ms") / number(second, "min_ms");
+    assert!((number(second, "speedup") - ratio).abs() < 1e-9, "{rows:?}");
+    assert_eq!(number(first, "peak_gflops"), 2.0 * number(second, "peak_gflops"));
+    let text = stdout(convgen(&several).success());
+    assert!(text.contains("speed-up") && text.contains("1 layer, 2 threads, "), "{text}");
+    let last = text.lines().last().unwrap();
+    assert!(last.contains("1 thread, ") && last.contains("times as fast as 2"), "{last}");
+    refused(&["bench", TINY, "--threads", "1,2,1"], &["--threads has 1 more than once"]);
+    refused(&["bench", PAIR, "--threads", "1,2"], &["one number of threads"]);
+}
+
+#[test]
+fn layers_alike_are_summed_up() {
+    let folder = Folder::new();
+    let depthwise = "conv1d g4 ic4 oc4 iw8 kw5 sw2";
+    let list = folder.write("l.txt", format!("{TINY}\n{depthwise}\n{TINY} bias\n"));
+    let groups = |more: &[&str]| {
+        let arguments = ["bench", "--file", &list, "--seconds", "0", "--no-verify"];
+        let text = stdout(convgen(&[arguments.as_slice(), more].concat()).success());
+        let lines = text.lines().skip_while(|line| !line.contains("lowest % peak"));
+        lines.map(|line| line.split_whitespace().map(str::to_owned).collect()).collect()
+    };
+    let one: Vec<Vec<String>> = groups(&[]);
+    assert_eq!((one[2].len(), &one[2][..2]), (5, ["k3", "2"].map(str::to_owned).as_slice()));
+    assert_eq!(one[3][..4], ["depthwise", "k5", "s2", "1"]);
+    let two: Vec<Vec<String>> = groups(&["--threads", "1,2"]);
+    let starts: Vec<&[String]> = two[2..4].iter().map(|line| &line[..3]).collect();
+    assert_eq!(starts, [["k3", "2", "1"], ["k3", "2", "2"]]);
+    // A group by itself says what the total says.
+    let alone = stdout(convgen(&["bench", TINY, "--seconds", "0"]).success());
+    assert!(!alone.contains("group"), "{alone}");
+}
+
+#[test]
 fn a_table_ends_with_the_total() {
     let text = stdout(convgen(&["bench", TINY, "--seconds", "0"]).success());
     let last = text.lines().last().unwrap();
     assert!(last.starts_with("1 layer, ") && last.contains("geometric mean"), "{last}");
     assert!(text.contains("2->4 5 k3") && text.contains("yes"), "{text}");
+    let first = text.lines().next().unwrap();
+    assert!(first.contains(" GFLOP/s; reads ") && first.contains("from L3"), "{first}");
 }
 
 #[test]
