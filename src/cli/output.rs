@@ -29,11 +29,11 @@ pub fn table(columns: &[&str], numbers: Range<usize>) -> Table {
     table
 }
 
-/// As [`table`], of many columns: cells stand as close as they can.
+/// As [`table`], of many columns: what comes first stands two spaces apart, numbers and what follows one.
 pub fn close_table(columns: &[&str], numbers: Range<usize>) -> Table {
-    let mut table = table(columns, numbers);
-    for column in table.column_iter_mut() {
-        column.set_padding((0, 1));
+    let mut table = table(columns, numbers.clone());
+    for (at, column) in table.column_iter_mut().enumerate() {
+        column.set_padding((0, u16::from(at < numbers.start)));
     }
     table
 }

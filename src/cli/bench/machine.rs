@@ -26,6 +26,11 @@ pub struct Machine {
 }
 
 impl Machine {
+    /// A machine of which these are known: each cache's bytes, and how fast it is read.
+    pub fn new(isa: Isa, peak_gflops: f64, caches: Vec<(usize, Bandwidth)>) -> Machine {
+        Machine { isa, peak_gflops, caches }
+    }
+
     /// Measures now.
     pub fn measure(host: &Host, isa: Isa) -> anyhow::Result<Machine> {
         let bits = isa.vector_bits();
@@ -34,7 +39,7 @@ impl Machine {
         let (_, peak) = peak.ok_or_else(|| anyhow!("no peak was measured at {bits} bits"))?;
         let sizes = [host.caches().l1d, host.caches().l2, host.caches().l3];
         let caches = sizes.into_iter().zip(cache_bandwidth(host, CACHE_SECONDS)).collect();
-        Ok(Machine { isa, peak_gflops: *peak, caches })
+        Ok(Machine::new(isa, *peak, caches))
     }
 
     /// How fast a cache is read.
@@ -69,7 +74,7 @@ mod tests {
     fn data_lie_in_the_smallest_cache_that_holds_them() {
         let cache = |level, bytes, gb_s| (bytes, Bandwidth { level, bytes: bytes / 2, gb_s });
         let caches = vec![cache("L1", 100, 40.0), cache("L2", 1000, 20.0)];
-        let machine = Machine { isa: Isa::Clif, peak_gflops: 12.34, caches };
+        let machine = Machine::new(Isa::Clif, 12.34, caches);
         assert_eq!([100, 101, 1001].map(|bytes| machine.holds(bytes)), ["L1", "L2", MEMORY]);
         assert_eq!((machine.gb_per_s("L2"), machine.gb_per_s("L3")), (Some(20.0), None));
         let text = "clif, one core: peak 12.3 GFLOP/s; reads 40 GB/s from L1, 20 GB/s from L2";

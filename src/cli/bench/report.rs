@@ -212,3 +212,62 @@ pub fn verified(verified: Option<bool>) -> &'static str {
         None => "-",
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use convgen::{Isa, suites};
+    use convgen_ir::problem::Descriptor;
+
+    use super::*;
+    use crate::cli::bench::groups::label;
+
+    /// The longest line that a terminal of usual width shows whole.
+    const COLUMNS: usize = 120;
+
+    /// A row of many digits.
+    fn row(descriptor: &Descriptor, threads: usize, speedup: Option<f64>) -> Row {
+        Row {
+            problem: descriptor.problem.to_string(),
+            name: descriptor.name.clone(),
+            group: label(&descriptor.problem),
+            kernel: "winograd-f32-avx512-14x32".to_owned(),
+            algorithm: "winograd",
+            schedule: String::new(),
+            isa: "avx512".to_owned(),
+            layout: "nhwc",
+            threads,
+            min_ms: 123.45678,
+            median_ms: 123.45678,
+            speedup,
+            gflops: 1234.5678,
+            peak_gflops: 2000.0,
+            frac_peak: 2.345678,
+            traffic_bytes: 1 << 30,
+            gb_per_s: 123.45678,
+            data_in: "memory",
+            l1_gb_per_s: None,
+            l2_gb_per_s: None,
+            l3_gb_per_s: None,
+            compile_ms: 12.345678,
+            workspace_bytes: 1 << 20,
+            verified: Some(true),
+        }
+    }
+
+    #[test]
+    fn every_suite_fits_a_terminal() {
+        let machine = || Machine::new(Isa::Avx512, 123.45678, vec![]);
+        for suite in suites::ALL {
+            let mut plain = Table::new(machine(), vec![1]);
+            let mut compared = Table::new(machine(), vec![1, 2]);
+            for descriptor in suite.descriptors().unwrap() {
+                plain.push(vec![row(&descriptor, 1, None)], &descriptor.problem);
+                let rows = [1, 2].map(|threads| row(&descriptor, threads, Some(12.345678)));
+                compared.push(rows.to_vec(), &descriptor.problem);
+            }
+            for line in format!("{}\n{}", plain.layers(), compared.layers()).lines() {
+                assert!(line.chars().count() <= COLUMNS, "{}: {line}", suite.name());
+            }
+        }
+    }
+}
