@@ -167,7 +167,7 @@ impl Kernel {
     /// reads none, that of a weights' gradient, packs an empty slice.
     ///
     /// # Errors
-    /// [`RunError::Length`] if there are too few or too many weights.
+    /// [`RunError::Length`](crate::error::RunError::Length) if there are too few or too many weights.
     pub fn pack_weights(&self, weights: &[f32]) -> Result<PackedWeights, Error> {
         self.callable.pack(&[weights])
     }
@@ -176,7 +176,8 @@ impl Kernel {
     /// weights that change from step to step.
     ///
     /// # Errors
-    /// As [`Kernel::pack_weights`], or [`RunError::Packed`] if another kernel packed them.
+    /// As [`Kernel::pack_weights`], or [`RunError::Packed`](crate::error::RunError::Packed) if another
+    /// kernel packed them.
     pub fn repack_weights(&self, weights: &[f32], packed: &mut PackedWeights) -> Result<(), Error> {
         self.callable.repack(&[weights], packed)
     }

@@ -99,7 +99,7 @@ impl SeparableKernel {
     /// Copies the weights of both halves into the kernel's own order; done once.
     ///
     /// # Errors
-    /// [`RunError::Length`] if there are too few or too many weights.
+    /// [`RunError::Length`](crate::error::RunError::Length) if there are too few or too many weights.
     pub fn pack_weights(
         &self,
         depthwise: &[f32],

@@ -30,7 +30,7 @@ pub enum ProblemError {
         /// Which field.
         field: &'static str,
     },
-    /// A field exceeds [`MAX_SIZE`].
+    /// A field exceeds [`MAX_SIZE`](super::MAX_SIZE).
     #[error("{field} is {given}, expected at most {limit}")]
     TooLarge {
         /// Which field.
@@ -40,7 +40,7 @@ pub enum ProblemError {
         /// The limit.
         limit: u64,
     },
-    /// A padding exceeds [`MAX_PADDING`] in absolute value.
+    /// A padding exceeds [`MAX_PADDING`](super::MAX_PADDING) in absolute value.
     #[error("{field} is {given}, expected {} to {limit}", -limit)]
     PaddingTooLarge {
         /// Which field.
