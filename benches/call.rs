@@ -2,7 +2,7 @@
 //!
 //! `cargo bench --bench call`
 
-use convgen::{Aligned, Arguments, Compiler, Host, Isa, Kernel};
+use convgen::{Aligned, Arguments, Compiler, Host, Kernel};
 use criterion::{Criterion, criterion_group, criterion_main};
 
 /// The layer that frameworks spend microseconds to call: 8 channels of 8 by 8, 3 by 3 taps.
@@ -10,8 +10,7 @@ const TINY: &str = "conv2d ic8 oc8 ih8 iw8 kh3 kw3 ph1 pw1";
 
 fn calls(criterion: &mut Criterion) {
     let host = Host::detect();
-    let widest = Isa::ALL.into_iter().rev().find_map(|isa| Compiler::new(&host, isa).ok());
-    let compiler = widest.expect("a host Cranelift knows");
+    let compiler = Compiler::new(&host, host.widest_isa()).expect("a host Cranelift knows");
     let kernel = compiler.compile(&TINY.parse().expect("a problem")).expect("a kernel");
     let mut group = criterion.benchmark_group("call");
     for (name, images) in [("tiny kernel", 1), ("no image", 0)] {

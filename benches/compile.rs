@@ -4,6 +4,9 @@
 //! A table of the median and the slowest layer of each stage is printed first. Criterion then
 //! measures each stage over all layers together; its elements are layers.
 
+#[path = "common/layers.rs"]
+mod layers;
+
 use std::time::Duration;
 
 use convgen::algorithm::Algorithm;
@@ -11,7 +14,7 @@ use convgen::ir::nest::Nest;
 use convgen::ir::problem::ConvProblem;
 use convgen::ir::schedule::Schedule;
 use convgen::ir::verify::VerifiedNest;
-use convgen::{Compiler, Host, Isa, lower, scheduler, suites, transform, tune};
+use convgen::{Compiler, Host, lower, scheduler, transform, tune};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 
 /// Seconds to measure one stage of one layer.
@@ -69,8 +72,7 @@ const STAGES: [Stage; 7] = [
 
 fn stages(criterion: &mut Criterion) {
     let host = Host::detect();
-    let widest = Isa::ALL.into_iter().rev().find_map(|isa| Compiler::new(&host, isa).ok());
-    let compiler = widest.expect("a host Cranelift knows");
+    let compiler = Compiler::new(&host, host.widest_isa()).expect("a host Cranelift knows");
     let layers = layers(&compiler);
     print_table(&compiler, &layers);
     let mut group = criterion.benchmark_group("compile");
@@ -84,8 +86,8 @@ fn stages(criterion: &mut Criterion) {
 }
 
 fn layers(compiler: &Compiler) -> Vec<Layer> {
-    let suite = suites::find("resnet50").expect("a suite").descriptors().expect("a legal suite");
-    suite.into_iter().map(|descriptor| Layer::new(descriptor.problem, compiler)).collect()
+    let suite = layers::of("resnet50").into_iter();
+    suite.map(|descriptor| Layer::new(descriptor.problem, compiler)).collect()
 }
 
 impl Layer {

@@ -3,11 +3,14 @@
 //! Criterion's elements are floating-point operations, so its `Gelem/s` are GFLOP/s. Before each
 //! layer, its best rate is printed against the multiply-add peak, which is measured first.
 
+#[path = "common/layers.rs"]
+mod layers;
+
 use std::time::Duration;
 
 use convgen::check::Data;
 use convgen::ir::problem::Descriptor;
-use convgen::{Compiler, Host, Isa, Kernel, machine, suites, tune};
+use convgen::{Compiler, Host, Isa, Kernel, machine, tune};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 
 /// One layer of each kind that behaves differently: few channels, 3x3, 1x1, strided, small maps,
@@ -75,8 +78,7 @@ fn with_call(kernel: &Kernel, f: impl FnOnce(&mut dyn FnMut())) {
 
 fn layer(name: &str) -> Descriptor {
     let suite = name.split(':').next().unwrap_or_default();
-    let layers = suites::find(suite).expect("a suite").descriptors().expect("a legal suite");
-    let mut layers = layers.into_iter();
+    let mut layers = layers::of(suite).into_iter();
     layers.find(|layer| layer.name.as_deref() == Some(name)).expect("a layer of the suite")
 }
 

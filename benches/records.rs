@@ -3,21 +3,23 @@
 //!
 //! Reading must take less than 0.2 s, since it may happen in the first call of a program.
 
+#[path = "common/layers.rs"]
+mod layers;
+
 use std::hint::black_box;
 use std::time::SystemTime;
 
 use convgen::algorithm::Algorithm;
 use convgen::ir::problem::ConvProblem;
 use convgen::record::{Database, Key, Record, Store, rfc3339};
-use convgen::{Host, Target, scheduler, suites};
+use convgen::{Host, Target, scheduler};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 
 const RECORDS: u64 = 100_000;
 
 /// The default schedules of ResNet-50's layers as records, each with many numbers of output channels.
 fn database(target: &Target) -> Database {
-    let suite = suites::find("resnet50").expect("a suite that is built in");
-    let layers = suite.descriptors().expect("a list without errors");
+    let layers = layers::of("resnet50");
     let mut database = Database::new();
     for i in 0..RECORDS {
         let layer = &layers[i as usize % layers.len()].problem;

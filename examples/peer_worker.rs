@@ -182,7 +182,9 @@ impl Layer {
         let extras = gradient.as_slice();
         let arguments = Arguments { input, weights, bias, extras };
         let threads = pool.current_num_threads();
-        if threads == 1 {
+        // A call that one thread makes alone is spared the way into the pool.
+        let batch = self.kernel.problem().batch() as usize;
+        if self.kernel.threads(batch, threads) == 1 {
             return self.kernel.run_with(&arguments, &mut self.output);
         }
         pool.install(|| self.kernel.run_parallel(&arguments, &mut self.output, threads))

@@ -411,6 +411,11 @@ unsafe impl Send for Call<'_> {}
 unsafe impl Sync for Call<'_> {}
 
 impl Call<'_> {
+    /// The number of images.
+    pub(crate) fn batch(&self) -> usize {
+        self.batch.max(0) as usize
+    }
+
     /// All tasks of the call. Takes the call by unique reference, so that they exist once.
     pub fn tasks(&mut self) -> Tasks<'_> {
         let end = self.code.parts.iter().map(|part| part.tasks(self.batch)).sum();

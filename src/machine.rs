@@ -55,12 +55,29 @@ pub fn peak_gflops(host: &Host, seconds: f64) -> Vec<(u32, f64)> {
 /// The read bandwidth of one core from each cache, half full, and from main memory. Empty if the host
 /// refuses executable memory.
 pub fn bandwidth(host: &Host, seconds: f64) -> Vec<Bandwidth> {
+    let memory = (4 * host.caches().l3).clamp(64 << 20, MAX_BYTES);
+    let levels = cache_levels(host).into_iter().chain([("DRAM", memory)]);
+    read_bandwidth(host, levels, seconds)
+}
+
+/// As [`bandwidth`], but from the caches alone: main memory takes the longest to measure.
+pub fn cache_bandwidth(host: &Host, seconds: f64) -> Vec<Bandwidth> {
+    read_bandwidth(host, cache_levels(host), seconds)
+}
+
+/// The caches and half of what each holds.
+fn cache_levels(host: &Host) -> [(&'static str, usize); 3] {
+    let caches = host.caches();
+    [("L1", caches.l1d / 2), ("L2", caches.l2 / 2), ("L3", caches.l3 / 2)]
+}
+
+fn read_bandwidth(
+    host: &Host,
+    levels: impl IntoIterator<Item = (&'static str, usize)>,
+    seconds: f64,
+) -> Vec<Bandwidth> {
     let widest = VECTOR_BITS.into_iter().rev().find_map(|bits| Probe::read(host, bits));
     let Some(code) = widest.and_then(ProbeCode::new) else { return vec![] };
-    let caches = host.caches();
-    let memory = (4 * caches.l3).clamp(64 << 20, MAX_BYTES);
-    let levels =
-        [("L1", caches.l1d / 2), ("L2", caches.l2 / 2), ("L3", caches.l3 / 2), ("DRAM", memory)];
     let measure = |(level, bytes): (&'static str, usize)| Bandwidth {
         level,
         bytes,
@@ -168,5 +185,9 @@ mod tests {
         let levels: Vec<&str> = bandwidths.iter().map(|b| b.level).collect();
         assert_eq!(levels, ["L1", "L2", "L3", "DRAM"]);
         assert!(bandwidths.iter().all(|b| b.gb_s > 0.0 && b.bytes > 0), "{bandwidths:?}");
+        let caches = cache_bandwidth(&host, SECONDS);
+        let sizes =
+            |read: &[Bandwidth]| read.iter().map(|b| (b.level, b.bytes)).collect::<Vec<_>>();
+        assert_eq!(sizes(&caches), sizes(&bandwidths[..3]));
     }
 }

@@ -2,9 +2,10 @@
 
 pub mod aligned;
 pub mod cache;
+mod callable;
 pub mod separable;
+mod threads;
 
-use std::cell::RefCell;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use convgen_ir::nest::Role;
@@ -13,10 +14,12 @@ use convgen_ir::schedule::Schedule;
 use convgen_ir::verify::VerifiedNest;
 
 use self::aligned::Aligned;
+use self::callable::Callable;
+pub(crate) use self::threads::run_alone;
 use crate::algorithm::{Algorithm, winograd};
-use crate::error::{Error, RunError};
+use crate::error::Error;
 use crate::fourier::{Plan, Transforms};
-use crate::jit::{Call, Code, Inputs, Scratch, Tasks};
+use crate::jit::{Call, Code};
 use crate::target::Target;
 
 /// A compiled convolution. Holds its own code; may be shared and called by any number of threads.
@@ -24,16 +27,9 @@ pub struct Kernel {
     problem: ConvProblem,
     algorithm: Algorithm,
     schedule: Schedule,
-    name: String,
-    /// Tells apart kernels whose packed weights differ in order.
-    fingerprint: u64,
-    /// Elements of one image of the input.
-    image: usize,
-    /// Extra arguments of a call.
-    extras: usize,
     /// The error bound of a sum that is not computed as it is defined.
     sum_bound: Option<f64>,
-    code: Code,
+    callable: Callable,
 }
 
 /// Weights in the order in which one kernel reads them.
@@ -76,11 +72,6 @@ pub struct Arguments<'a> {
     pub extras: &'a [&'a [f32]],
 }
 
-thread_local! {
-    /// The scratch of this thread, kept from call to call so that a call allocates nothing.
-    static SCRATCH: RefCell<Scratch> = RefCell::new(Scratch::new());
-}
-
 impl Kernel {
     pub(crate) fn new(
         problem: ConvProblem,
@@ -93,15 +84,14 @@ impl Kernel {
         let name = format!("{algorithm}-{}-{}{tile}", problem.elem(), target.isa());
         let plan = code.source().map(Transforms::plan);
         let fingerprint = fingerprint(&problem, algorithm, &schedule, plan, &code);
-        let image = problem.input_shape(1).iter().product::<u64>() as usize;
-        let extras = problem.extra_shapes(1).len();
         let sum_bound = match algorithm {
             Algorithm::Direct | Algorithm::Fourier => None,
             Algorithm::Winograd => winograd::planned(&problem, target)
                 .ok()
                 .map(|plans| plans.iter().map(winograd::Plan::bound).fold(0.0, f64::max)),
         };
-        Kernel { problem, algorithm, schedule, name, fingerprint, image, extras, sum_bound, code }
+        let callable = Callable::new(name, fingerprint, &[&problem], target, code);
+        Kernel { problem, algorithm, schedule, sum_bound, callable }
     }
 
     /// The problem it computes, for any batch.
@@ -127,7 +117,7 @@ impl Kernel {
 
     /// The nests the code was made from, one a part; most kernels have one.
     pub fn nests(&self) -> impl ExactSizeIterator<Item = &VerifiedNest> {
-        self.code.nests()
+        self.callable.code().nests()
     }
 
     /// The tiles of a kernel of Fourier transforms; none of any other.
@@ -137,64 +127,59 @@ impl Kernel {
 
     /// What computes the input of each task, if that is not the caller's.
     pub(crate) fn source(&self) -> Option<&Transforms> {
-        self.code.source()
+        self.callable.code().source()
     }
 
     /// `{algorithm}-{type}-{isa}-{register tile}`.
     pub fn name(&self) -> &str {
-        &self.name
+        self.callable.name()
     }
 
     /// Bytes of machine code.
     pub fn code_bytes(&self) -> usize {
-        self.code.bytes()
+        self.callable.code().bytes()
     }
 
     /// Bytes of scratch each thread of a call needs; the only memory a call uses besides its
     /// arguments.
     pub fn workspace_bytes(&self) -> usize {
-        self.code.scratch_bytes() as usize
+        self.callable.code().scratch_bytes() as usize
     }
 
     /// The number of elements of the packed weights.
     pub fn packed_len(&self) -> usize {
-        self.code.packed_len()
+        self.callable.code().packed_len()
     }
 
     /// The number of independent tasks of a call with that many images.
     pub fn tasks(&self, batch: usize) -> usize {
-        self.code.tasks(batch)
+        self.callable.code().tasks(batch)
+    }
+
+    /// How many of `most` threads share a call with that many images: no more than have tasks, and than
+    /// have enough to do, by the cost model's prediction for one thread. A small call takes one, which is
+    /// then the fastest.
+    pub fn threads(&self, batch: usize, most: usize) -> usize {
+        self.callable.threads(batch, most)
     }
 
     /// Copies oihw weights into the kernel's own order; done once a set of weights. A kernel that
     /// reads none, that of a weights' gradient, packs an empty slice.
     ///
     /// # Errors
-    /// [`RunError::Length`] if there are too few or too many weights.
+    /// [`RunError::Length`](crate::error::RunError::Length) if there are too few or too many weights.
     pub fn pack_weights(&self, weights: &[f32]) -> Result<PackedWeights, Error> {
-        let mut values = Aligned::zeros(self.packed_len());
-        self.code.pack(&[weights], &mut values)?;
-        Ok(PackedWeights { values, kernel: self.name.clone(), fingerprint: self.fingerprint })
+        self.callable.pack(&[weights])
     }
 
     /// As [`Kernel::pack_weights`], into the place of weights that this kernel packed before: for
     /// weights that change from step to step.
     ///
     /// # Errors
-    /// As [`Kernel::pack_weights`], or [`RunError::Packed`] if another kernel packed them.
+    /// As [`Kernel::pack_weights`], or [`RunError::Packed`](crate::error::RunError::Packed) if another
+    /// kernel packed them.
     pub fn repack_weights(&self, weights: &[f32], packed: &mut PackedWeights) -> Result<(), Error> {
-        self.check_packed(packed)?;
-        Ok(self.code.pack(&[weights], &mut packed.values)?)
-    }
-
-    fn check_packed(&self, packed: &PackedWeights) -> Result<(), RunError> {
-        match packed.fingerprint == self.fingerprint {
-            true => Ok(()),
-            false => {
-                let (given, expected) = (packed.kernel.clone(), self.name.clone());
-                Err(RunError::Packed { given, expected })
-            }
-        }
+        self.callable.repack(&[weights], packed)
     }
 
     /// Convolves `input` into `output` on the calling thread. The batch is what `input` holds.
@@ -220,8 +205,8 @@ impl Kernel {
         Ok(())
     }
 
-    /// As [`Kernel::run_with`], on up to `threads` threads of the current rayon pool. The result
-    /// does not depend on the number of threads.
+    /// As [`Kernel::run_with`], on up to `threads` threads of the current rayon pool: on as many as
+    /// [`Kernel::threads`] says. The result does not depend on the number of threads.
     ///
     /// # Errors
     /// As [`Kernel::run`].
@@ -231,7 +216,7 @@ impl Kernel {
         output: &mut [f32],
         threads: usize,
     ) -> Result<(), Error> {
-        run_shared(self.prepare(arguments, output)?, threads);
+        self.callable.run_parallel(self.prepare(arguments, output)?, threads);
         Ok(())
     }
 
@@ -245,24 +230,8 @@ impl Kernel {
         arguments: &Arguments<'a>,
         output: &'a mut [f32],
     ) -> Result<Call<'a>, Error> {
-        let image = self.image;
-        let given = arguments.input.len();
-        if !given.is_multiple_of(image) {
-            return Err(RunError::Batch { given, image }.into());
-        }
-        self.check_packed(arguments.weights)?;
-        let word = |has: bool| if has { "a" } else { "no" };
-        if arguments.bias.is_some() != self.problem.bias() {
-            let (expected, given) = (word(self.problem.bias()), word(arguments.bias.is_some()));
-            return Err(RunError::Bias { expected, given }.into());
-        }
-        if arguments.extras.len() != self.extras {
-            let (given, expected) = (arguments.extras.len(), self.extras);
-            return Err(RunError::Extras { given, expected }.into());
-        }
         let Arguments { input, weights, bias, extras } = *arguments;
-        let inputs = Inputs { input, weights: &weights.values, biases: [bias, None], extras };
-        Ok(self.code.call(given / image, inputs, output)?)
+        self.callable.prepare(input, weights, [bias, None], extras, output)
     }
 }
 
@@ -284,29 +253,6 @@ fn fingerprint(
         }
     }
     hasher.finish()
-}
-
-/// Runs all tasks of a call on the calling thread.
-pub(crate) fn run_alone(mut call: Call) {
-    SCRATCH.with_borrow_mut(|scratch| call.tasks().run(scratch));
-}
-
-/// Runs all tasks of a call on up to so many threads.
-fn run_shared(mut call: Call, threads: usize) {
-    let tasks = call.tasks();
-    let parts = threads.clamp(1, tasks.len().max(1));
-    run_parts(tasks, parts);
-}
-
-/// Halves the tasks until there is one part a thread.
-fn run_parts(tasks: Tasks, parts: usize) {
-    if parts <= 1 {
-        return SCRATCH.with_borrow_mut(|scratch| tasks.run(scratch));
-    }
-    let left = parts / 2;
-    let count = tasks.len() * left / parts;
-    let (first, rest) = tasks.split_at(count);
-    rayon::join(|| run_parts(first, left), || run_parts(rest, parts - left));
 }
 
 /// `-14x32`: the largest register tile, or nothing if the sum stays one element; of transforms, their

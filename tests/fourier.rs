@@ -117,7 +117,7 @@ fn the_number_of_threads_changes_no_bit() {
     let once = data.run(&kernel).expect("it runs");
     for threads in [2, 3, 7] {
         let mut output = vec![f32::NAN; data.output_len()];
-        kernel.run_parallel(&arguments, &mut output, threads).expect("it runs");
+        kernel.prepare(&arguments, &mut output).expect("it fits").share(threads);
         assert!(once.iter().zip(&output).all(|(a, b)| check::same_bits(*a, *b)), "{threads}");
     }
 }

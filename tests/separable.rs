@@ -115,7 +115,7 @@ fn hold(compiler: &Compiler, separable: &Separable, plan: &SeparablePlan) {
     assert_eq!(bits(&output), bits(&interpreted(&kernel, &data)), "{place}");
     let (weights, extras) = (data.pack(&kernel).unwrap(), data.extras());
     let mut shared = vec![f32::NAN; output.len()];
-    kernel.run_parallel(&data.arguments(&weights, &extras), &mut shared, 3).unwrap();
+    kernel.prepare(&data.arguments(&weights, &extras), &mut shared).unwrap().share(3);
     assert_eq!(bits(&output), bits(&shared), "{place}");
 }
 

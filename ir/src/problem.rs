@@ -19,18 +19,24 @@
 //! one, is refused.
 
 mod benchdnn;
+mod check;
 mod descriptor;
+mod error;
 mod spec;
+mod words;
 
 use serde::{Deserialize, Serialize};
 
+use self::check::{check_axis, check_channels, check_elements, check_padding, checked_product};
 pub use self::descriptor::{
     Descriptor, DescriptorError, DescriptorErrorKind, Driver, parse_list, parse_list_as,
 };
+pub use self::error::ProblemError;
 use self::spec::Misfit;
 pub use self::spec::{ConvSpec, Direction, SpatialAxis};
+use self::words::axis_words;
 use crate::elem::{ElemType, Layout};
-use crate::epilogue::{EpilogueError, EpilogueOp, ExtraArg};
+use crate::epilogue::{EpilogueOp, ExtraArg};
 use crate::padding::PaddingMode;
 
 /// The most spatial dimensions a problem has.
@@ -191,6 +197,17 @@ impl ConvProblem {
     /// Floating-point operations: two a multiply-add.
     pub fn flops(&self) -> u64 {
         2 * self.macs()
+    }
+
+    /// Bytes that a call has to move whatever its algorithm: what it reads (input, weights, bias, and what a
+    /// gradient or the epilogue takes) and what it writes, each once.
+    pub fn traffic_bytes(&self) -> u64 {
+        let count = |shape: Vec<u64>| shape.iter().product::<u64>();
+        let batch = self.batch();
+        let bias = if self.bias() { self.result_channels() } else { 0 };
+        let extras: u64 = self.extra_shapes(batch).into_iter().map(|(_, shape)| count(shape)).sum();
+        let read = count(self.input_shape(batch)) + count(self.weights_shape()) + bias + extras;
+        (read + count(self.output_shape(batch))) * self.elem().bytes() as u64
     }
 
     /// The dimensions of what is read besides the weights, for this batch, in the layout's order:
@@ -361,307 +378,6 @@ impl ConvProblem {
     }
 }
 
-/// Why a description is no legal convolution.
-#[derive(Clone, Debug, PartialEq, thiserror::Error)]
-pub enum ProblemError {
-    /// No spatial axis, or too many.
-    #[error("{given} spatial axes, expected 1 to {MAX_RANK}")]
-    Rank {
-        /// How many there are.
-        given: usize,
-    },
-    /// A per-axis setter was given neither one value nor one an axis.
-    #[error("{field} has {given} values, expected 1 or {rank}")]
-    AxisValues {
-        /// Which setter.
-        field: &'static str,
-        /// How many values it was given.
-        given: usize,
-        /// How many axes there are.
-        rank: usize,
-    },
-    /// A field that must be positive is zero.
-    #[error("{field} is 0, expected at least 1")]
-    Zero {
-        /// Which field.
-        field: &'static str,
-    },
-    /// A field exceeds [`MAX_SIZE`].
-    #[error("{field} is {given}, expected at most {limit}")]
-    TooLarge {
-        /// Which field.
-        field: &'static str,
-        /// Its value.
-        given: u64,
-        /// The limit.
-        limit: u64,
-    },
-    /// A padding exceeds [`MAX_PADDING`] in absolute value.
-    #[error("{field} is {given}, expected {} to {limit}", -limit)]
-    PaddingTooLarge {
-        /// Which field.
-        field: &'static str,
-        /// Its value.
-        given: i64,
-        /// The limit on its absolute value.
-        limit: i64,
-    },
-    /// Padding that is made of the input is more than the input has.
-    #[error("{field} is {given}, expected at most {limit}: {mode} padding of {input} positions")]
-    PaddingBeyondInput {
-        /// Which field.
-        field: &'static str,
-        /// Its value.
-        given: i64,
-        /// The mode.
-        mode: PaddingMode,
-        /// The input size.
-        input: u64,
-        /// The most padding that the mode finds.
-        limit: u64,
-    },
-    /// The adjoint of padding that is made of the input.
-    #[error(
-        "{direction} has zero padding only: several positions of {mode} padding add up to one of the input, \
-         which is no convolution"
-    )]
-    Folded {
-        /// The mode.
-        mode: PaddingMode,
-        /// The direction.
-        direction: &'static str,
-    },
-    /// The groups do not divide a channel count.
-    #[error("{field} is {channels}, which g {groups} does not divide")]
-    GroupsDoNotDivide {
-        /// Which channel count.
-        field: &'static str,
-        /// Its value.
-        channels: u64,
-        /// The number of groups.
-        groups: u64,
-    },
-    /// The dilated kernel is larger than the padded input.
-    #[error(
-        "{field} is {kernel} with dilation {dilation}, an extent of {extent}, but {input} input positions \
-         with padding {pad_before}:{pad_after} are {padded}"
-    )]
-    KernelTooLarge {
-        /// Which kernel size.
-        field: &'static str,
-        /// Its value.
-        kernel: u64,
-        /// Its dilation.
-        dilation: u64,
-        /// The positions it spans.
-        extent: u64,
-        /// The input size.
-        input: u64,
-        /// Positions added before.
-        pad_before: i64,
-        /// Positions added after.
-        pad_after: i64,
-        /// The positions available.
-        padded: i128,
-    },
-    /// A tensor has too many elements.
-    #[error("{tensor} of shape {shape:?} has too many elements, expected fewer than {limit}")]
-    TooManyElements {
-        /// Which tensor.
-        tensor: &'static str,
-        /// Its dimensions.
-        shape: Vec<u64>,
-        /// The limit on their product.
-        limit: u64,
-    },
-    /// The formula has too many multiply-adds.
-    #[error("{factors:?} are too many multiply-adds, expected fewer than {limit}")]
-    TooManyMacs {
-        /// The factors of the count.
-        factors: Vec<u64>,
-        /// The limit on their product.
-        limit: u64,
-    },
-    /// A gradient with a bias or an epilogue.
-    #[error("{direction} is a plain sum and has no {field}")]
-    Gradient {
-        /// The direction.
-        direction: &'static str,
-        /// What it was given.
-        field: &'static str,
-    },
-    /// An epilogue operation has bad parameters.
-    #[error(transparent)]
-    Epilogue(#[from] EpilogueError),
-}
-
-impl ProblemError {
-    /// The descriptor's word for the field to blame, if it is one field.
-    pub fn field(&self) -> Option<&'static str> {
-        match self {
-            ProblemError::Zero { field }
-            | ProblemError::TooLarge { field, .. }
-            | ProblemError::PaddingTooLarge { field, .. }
-            | ProblemError::PaddingBeyondInput { field, .. }
-            | ProblemError::GroupsDoNotDivide { field, .. }
-            | ProblemError::KernelTooLarge { field, .. }
-            | ProblemError::Gradient { field, .. } => Some(field),
-            ProblemError::Folded { .. } => Some(PADDING_MODE),
-            ProblemError::Rank { .. }
-            | ProblemError::AxisValues { .. }
-            | ProblemError::TooManyElements { .. }
-            | ProblemError::TooManyMacs { .. }
-            | ProblemError::Epilogue(_) => None,
-        }
-    }
-}
-
-/// What the padding mode is called in messages.
-const PADDING_MODE: &str = "padding mode";
-
-/// The descriptor's words for the fields of one axis.
-#[derive(Clone, Copy, Debug)]
-struct AxisWords {
-    input: &'static str,
-    output: &'static str,
-    kernel: &'static str,
-    stride: &'static str,
-    dilation: &'static str,
-    padding: &'static str,
-}
-
-impl AxisWords {
-    /// A transposed convolution reads what the forward one writes, and says so.
-    fn of(self, direction: Direction) -> AxisWords {
-        match direction {
-            Direction::Transposed => AxisWords { input: self.output, output: self.input, ..self },
-            Direction::Forward
-            | Direction::BackwardData
-            | Direction::BackwardWeights
-            | Direction::BackwardBias => self,
-        }
-    }
-}
-
-const AXIS_WORDS: [AxisWords; MAX_RANK] = [
-    AxisWords {
-        input: "id",
-        output: "od",
-        kernel: "kd",
-        stride: "sd",
-        dilation: "dd",
-        padding: "pd",
-    },
-    AxisWords {
-        input: "ih",
-        output: "oh",
-        kernel: "kh",
-        stride: "sh",
-        dilation: "dh",
-        padding: "ph",
-    },
-    AxisWords {
-        input: "iw",
-        output: "ow",
-        kernel: "kw",
-        stride: "sw",
-        dilation: "dw",
-        padding: "pw",
-    },
-];
-
-/// The words of a problem with `rank <= MAX_RANK` axes, outermost first.
-fn axis_words(rank: usize) -> &'static [AxisWords] {
-    &AXIS_WORDS[MAX_RANK - rank..]
-}
-
-fn check_channels(spec: &ConvSpec) -> Result<(), ProblemError> {
-    check_at_most("n", spec.batch)?;
-    check_size("g", spec.groups)?;
-    let (x, y) = match spec.direction {
-        Direction::Transposed => ("oc", "ic"),
-        Direction::Forward
-        | Direction::BackwardData
-        | Direction::BackwardWeights
-        | Direction::BackwardBias => ("ic", "oc"),
-    };
-    for (field, channels) in [(x, spec.in_channels), (y, spec.out_channels)] {
-        check_size(field, channels)?;
-        if channels % spec.groups != 0 {
-            let groups = spec.groups;
-            return Err(ProblemError::GroupsDoNotDivide { field, channels, groups });
-        }
-    }
-    Ok(())
-}
-
-/// Padding that is made of the input finds it there.
-fn check_padding(
-    axis: &SpatialAxis,
-    field: &'static str,
-    mode: PaddingMode,
-) -> Result<(), ProblemError> {
-    let Some(limit) = mode.most(axis.input) else { return Ok(()) };
-    let given = axis.pad_before.max(axis.pad_after);
-    let input = axis.input;
-    match u64::try_from(given).is_ok_and(|given| given > limit) {
-        true => Err(ProblemError::PaddingBeyondInput { field, given, mode, input, limit }),
-        false => Ok(()),
-    }
-}
-
-fn check_axis(axis: &SpatialAxis, words: &AxisWords) -> Result<(), ProblemError> {
-    check_size(words.input, axis.input)?;
-    check_size(words.kernel, axis.kernel)?;
-    check_size(words.stride, axis.stride)?;
-    check_size(words.dilation, axis.dilation)?;
-    for given in [axis.pad_before, axis.pad_after] {
-        if given.unsigned_abs() > MAX_PADDING.unsigned_abs() {
-            let (field, limit) = (words.padding, MAX_PADDING);
-            return Err(ProblemError::PaddingTooLarge { field, given, limit });
-        }
-    }
-    if axis.output() == 0 {
-        return Err(ProblemError::KernelTooLarge {
-            field: words.kernel,
-            kernel: axis.kernel,
-            dilation: axis.dilation,
-            extent: axis.extent(),
-            input: axis.input,
-            pad_before: axis.pad_before,
-            pad_after: axis.pad_after,
-            padded: axis.padded_input(),
-        });
-    }
-    Ok(())
-}
-
-fn check_size(field: &'static str, given: u64) -> Result<(), ProblemError> {
-    if given == 0 {
-        return Err(ProblemError::Zero { field });
-    }
-    check_at_most(field, given)
-}
-
-fn check_at_most(field: &'static str, given: u64) -> Result<(), ProblemError> {
-    if given > MAX_SIZE {
-        return Err(ProblemError::TooLarge { field, given, limit: MAX_SIZE });
-    }
-    Ok(())
-}
-
-fn check_elements(tensor: &'static str, shape: Vec<u64>) -> Result<(), ProblemError> {
-    match checked_product(&shape) {
-        Some(count) if count < MAX_ELEMENTS => Ok(()),
-        Some(_) | None => Err(ProblemError::TooManyElements { tensor, shape, limit: MAX_ELEMENTS }),
-    }
-}
-
-/// The product, or nothing if it overflows.
-fn checked_product(factors: &[u64]) -> Option<u64> {
-    factors.iter().copied().try_fold(1, u64::checked_mul)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -683,6 +399,17 @@ mod tests {
         let first = problem.with_layout(Layout::ChannelsFirst);
         assert_eq!(first.output_shape(3), [3, 256, 28, 28]);
         assert!(!problem.is_depthwise());
+    }
+
+    #[test]
+    fn everything_read_and_written_is_traffic() {
+        let bytes = |text: &str| text.parse::<ConvProblem>().unwrap().traffic_bytes();
+        assert_eq!(bytes("conv1d n2 ic3 oc5 iw9 kw3"), 4 * (2 * 9 * 3 + 5 * 3 * 3 + 2 * 7 * 5));
+        let (output, channels) = (2 * 7 * 5, 5);
+        let more = bytes("conv1d n2 ic3 oc5 iw9 kw3 bias | add | scale");
+        assert_eq!(more - bytes("conv1d n2 ic3 oc5 iw9 kw3"), 4 * (output + 2 * channels));
+        let gradient = bytes("conv1d n2 ic3 oc5 iw9 kw3 bwd_w");
+        assert_eq!(gradient, bytes("conv1d n2 ic3 oc5 iw9 kw3"));
     }
 
     #[test]

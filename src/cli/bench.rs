@@ -1,22 +1,28 @@
 //! `convgen bench`: compile, verify and time kernels against the peak of this machine.
 //!
 //! Promises: the compile time is that of the first compilation of the problem; the peak is measured
-//! in the same run, at the vector width of the ISA; data are random and reproducible. A kernel that
-//! fails its verification is timed all the same, marked, and makes the exit code 1. An error ends
-//! the run, after the results so far are printed.
+//! in the same run, at the vector width of the ISA, and so are the bandwidths of the caches; data are
+//! random and reproducible; calls on different numbers of threads take turns. A kernel that fails its
+//! verification is timed all the same, marked, and makes the exit code 1. An error ends the run, after
+//! the results so far are printed.
 
+mod groups;
+mod machine;
 mod report;
 mod separable;
+mod statistics;
+mod turns;
 
 use std::io::Write;
 
-use anyhow::{Context, anyhow, bail};
+use anyhow::{Context, bail};
 use clap::Args;
-use convgen::check::{self, Data};
-use convgen::{Aligned, Compiler, Error, Host, Kernel, machine, tune};
+use convgen::{Compiler, Error, Host, Kernel, check, tune};
 use convgen_ir::problem::{ConvProblem, Descriptor};
 use indicatif::ProgressBar;
+use rayon::ThreadPool;
 
+use self::machine::Machine;
 use self::report::{Row, Table};
 use super::args::{DirectionArg, Given, IsaArg, LayoutArg, ScheduleArg, scheduled, thread_count};
 use super::failure::{Hint, Verdict};
@@ -24,10 +30,6 @@ use super::memory;
 use super::output::{json_line, progress, title};
 use super::problems::ProblemsArg;
 
-/// The fewest calls that are timed.
-const MIN_CALLS: usize = 3;
-/// How long the peak of the machine is measured, in seconds.
-const PEAK_SECONDS: f64 = 0.2;
 /// The longest time that may be asked for a problem, in seconds.
 const MAX_SECONDS: f64 = 3600.0;
 
@@ -35,6 +37,7 @@ const EXAMPLES: &str = "\
 Examples:
   convgen bench --suite resnet50
   convgen bench conv2d ic64 oc64 ih56 iw56 kh3 kw3 ph1 pw1 --threads 2
+  convgen bench --suite resnet50 --threads 1,2
   convgen bench --file shapes.txt --layout nchw --json > results.jsonl
   convgen bench --file model.onnx --batch 8
   convgen bench 'conv1d ic8 oc8 iw64 kw3' --schedule 'split oc by 4; vectorize oc.i'
@@ -42,10 +45,20 @@ Examples:
 
 ms is the shortest call, GFLOP/s counts two operations a tap of the definition, and % of peak is
 against the fused multiply-add rate measured in the same run, at the ISA's vector width, times the
-threads. compile ms is cold: from the problem to a kernel that can be called, after one throw-away
-kernel, since the first of a process also meets the program's own cold pages. Weights are packed
-before the clock starts. With --json, each line holds problem, name, algorithm, schedule, isa,
-layout, threads, min_ms, median_ms, gflops, peak_gflops, frac_peak, compile_ms, workspace_bytes (per
+threads. GB/s counts what has to move, each once: input, weights, output, and what the epilogue takes;
+data in is the smallest cache of a core that holds all of it. Above the table stand the peak and the
+read bandwidths of the caches, of one core, measured in the same run. compile, in ms, is cold: from the
+problem to a kernel that can be called, after one throw-away kernel, since the first of a process also
+meets the program's own cold pages. right says whether the results were those of the oracles. Names of
+kernels are without the type and the ISA. Weights are packed before the clock starts. Below the table,
+layers are put in groups by kernel size, stride, dilation and channel groups.
+
+With several numbers of threads a kernel is compiled for each, their calls take turns, and the
+speed-up is against the first number.
+
+With --json, each line holds problem, name, group, algorithm, schedule, isa, layout, threads, min_ms,
+median_ms, speedup (null with one number of threads), gflops, peak_gflops, frac_peak, traffic_bytes,
+gb_per_s, data_in, l1_gb_per_s, l2_gb_per_s, l3_gb_per_s (of one core), compile_ms, workspace_bytes (per
 thread) and verified (null with --no-verify).
 
 Two descriptors joined by -> are a depthwise convolution and the pointwise one that reads its output:
@@ -61,9 +74,12 @@ pub struct BenchArgs {
     layout: LayoutArg,
     #[command(flatten)]
     direction: DirectionArg,
-    /// Threads that share the tasks of a call
-    #[arg(long, value_name = "N", default_value = "1", value_parser = thread_count())]
-    threads: usize,
+    /// Threads that share the tasks of a call; several numbers, as in 1,2,4, are compared
+    #[arg(
+        long, value_name = "N,..", default_value = "1", value_delimiter = ',',
+        value_parser = thread_count()
+    )]
+    threads: Vec<usize>,
     #[command(flatten)]
     isa: IsaArg,
     /// How long to time each problem
@@ -87,10 +103,13 @@ pub fn bench(args: &BenchArgs, out: &mut impl Write) -> anyhow::Result<Verdict> 
     if args.problems.is_stdin() && args.schedule.is_stdin() {
         bail!("--file and --schedule cannot both read standard input");
     }
+    if let Some(count) = repeated(&args.threads) {
+        bail!("--threads has {count} more than once");
+    }
     let problems = args.problems.read(args.direction.driver())?;
     let given = args.schedule.read()?;
     let bench = Bench::new(args, given)?;
-    let mut table = Table::default();
+    let mut table = Table::new(bench.machine.clone(), args.threads.clone());
     let measured = bench.measure_all(&problems, &mut table, out);
     if !args.json && !table.is_empty() {
         writeln!(out, "{table}")?;
@@ -102,23 +121,25 @@ pub fn bench(args: &BenchArgs, out: &mut impl Write) -> anyhow::Result<Verdict> 
 /// What stays the same from problem to problem.
 struct Bench<'a> {
     args: &'a BenchArgs,
-    compiler: Compiler,
+    /// One for each number of threads: a tuning record is for a number of threads.
+    compilers: Vec<(usize, Compiler)>,
     given: Given,
-    /// Of all threads together.
-    peak_gflops: f64,
+    machine: Machine,
+    /// For the most threads asked for; calls of fewer leave some idle.
+    pool: Option<ThreadPool>,
 }
 
 impl<'a> Bench<'a> {
     fn new(args: &'a BenchArgs, given: Given) -> anyhow::Result<Self> {
         let host = Host::detect();
-        let compiler = args.isa.compiler(&host, args.threads)?;
-        let bits = compiler.target().isa().vector_bits();
+        let compiler = |threads: &usize| Ok((*threads, args.isa.compiler(&host, *threads)?));
+        let compilers = args.threads.iter().map(compiler).collect::<anyhow::Result<Vec<_>>>()?;
+        let (_, first) = compilers.first().context("no number of threads")?;
         // The first compilation of a process also meets cold pages of the program itself.
-        compiler.compile(&"conv1d ic4 oc4 iw4 kw1".parse()?)?;
-        let peaks = machine::peak_gflops(&host, PEAK_SECONDS);
-        let peak = peaks.iter().find(|(width, _)| *width == bits);
-        let (_, one) = peak.ok_or_else(|| anyhow!("no peak was measured at {bits} bits"))?;
-        Ok(Self { args, compiler, given, peak_gflops: one * args.threads as f64 })
+        first.compile(&"conv1d ic4 oc4 iw4 kw1".parse()?)?;
+        let machine = Machine::measure(&host, first.target().isa())?;
+        let pool = turns::pool(args.threads.iter().copied().max().unwrap_or(1))?;
+        Ok(Self { args, compilers, given, machine, pool })
     }
 
     fn measure_all(
@@ -130,56 +151,85 @@ impl<'a> Bench<'a> {
         let bar = progress(problems.len());
         for descriptor in problems {
             bar.set_message(title(descriptor));
-            let row = self.measure(descriptor, &bar).with_context(|| title(descriptor))?;
+            let rows = self.measure(descriptor, &bar).with_context(|| title(descriptor))?;
             if self.args.json {
-                bar.suspend(|| json_line(out, &row))?;
+                bar.suspend(|| rows.iter().try_for_each(|row| json_line(out, row)))?;
             }
-            table.push(row, &descriptor.problem);
+            table.push(rows, &descriptor.problem);
             bar.inc(1);
         }
         bar.finish_and_clear();
         Ok(())
     }
 
-    fn measure(&self, descriptor: &Descriptor, bar: &ProgressBar) -> anyhow::Result<Row> {
+    /// One row for each number of threads.
+    fn measure(&self, descriptor: &Descriptor, bar: &ProgressBar) -> anyhow::Result<Vec<Row>> {
         let problem = self.args.direction.apply(&descriptor.problem)?;
         let problem = self.args.layout.apply(&problem);
         memory::check(&problem).hint(|| "measure a smaller batch or a smaller size".to_owned())?;
-        let compiled = self.compile(&problem);
-        let (kernel, compile_seconds) = scheduled(compiled, &self.given)?;
-        let verified = match self.args.no_verify {
-            true => None,
-            false => Some(self.verified(&kernel, bar)),
+        let mut compiled = Vec::new();
+        for (threads, compiler) in &self.compilers {
+            let (kernel, seconds) = scheduled(self.compile(&problem, compiler), &self.given)?;
+            // One plan is one kernel: right once is right on any number of threads.
+            let plan = |kernel: &Kernel| (kernel.algorithm(), kernel.schedule().clone());
+            let same =
+                compiled.iter().find(|other: &&Compiled| plan(&other.kernel) == plan(&kernel));
+            let verified = match same {
+                Some(other) => other.verified,
+                None => (!self.args.no_verify).then(|| self.verified(&kernel, bar)),
+            };
+            compiled.push(Compiled { threads: *threads, kernel, seconds, verified });
+        }
+        let timings = turns::time(&compiled, self.args.seconds, self.pool.as_ref())?;
+        let first = timings.first().map_or(f64::NAN, |timing| timing.min);
+        let row = |(compiled, timing): (&Compiled, &tune::Timing)| {
+            let speedup = (timings.len() > 1).then(|| first / timing.min);
+            Row { speedup, ..self.row(descriptor, compiled, timing) }
         };
-        let timing = self.time(&kernel)?;
+        Ok(compiled.iter().zip(&timings).map(row).collect())
+    }
+
+    fn row(&self, descriptor: &Descriptor, compiled: &Compiled, timing: &tune::Timing) -> Row {
+        let Compiled { threads, kernel, seconds, verified } = compiled;
+        let problem = kernel.problem();
         let gflops = problem.flops() as f64 / timing.min / 1e9;
-        Ok(Row {
+        let peak_gflops = self.machine.peak_gflops * *threads as f64;
+        let traffic_bytes = problem.traffic_bytes();
+        Row {
             problem: problem.to_string(),
             name: descriptor.name.clone(),
+            group: groups::label(problem),
             kernel: kernel.name().to_owned(),
             algorithm: kernel.algorithm().name(),
             schedule: kernel.schedule().one_line(),
-            isa: self.compiler.target().isa().to_string(),
+            isa: self.machine.isa.to_string(),
             layout: problem.layout().name(),
-            threads: self.args.threads,
+            threads: *threads,
             min_ms: timing.min * 1e3,
             median_ms: timing.median * 1e3,
+            speedup: None,
             gflops,
-            peak_gflops: self.peak_gflops,
-            frac_peak: gflops / self.peak_gflops,
-            compile_ms: compile_seconds * 1e3,
+            peak_gflops,
+            frac_peak: gflops / peak_gflops,
+            traffic_bytes,
+            gb_per_s: traffic_bytes as f64 / timing.min / 1e9,
+            data_in: self.machine.holds(traffic_bytes),
+            l1_gb_per_s: self.machine.gb_per_s("L1"),
+            l2_gb_per_s: self.machine.gb_per_s("L2"),
+            l3_gb_per_s: self.machine.gb_per_s("L3"),
+            compile_ms: seconds * 1e3,
             workspace_bytes: kernel.workspace_bytes(),
-            verified,
-        })
+            verified: *verified,
+        }
     }
 
     /// The kernel, and the seconds its making took.
-    fn compile(&self, problem: &ConvProblem) -> Result<(Kernel, f64), Error> {
+    fn compile(&self, problem: &ConvProblem, compiler: &Compiler) -> Result<(Kernel, f64), Error> {
         let (kernel, seconds) = tune::once(|| match self.given.is_nothing() {
-            true => self.compiler.compile(problem),
+            true => compiler.compile(problem),
             false => {
-                let (algorithm, schedule) = self.given.plan(problem, &self.compiler)?;
-                self.compiler.compile_with(problem, algorithm, &schedule)
+                let (algorithm, schedule) = self.given.plan(problem, compiler)?;
+                compiler.compile_with(problem, algorithm, &schedule)
             }
         });
         Ok((kernel?, seconds))
@@ -196,31 +246,20 @@ impl<'a> Bench<'a> {
             }
         }
     }
-
-    fn time(&self, kernel: &Kernel) -> anyhow::Result<tune::Timing> {
-        let data = Data::reals(kernel.problem());
-        let weights = kernel.pack_weights(data.weights())?;
-        let extras = data.extras();
-        let arguments = data.arguments(&weights, &extras);
-        let mut output = Aligned::zeros(data.output_len());
-        let (seconds, threads) = (self.args.seconds, self.args.threads);
-        let timing = match threads {
-            1 => timed(seconds, || kernel.run_with(&arguments, &mut output)),
-            // Timed inside the pool: entering it is no part of a call.
-            _ => rayon::ThreadPoolBuilder::new().num_threads(threads).build()?.install(|| {
-                timed(seconds, || kernel.run_parallel(&arguments, &mut output, threads))
-            }),
-        };
-        Ok(timing?)
-    }
 }
 
-/// Times a call. The first touches the memory and is not counted; if it works, so do the others.
-fn timed(seconds: f64, mut call: impl FnMut() -> Result<(), Error>) -> Result<tune::Timing, Error> {
-    call()?;
-    let mut last = Ok(());
-    let timing = tune::time(seconds, MIN_CALLS, || last = call());
-    last.map(|()| timing)
+/// A kernel for a number of threads.
+struct Compiled {
+    threads: usize,
+    kernel: Kernel,
+    /// Seconds that its making took.
+    seconds: f64,
+    verified: Option<bool>,
+}
+
+fn repeated(counts: &[usize]) -> Option<usize> {
+    let again = |(at, count): &(usize, &usize)| counts[..*at].contains(count);
+    counts.iter().enumerate().find(again).map(|(_, count)| *count)
 }
 
 fn seconds(text: &str) -> Result<f64, String> {

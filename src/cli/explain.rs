@@ -78,7 +78,7 @@ pub fn explain(args: &ExplainArgs, out: &mut impl Write) -> anyhow::Result<Verdi
     for tile in register_tiles(&kernel) {
         writeln!(out, "register tile    {tile}")?;
     }
-    costs(&kernel, out)?;
+    costs(&kernel, args.threads, out)?;
     let origin = given.is_nothing().then(|| compiler.pick(&problem).origin);
     writeln!(out, "schedule         {}", chosen_by(origin.as_ref()))?;
     for directive in &schedule.directives {
@@ -217,12 +217,14 @@ impl<'a> Model<'a> {
     }
 }
 
-fn costs(kernel: &Kernel, out: &mut impl Write) -> anyhow::Result<()> {
+fn costs(kernel: &Kernel, threads: usize, out: &mut impl Write) -> anyhow::Result<()> {
     let batch = kernel.problem().batch();
     let weights: u64 = kernel.problem().weights_shape().iter().product();
     let packed = kernel.packed_len() * size_of::<f32>();
     let plain = bytes(weights * size_of::<f32>() as u64);
     writeln!(out, "tasks            {} for a batch of {batch}", kernel.tasks(batch as usize))?;
+    let sharing = kernel.threads(batch as usize, threads);
+    writeln!(out, "threads          {sharing} of {threads} share a call")?;
     writeln!(out, "workspace        {} a thread", bytes(kernel.workspace_bytes() as u64))?;
     writeln!(out, "packed weights   {} (as given: {plain})", bytes(packed as u64))?;
     writeln!(out, "machine code     {}", bytes(kernel.code_bytes() as u64))?;

@@ -29,6 +29,15 @@ pub fn table(columns: &[&str], numbers: Range<usize>) -> Table {
     table
 }
 
+/// As [`table`], of many columns: what comes first stands two spaces apart, numbers and what follows one.
+pub fn close_table(columns: &[&str], numbers: Range<usize>) -> Table {
+    let mut table = table(columns, numbers.clone());
+    for (at, column) in table.column_iter_mut().enumerate() {
+        column.set_padding((0, u16::from(at < numbers.start)));
+    }
+    table
+}
+
 /// A bar on standard error, if that is a terminal.
 pub fn progress(steps: usize) -> ProgressBar {
     let style = ProgressStyle::with_template("{bar:32} {pos}/{len} {elapsed} {wide_msg}");
@@ -44,9 +53,10 @@ pub fn title(descriptor: &Descriptor) -> String {
     descriptor.name.clone().unwrap_or_else(|| short(&descriptor.problem))
 }
 
-/// The problem in few words: what is 1, 0 or dense is left out.
+/// The problem in few words: what is 1, 0 or dense is left out, what all axes have alike is said once, and
+/// the channels are left out where each is a group of its own.
 pub fn short(problem: &ConvProblem) -> String {
-    let axes = |field: fn(&SpatialAxis) -> String| sizes(problem, field);
+    let axes = |field: fn(&SpatialAxis) -> String| alike(problem, field);
     let mut words = Vec::new();
     if problem.batch() != 1 {
         words.push(format!("n{}", problem.batch()));
@@ -54,7 +64,9 @@ pub fn short(problem: &ConvProblem) -> String {
     if problem.groups() != 1 {
         words.push(format!("g{}", problem.groups()));
     }
-    words.push(match problem.direction() {
+    let channels = [problem.in_channels(), problem.out_channels()];
+    let each = problem.groups() != 1 && channels == [problem.groups(); 2];
+    words.extend((!each).then(|| match problem.direction() {
         Direction::Transposed => format!("{}->{}", problem.out_channels(), problem.in_channels()),
         Direction::Forward
         | Direction::BackwardData
@@ -62,8 +74,8 @@ pub fn short(problem: &ConvProblem) -> String {
         | Direction::BackwardBias => {
             format!("{}->{}", problem.in_channels(), problem.out_channels())
         }
-    });
-    words.push(axes(|axis| axis.input.to_string()));
+    }));
+    words.push(sizes(problem, |axis| axis.input.to_string()).join("x"));
     words.push(format!("k{}", axes(|axis| axis.kernel.to_string())));
     if problem.spatial().iter().any(|axis| axis.stride != 1) {
         words.push(format!("s{}", axes(|axis| axis.stride.to_string())));
@@ -98,8 +110,16 @@ fn padding(axis: &SpatialAxis) -> String {
 }
 
 /// One value an axis.
-fn sizes(problem: &ConvProblem, field: fn(&SpatialAxis) -> String) -> String {
-    let values: Vec<String> = problem.spatial().iter().map(field).collect();
+fn sizes(problem: &ConvProblem, field: fn(&SpatialAxis) -> String) -> Vec<String> {
+    problem.spatial().iter().map(field).collect()
+}
+
+/// One value if all axes have the same, else one an axis.
+pub fn alike(problem: &ConvProblem, field: fn(&SpatialAxis) -> String) -> String {
+    let mut values = sizes(problem, field);
+    if values.iter().all(|value| *value == values[0]) {
+        values.truncate(1);
+    }
     values.join("x")
 }
 
@@ -116,6 +136,8 @@ mod tests {
             "n2 g4 8->4 9x8 k3x1 s2x1 d1x2 p1:0x0"
         );
         assert_eq!(text("conv1d ic1 oc2 iw9 kw3 pw1 reflect"), "1->2 9 k3 p1 reflect");
+        assert_eq!(text("conv2d ic1 oc2 ih9 iw9 kh3 kw3 sh2 sw2 ph1 pw1"), "1->2 9x9 k3 s2 p1");
+        assert_eq!(text("conv2d g4 ic4 oc4 ih9 iw9 kh3 kw3 pw1"), "g4 9x9 k3 p0x1");
     }
 
     #[test]

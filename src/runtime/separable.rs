@@ -5,10 +5,10 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use convgen_ir::separable::Separable;
 use convgen_ir::verify::VerifiedNest;
 
-use super::aligned::Aligned;
-use super::{PackedWeights, run_alone, run_shared, tile_name};
-use crate::error::{Error, RunError};
-use crate::jit::{Call, Code, Inputs};
+use super::callable::Callable;
+use super::{PackedWeights, run_alone, tile_name};
+use crate::error::Error;
+use crate::jit::{Call, Code};
 use crate::scheduler::separable::SeparablePlan;
 use crate::target::Target;
 
@@ -17,11 +17,7 @@ use crate::target::Target;
 pub struct SeparableKernel {
     separable: Separable,
     plan: SeparablePlan,
-    name: String,
-    fingerprint: u64,
-    image: usize,
-    extras: usize,
-    code: Code,
+    callable: Callable,
 }
 
 /// The inputs of a call.
@@ -53,10 +49,9 @@ impl SeparableKernel {
             half.with_batch(1).as_ref().unwrap_or(half).hash(&mut hasher);
         }
         (&plan, code.packed_len()).hash(&mut hasher);
-        let image = depthwise.input_shape(1).iter().product::<u64>() as usize;
-        let extras = depthwise.extra_shapes(1).len() + pointwise.extra_shapes(1).len();
-        let fingerprint = hasher.finish();
-        SeparableKernel { separable, plan, name, fingerprint, image, extras, code }
+        let halves = [depthwise, pointwise];
+        let callable = Callable::new(name, hasher.finish(), &halves, target, code);
+        SeparableKernel { separable, plan, callable }
     }
 
     /// What it computes, for any batch.
@@ -71,42 +66,46 @@ impl SeparableKernel {
 
     /// `separable-{type}-{isa}-{the larger register tile}`.
     pub fn name(&self) -> &str {
-        &self.name
+        self.callable.name()
     }
 
     /// The nest the code was made from: one.
     pub fn nests(&self) -> impl ExactSizeIterator<Item = &VerifiedNest> {
-        self.code.nests()
+        self.callable.code().nests()
     }
 
     /// Bytes of machine code.
     pub fn code_bytes(&self) -> usize {
-        self.code.bytes()
+        self.callable.code().bytes()
     }
 
     /// Bytes of scratch each thread of a call needs, the block of the tensor between the halves among
     /// them.
     pub fn workspace_bytes(&self) -> usize {
-        self.code.scratch_bytes() as usize
+        self.callable.code().scratch_bytes() as usize
     }
 
     /// The number of independent tasks of a call with that many images.
     pub fn tasks(&self, batch: usize) -> usize {
-        self.code.tasks(batch)
+        self.callable.code().tasks(batch)
+    }
+
+    /// How many of `most` threads share a call with that many images; see
+    /// [`Kernel::threads`](super::Kernel::threads).
+    pub fn threads(&self, batch: usize, most: usize) -> usize {
+        self.callable.threads(batch, most)
     }
 
     /// Copies the weights of both halves into the kernel's own order; done once.
     ///
     /// # Errors
-    /// [`RunError::Length`] if there are too few or too many weights.
+    /// [`RunError::Length`](crate::error::RunError::Length) if there are too few or too many weights.
     pub fn pack_weights(
         &self,
         depthwise: &[f32],
         pointwise: &[f32],
     ) -> Result<PackedWeights, Error> {
-        let mut values = Aligned::zeros(self.code.packed_len());
-        self.code.pack(&[depthwise, pointwise], &mut values)?;
-        Ok(PackedWeights { values, kernel: self.name.clone(), fingerprint: self.fingerprint })
+        self.callable.pack(&[depthwise, pointwise])
     }
 
     /// Convolves twice on the calling thread. The batch is what the input holds.
@@ -118,8 +117,8 @@ impl SeparableKernel {
         Ok(())
     }
 
-    /// As [`SeparableKernel::run`], on up to `threads` threads of the current rayon pool. The result
-    /// does not depend on the number of threads.
+    /// As [`SeparableKernel::run`], on up to `threads` threads of the current rayon pool: on as many as
+    /// [`SeparableKernel::threads`] says. The result does not depend on the number of threads.
     ///
     /// # Errors
     /// As [`SeparableKernel::run`].
@@ -129,7 +128,7 @@ impl SeparableKernel {
         output: &mut [f32],
         threads: usize,
     ) -> Result<(), Error> {
-        run_shared(self.prepare(arguments, output)?, threads);
+        self.callable.run_parallel(self.prepare(arguments, output)?, threads);
         Ok(())
     }
 
@@ -144,29 +143,7 @@ impl SeparableKernel {
     ) -> Result<Call<'a>, Error> {
         let SeparableArguments { input, weights, depthwise_bias, pointwise_bias, extras } =
             *arguments;
-        let image = self.image;
-        let given = input.len();
-        if !given.is_multiple_of(image) {
-            return Err(RunError::Batch { given, image }.into());
-        }
-        if weights.fingerprint != self.fingerprint {
-            let (given, expected) = (weights.kernel.clone(), self.name.clone());
-            return Err(RunError::Packed { given, expected }.into());
-        }
         let biases = [depthwise_bias, pointwise_bias];
-        let halves = [self.separable.depthwise(), self.separable.pointwise()];
-        let word = |has: bool| if has { "a" } else { "no" };
-        for (bias, half) in biases.iter().zip(halves) {
-            if bias.is_some() != half.bias() {
-                let (expected, given) = (word(half.bias()), word(bias.is_some()));
-                return Err(RunError::Bias { expected, given }.into());
-            }
-        }
-        if extras.len() != self.extras {
-            let (given, expected) = (extras.len(), self.extras);
-            return Err(RunError::Extras { given, expected }.into());
-        }
-        let inputs = Inputs { input, weights: &weights.values, biases, extras };
-        Ok(self.code.call(given / image, inputs, output)?)
+        self.callable.prepare(input, weights, biases, extras, output)
     }
 }

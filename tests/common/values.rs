@@ -128,7 +128,10 @@ impl Values {
         };
         let result = match threads {
             1 => kernel.run_with(&arguments, output.values_mut()),
-            threads => kernel.run_parallel(&arguments, output.values_mut(), threads),
+            // Small calls would not be shared by themselves.
+            threads => {
+                kernel.prepare(&arguments, output.values_mut()).map(|call| call.share(threads))
+            }
         };
         result.map_err(|error| error.to_string())?;
 

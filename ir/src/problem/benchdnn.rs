@@ -19,10 +19,10 @@
 //! channels last, as in our own form. A field given twice is refused, and so is a kernel that does not fit its padded input,
 //! where benchdnn's own rounding lets some pass. Does not: read benchdnn's options.
 
-use super::descriptor::{
-    Descriptor, DescriptorError, DescriptorErrorKind, Driver, Given, Word, error, number,
-};
-use super::{AXIS_WORDS, AxisWords, ConvSpec, Direction, MAX_RANK, MAX_SIZE, SpatialAxis};
+use super::descriptor::text::{Given, Word, number};
+use super::descriptor::{Descriptor, DescriptorError, DescriptorErrorKind, Driver, error};
+use super::words::{AXIS_WORDS, AxisWords};
+use super::{ConvSpec, Direction, MAX_RANK, MAX_SIZE, SpatialAxis};
 
 /// The batch of a line that states none.
 const DEFAULT_BATCH: u64 = 2;

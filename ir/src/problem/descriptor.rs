@@ -14,16 +14,17 @@
 //! the same problem; parsing then printing canonical text changes nothing; errors carry the byte where the blame lies.
 //! Text that does not begin with a kind is read as a line of benchdnn (`benchdnn.rs`).
 
-use std::fmt;
+mod error;
+mod print;
+mod read;
+pub(super) mod text;
+
 use std::str::FromStr;
 
-use super::{
-    AxisWords, ConvProblem, ConvSpec, Direction, PADDING_MODE, ProblemError, SpatialAxis,
-    axis_words, benchdnn,
-};
-use crate::elem::{ElemType, Layout};
-use crate::epilogue::{EpilogueError, EpilogueOp};
-use crate::padding::PaddingMode;
+pub(super) use self::error::error;
+pub use self::error::{DescriptorError, DescriptorErrorKind};
+use self::text::words;
+use super::{ConvProblem, benchdnn};
 
 /// A problem and the name it goes by.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -32,95 +33,6 @@ pub struct Descriptor {
     pub problem: ConvProblem,
     /// The name; printed with quotes and line breaks, which the grammar cannot hold, as spaces.
     pub name: Option<String>,
-}
-
-/// Why a line is no descriptor, and where.
-#[derive(Clone, Debug, PartialEq, thiserror::Error)]
-#[error("column {}: {kind}", .at + 1)]
-pub struct DescriptorError {
-    /// The byte offset of the word to blame.
-    pub at: usize,
-    /// What is wrong with it.
-    pub kind: DescriptorErrorKind,
-}
-
-/// What is wrong with a descriptor.
-#[derive(Clone, Debug, PartialEq, thiserror::Error)]
-pub enum DescriptorErrorKind {
-    /// Nothing there.
-    #[error("empty descriptor")]
-    Empty,
-    /// A word the grammar does not have, or not for this kind.
-    #[error("unknown word `{word}`")]
-    UnknownWord {
-        /// The word.
-        word: String,
-    },
-    /// A word without a readable number.
-    #[error("`{field}` needs a number, found `{given}`")]
-    BadNumber {
-        /// The field.
-        field: String,
-        /// The text in the number's place.
-        given: String,
-    },
-    /// A field given twice.
-    #[error("`{field}` is given twice")]
-    Repeated {
-        /// The field.
-        field: String,
-    },
-    /// A field without a default is missing.
-    #[error("`{field}` is missing")]
-    Missing {
-        /// The field.
-        field: &'static str,
-    },
-    /// The stated output size is not what comes out.
-    #[error("`{field}` is stated as {stated}, but {actual} comes out")]
-    Output {
-        /// The field.
-        field: &'static str,
-        /// The size stated.
-        stated: u64,
-        /// The size computed.
-        actual: u64,
-    },
-    /// A line of benchdnn states an output of nothing.
-    #[error("`{field}` is stated as 0, which no convolution has")]
-    ZeroOutput {
-        /// The field.
-        field: &'static str,
-    },
-    /// A field of a line of benchdnn exceeds [`MAX_SIZE`](super::MAX_SIZE).
-    #[error("`{field}` is {given}, expected at most {}", super::MAX_SIZE)]
-    SizeTooLarge {
-        /// The field.
-        field: String,
-        /// Its value.
-        given: u64,
-    },
-    /// A name without its closing quote.
-    #[error("the name has no closing quote")]
-    UnclosedName,
-    /// Text after the name.
-    #[error("`{text}` follows the name")]
-    AfterName {
-        /// The text.
-        text: String,
-    },
-    /// An option of benchdnn, which sets what a descriptor here says itself.
-    #[error("`{option}` is an option of benchdnn, not a problem")]
-    Option {
-        /// The option.
-        option: String,
-    },
-    /// An operation of the epilogue is wrong.
-    #[error(transparent)]
-    Epilogue(#[from] EpilogueError),
-    /// The words are readable but describe no legal problem.
-    #[error(transparent)]
-    Problem(#[from] ProblemError),
 }
 
 /// Reads a list: one descriptor a line, `#` begins a comment. Lines without a descriptor, and benchdnn's `--reset`, are
@@ -160,8 +72,8 @@ impl Descriptor {
             let option = first.text.to_owned();
             return Err(error(first.at, DescriptorErrorKind::Option { option }));
         }
-        match kind(first.text) {
-            Some((direction, rank)) => parse_words(text, direction, rank),
+        match read::kind(first.text) {
+            Some((direction, rank)) => read::parse_words(text, direction, rank),
             None => benchdnn::parse(text, driver),
         }
     }
@@ -198,322 +110,6 @@ impl From<ConvProblem> for String {
     }
 }
 
-impl fmt::Display for Descriptor {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.problem.fmt(f)?;
-        match &self.name {
-            Some(name) => write!(f, " \"{}\"", name.replace(['"', '\n', '\r'], " ")),
-            None => Ok(()),
-        }
-    }
-}
-
-impl fmt::Display for ConvProblem {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (elem, layout) = (self.elem(), self.layout());
-        let (kind, read, written, word) = match self.direction() {
-            Direction::Transposed => ("deconv", self.out_channels(), self.in_channels(), None),
-            Direction::Forward => ("conv", self.in_channels(), self.out_channels(), None),
-            gradient @ (Direction::BackwardData
-            | Direction::BackwardWeights
-            | Direction::BackwardBias) => {
-                ("conv", self.in_channels(), self.out_channels(), Some(gradient.name()))
-            }
-        };
-        write!(f, "{kind}{}d {elem} {layout} n{}", self.rank(), self.batch())?;
-        if self.groups() != 1 {
-            write!(f, " g{}", self.groups())?;
-        }
-        write!(f, " ic{read} oc{written}")?;
-        self.write_axes(f)?;
-        if self.padding_mode() != PaddingMode::Zeros {
-            write!(f, " {}", self.padding_mode())?;
-        }
-        if self.flip() {
-            f.write_str(" flip")?;
-        }
-        if let Some(word) = word {
-            write!(f, " {word}")?;
-        }
-        if self.bias() {
-            f.write_str(" bias")?;
-        }
-        self.epilogue().iter().try_for_each(|op| write!(f, " | {op}"))
-    }
-}
-
-impl ConvProblem {
-    fn write_axes(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let axes = || self.spatial().iter().zip(axis_words(self.rank()));
-        let transposed = self.direction() == Direction::Transposed;
-        let read = |axis: &SpatialAxis| if transposed { axis.output() } else { axis.input };
-        axes().try_for_each(|(axis, words)| write!(f, " {}{}", words.input, read(axis)))?;
-        for (axis, words) in axes() {
-            if transposed && axis.transposed_size(axis.output()) != i128::from(axis.input) {
-                write!(f, " {}{}", words.output, axis.input)?;
-            }
-        }
-        axes().try_for_each(|(axis, words)| write!(f, " {}{}", words.kernel, axis.kernel))?;
-        for (axis, words) in axes().filter(|(axis, _)| axis.stride != 1) {
-            write!(f, " {}{}", words.stride, axis.stride)?;
-        }
-        for (axis, words) in axes().filter(|(axis, _)| axis.dilation != 1) {
-            write!(f, " {}{}", words.dilation, axis.dilation)?;
-        }
-        for (axis, words) in axes() {
-            match (axis.pad_before, axis.pad_after) {
-                (0, 0) => {}
-                (before, after) if before == after => write!(f, " {}{before}", words.padding)?,
-                (before, after) => write!(f, " {}{before}:{after}", words.padding)?,
-            }
-        }
-        Ok(())
-    }
-}
-
-/// A piece of the text and the byte where it begins.
-#[derive(Clone, Copy)]
-pub(super) struct Word<'a> {
-    pub(super) at: usize,
-    pub(super) text: &'a str,
-}
-
-/// Where each field was given, for blame.
-#[derive(Default)]
-pub(super) struct Given<'a>(Vec<(&'a str, usize)>);
-
-impl<'a> Given<'a> {
-    /// Notes a field; a second time is an error.
-    pub(super) fn note(&mut self, field: &'a str, at: usize) -> Result<(), DescriptorError> {
-        if self.0.iter().any(|(seen, _)| *seen == field) {
-            return Err(error(at, DescriptorErrorKind::Repeated { field: field.to_owned() }));
-        }
-        self.0.push((field, at));
-        Ok(())
-    }
-
-    /// Where the field was given, or the beginning of the text.
-    pub(super) fn at(&self, field: &str) -> usize {
-        self.0.iter().find(|(seen, _)| *seen == field).map_or(0, |(_, at)| *at)
-    }
-
-    /// Builds the problem; a refusal is blamed on the word of its field.
-    pub(super) fn build(&self, spec: ConvSpec) -> Result<ConvProblem, DescriptorError> {
-        ConvProblem::new(spec)
-            .map_err(|refusal| error(refusal.field().map_or(0, |f| self.at(f)), refusal.into()))
-    }
-}
-
-pub(super) fn error(at: usize, kind: DescriptorErrorKind) -> DescriptorError {
-    DescriptorError { at, kind }
-}
-
-/// The number that follows a field's letters.
-pub(super) fn number<T: FromStr>(field: &str, word: Word<'_>) -> Result<T, DescriptorError> {
-    word.text.parse().map_err(|_| {
-        let (field, given) = (field.to_owned(), word.text.to_owned());
-        error(word.at, DescriptorErrorKind::BadNumber { field, given })
-    })
-}
-
-fn kind(word: &str) -> Option<(Direction, usize)> {
-    match word {
-        "conv1d" => Some((Direction::Forward, 1)),
-        "conv2d" => Some((Direction::Forward, 2)),
-        "conv3d" => Some((Direction::Forward, 3)),
-        "deconv1d" => Some((Direction::Transposed, 1)),
-        "deconv2d" => Some((Direction::Transposed, 2)),
-        "deconv3d" => Some((Direction::Transposed, 3)),
-        _ => None,
-    }
-}
-
-fn parse_words(
-    text: &str,
-    direction: Direction,
-    rank: usize,
-) -> Result<Descriptor, DescriptorError> {
-    let (body, name) = split_name(text)?;
-    let mut segments = segments(body);
-    let head = segments.next().unwrap_or(Word { at: 0, text: "" });
-    let mut reader = Reader::new(direction, rank);
-    for word in words(head.text, head.at).skip(1) {
-        reader.word(word)?;
-    }
-    for segment in segments {
-        reader.epilogue_op(segment)?;
-    }
-    Ok(Descriptor { problem: reader.finish()?, name })
-}
-
-/// The state of reading our own form.
-struct Reader<'a> {
-    spec: ConvSpec,
-    outputs: Vec<Option<u64>>,
-    given: Given<'a>,
-}
-
-impl<'a> Reader<'a> {
-    fn new(direction: Direction, rank: usize) -> Self {
-        let spec = ConvSpec::new(0, 0, vec![SpatialAxis::new(0, 0); rank]).direction(direction);
-        Self { spec, outputs: vec![None; rank], given: Given::default() }
-    }
-
-    fn word(&mut self, word: Word<'a>) -> Result<(), DescriptorError> {
-        if let Some(elem) = ElemType::from_name(word.text) {
-            self.spec.elem = elem;
-            return self.given.note("element type", word.at);
-        }
-        if let Some(layout) = Layout::from_name(word.text) {
-            self.spec.layout = layout;
-            return self.given.note("layout", word.at);
-        }
-        if word.text == "bias" {
-            self.spec.bias = true;
-            return self.given.note("bias", word.at);
-        }
-        if word.text == "flip" {
-            self.spec.flip = true;
-            return self.given.note("flip", word.at);
-        }
-        if let Some(mode) = PaddingMode::from_name(word.text) {
-            self.spec.padding_mode = mode;
-            return self.given.note(PADDING_MODE, word.at);
-        }
-        if let Some(direction) = self.direction(word.text) {
-            self.spec.direction = direction;
-            return self.given.note("direction", word.at);
-        }
-        let letters = word.text.find(|c: char| !c.is_ascii_lowercase()).unwrap_or(word.text.len());
-        let (field, text) = word.text.split_at(letters);
-        let value = Word { at: word.at, text };
-        if !self.number_field(field, value)? {
-            let word_text = word.text.to_owned();
-            return Err(error(word.at, DescriptorErrorKind::UnknownWord { word: word_text }));
-        }
-        self.given.note(field, word.at)
-    }
-
-    /// The direction a word states; a transposed convolution is a kind of its own.
-    fn direction(&self, word: &str) -> Option<Direction> {
-        let stated = Direction::from_name(word)?;
-        match (self.spec.direction, stated) {
-            (Direction::Transposed, _) | (_, Direction::Transposed) => None,
-            (_, stated) => Some(stated),
-        }
-    }
-
-    /// Sets a field with a number; false if there is no such field.
-    fn number_field(&mut self, field: &str, value: Word<'_>) -> Result<bool, DescriptorError> {
-        match field {
-            "n" => self.spec.batch = number(field, value)?,
-            "g" => self.spec.groups = number(field, value)?,
-            "ic" => self.spec.in_channels = number(field, value)?,
-            "oc" => self.spec.out_channels = number(field, value)?,
-            _ => return self.axis_field(field, value),
-        }
-        Ok(true)
-    }
-
-    fn axis_field(&mut self, field: &str, value: Word<'_>) -> Result<bool, DescriptorError> {
-        let rank = self.spec.spatial.len();
-        let axes = self.spec.spatial.iter_mut().zip(&mut self.outputs).zip(axis_words(rank));
-        for ((axis, output), words) in axes {
-            if set_axis_field(axis, output, words, field, value)? {
-                return Ok(true);
-            }
-        }
-        Ok(false)
-    }
-
-    fn epilogue_op(&mut self, segment: Word<'_>) -> Result<(), DescriptorError> {
-        let at = segment.at + (segment.text.len() - segment.text.trim_start().len());
-        let op: EpilogueOp =
-            segment.text.parse().map_err(|e: EpilogueError| error(at, e.into()))?;
-        self.spec.epilogue.push(op);
-        Ok(())
-    }
-
-    fn finish(mut self) -> Result<ConvProblem, DescriptorError> {
-        let words = axis_words(self.spec.spatial.len());
-        let needed = ["ic", "oc"].into_iter().chain(words.iter().flat_map(|w| [w.input, w.kernel]));
-        for field in needed {
-            if !self.given.0.iter().any(|(seen, _)| *seen == field) {
-                return Err(error(0, DescriptorErrorKind::Missing { field }));
-            }
-        }
-        if self.spec.direction == Direction::Transposed {
-            self.transpose();
-            return self.given.build(self.spec);
-        }
-        let problem = self.given.build(self.spec)?;
-        for ((axis, stated), words) in problem.spatial().iter().zip(&self.outputs).zip(words) {
-            match *stated {
-                Some(stated) if stated != axis.output() => {
-                    let (field, actual) = (words.output, axis.output());
-                    let kind = DescriptorErrorKind::Output { field, stated, actual };
-                    return Err(error(self.given.at(field), kind));
-                }
-                Some(_) | None => {}
-            }
-        }
-        Ok(problem)
-    }
-}
-
-impl Reader<'_> {
-    /// From the sizes of the transposed convolution to those of the forward one.
-    fn transpose(&mut self) {
-        let spec = &mut self.spec;
-        std::mem::swap(&mut spec.in_channels, &mut spec.out_channels);
-        for (axis, stated) in spec.spatial.iter_mut().zip(&self.outputs) {
-            axis.transpose(*stated);
-        }
-    }
-}
-
-fn set_axis_field(
-    axis: &mut SpatialAxis,
-    output: &mut Option<u64>,
-    words: &AxisWords,
-    field: &str,
-    value: Word<'_>,
-) -> Result<bool, DescriptorError> {
-    if field == words.input {
-        axis.input = number(field, value)?;
-    } else if field == words.output {
-        *output = Some(number(field, value)?);
-    } else if field == words.kernel {
-        axis.kernel = number(field, value)?;
-    } else if field == words.stride {
-        axis.stride = number(field, value)?;
-    } else if field == words.dilation {
-        axis.dilation = number(field, value)?;
-    } else if field == words.padding {
-        let (before, after) = value.text.split_once(':').unwrap_or((value.text, value.text));
-        axis.pad_before = number(field, Word { text: before, ..value })?;
-        axis.pad_after = number(field, Word { text: after, ..value })?;
-    } else {
-        return Ok(false);
-    }
-    Ok(true)
-}
-
-/// Splits the quoted name off the end.
-fn split_name(text: &str) -> Result<(&str, Option<String>), DescriptorError> {
-    let Some((body, quoted)) = text.split_once('"') else {
-        return Ok((text, None));
-    };
-    let Some((name, rest)) = quoted.split_once('"') else {
-        return Err(error(body.len(), DescriptorErrorKind::UnclosedName));
-    };
-    if let Some(word) = words(rest, body.len() + name.len() + 2).next() {
-        let text = rest.trim().to_owned();
-        return Err(error(word.at, DescriptorErrorKind::AfterName { text }));
-    }
-    Ok((body, Some(name.to_owned())))
-}
-
 /// The line without its comment; a `#` inside quotes begins none.
 fn without_comment(line: &str) -> &str {
     let mut quoted = false;
@@ -524,24 +120,6 @@ fn without_comment(line: &str) -> &str {
     &line[..comment.unwrap_or(line.len())]
 }
 
-/// The pieces between the bars.
-fn segments(text: &str) -> impl Iterator<Item = Word<'_>> {
-    let mut at = 0;
-    text.split('|').map(move |text| {
-        let word = Word { at, text };
-        at += text.len() + 1;
-        word
-    })
-}
-
-/// The pieces between white space.
-pub(super) fn words(text: &str, base: usize) -> impl Iterator<Item = Word<'_>> {
-    text.split_whitespace().map(move |word| {
-        let offset = word.as_ptr().addr() - text.as_ptr().addr();
-        Word { at: base + offset, text: word }
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use std::path::Path;
@@ -549,6 +127,9 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::elem::Layout;
+    use crate::epilogue::EpilogueOp;
+    use crate::problem::{ConvSpec, SpatialAxis};
 
     fn printed(text: &str) -> String {
         text.parse::<Descriptor>().unwrap().to_string()

@@ -10,7 +10,7 @@ use convgen_ir::problem::ConvProblem;
 use convgen_ir::separable::Separable;
 use serde::Serialize;
 
-use super::BenchArgs;
+use super::{BenchArgs, turns};
 use crate::cli::failure::{Hint, Verdict};
 use crate::cli::memory;
 use crate::cli::output::{bytes, json_line, short, table};
@@ -47,14 +47,17 @@ pub fn bench(args: &BenchArgs, text: &str, out: &mut impl Write) -> anyhow::Resu
     if args.problems.has_others() || args.schedule.is_given() || args.direction.is_given() {
         bail!("a pair of convolutions is measured alone, by the default schedules, forwards");
     }
+    let [threads] = *args.threads else {
+        bail!("a pair of convolutions is measured on one number of threads");
+    };
     let separable = source::separable(text)?;
     let separable = args.problems.apply_batch(&separable)?;
     let separable = args.layout.apply_pair(&separable)?;
     for half in [separable.depthwise(), separable.pointwise()] {
         memory::check(half).hint(|| "measure a smaller batch or a smaller size".to_owned())?;
     }
-    let compiler = args.isa.compiler(&Host::detect(), args.threads)?;
-    let row = measure(args, &compiler, &separable)?;
+    let compiler = args.isa.compiler(&Host::detect(), threads)?;
+    let row = measure(args, threads, &compiler, &separable)?;
     match args.json {
         true => json_line(out, &row)?,
         false => writeln!(out, "{row}")?,
@@ -62,7 +65,12 @@ pub fn bench(args: &BenchArgs, text: &str, out: &mut impl Write) -> anyhow::Resu
     Ok(if row.verified == Some(false) { Verdict::Wrong } else { Verdict::Good })
 }
 
-fn measure(args: &BenchArgs, compiler: &Compiler, separable: &Separable) -> anyhow::Result<Row> {
+fn measure(
+    args: &BenchArgs,
+    threads: usize,
+    compiler: &Compiler,
+    separable: &Separable,
+) -> anyhow::Result<Row> {
     let [depthwise, pointwise] = [separable.depthwise(), separable.pointwise()];
     let halves = [compiler.compile(depthwise)?, compiler.compile(pointwise)?];
     let fused = compiler.compile_separable(separable)?;
@@ -70,19 +78,17 @@ fn measure(args: &BenchArgs, compiler: &Compiler, separable: &Separable) -> anyh
         true => None,
         false => Some(verified(compiler, &fused)?),
     };
-    let times = match args.threads {
-        1 => times(args, separable, &halves, &fused)?,
+    let times = || times(args.seconds, threads, separable, &halves, &fused);
+    let times = match turns::pool(threads)? {
+        None => times()?,
         // Timed inside the pool: entering it is no part of a call.
-        threads => rayon::ThreadPoolBuilder::new()
-            .num_threads(threads)
-            .build()?
-            .install(|| times(args, separable, &halves, &fused))?,
+        Some(pool) => pool.install(times)?,
     };
     let [depthwise_ms, pointwise_ms, fused_ms] = times.map(|seconds| seconds * 1e3);
     Ok(Row {
         problem: separable.to_string(),
         isa: compiler.target().isa().to_string(),
-        threads: args.threads,
+        threads,
         middle_bytes: separable.middle_len() * depthwise.elem().bytes() as u64,
         rows: fused.plan().rows,
         depthwise_ms,
@@ -113,7 +119,8 @@ fn verified(compiler: &Compiler, kernel: &SeparableKernel) -> anyhow::Result<boo
 /// sample of both, one after the other, split by what each takes of it: so each meets the caches as the
 /// other leaves them.
 fn times(
-    args: &BenchArgs,
+    seconds_each: f64,
+    threads: usize,
     separable: &Separable,
     halves: &[Kernel; 2],
     fused: &SeparableKernel,
@@ -131,10 +138,8 @@ fn times(
     let mut middle = Aligned::zeros(data.depthwise().output_len());
     let mut outputs = [(); 2].map(|()| Aligned::zeros(data.pointwise().output_len()));
     let [separate, together] = &mut outputs;
-    let threads = args.threads;
-    let call = |kernel: &Kernel, arguments: &Arguments, output: &mut [f32]| match threads {
-        1 => kernel.run_with(arguments, output),
-        _ => kernel.run_parallel(arguments, output, threads),
+    let call = |kernel: &Kernel, arguments: &Arguments, output: &mut [f32]| {
+        kernel.run_parallel(arguments, output, threads)
     };
     let mut best = [f64::INFINITY; 3];
     let mut failed: Result<(), Error> = Ok(());
@@ -148,12 +153,9 @@ fn times(
         failed = one.and(other);
     };
     let mut whole = || {
-        let _ = match threads {
-            1 => fused.run(&arguments, together),
-            _ => fused.run_parallel(&arguments, together, threads),
-        };
+        let _ = fused.run_parallel(&arguments, together, threads);
     };
-    let timings = tune::interleaved(args.seconds, ROUNDS, &mut [&mut pair, &mut whole]);
+    let timings = tune::interleaved(seconds_each, ROUNDS, &mut [&mut pair, &mut whole]);
     failed?;
     let fused = timings.last().ok_or_else(|| anyhow!("nothing was timed"))?;
     best[2] = fused.min;

@@ -1,0 +1,148 @@
+//! Rules for one access: its dimensions, its role, its bounds.
+
+use super::{Check, Checker, Fault, OFFSET_LIMIT, cover};
+use crate::nest::{Access, Affine, BufferId, Dim, Mode, Role};
+use crate::padding::PaddingMode;
+use crate::print;
+
+impl Checker<'_> {
+    /// V1, V2, V3, V4, V5 and V9 for one access.
+    pub(super) fn access(&self, access: &Access, use_: Use) -> Check {
+        let buffer = self.nest.buffer(access.buffer);
+        if access.index.len() != buffer.shape.len() {
+            return self.fail(Fault::Rank {
+                access: self.text(access),
+                buffer: buffer.name.clone(),
+                given: access.index.len(),
+                expected: buffer.shape.len(),
+            });
+        }
+        access.index.iter().try_for_each(|index| self.sum(index))?;
+        if let Some(reason) = self.refusal(access.buffer, use_) {
+            let use_ = use_.name();
+            return self.fail(Fault::Role { access: self.text(access), use_, reason });
+        }
+        if buffer.role.is_local() {
+            self.local(access)?;
+        }
+        if use_ == Use::Pad(PaddingMode::Zeros) {
+            self.offset(access)?;
+        }
+        for (dim, (index, extent)) in access.index.iter().zip(&buffer.shape).enumerate() {
+            let known = use_.is_padded() && *extent != Dim::Batch;
+            if !known && !self.context.inside(index, *extent) {
+                return self.out_of_bounds(access, dim, index, *extent);
+            }
+        }
+        Ok(())
+    }
+
+    /// V12: parts of an output are written side by side, by nests that know nothing of each other.
+    pub(super) fn on_stripes(&self, access: &Access) -> Check {
+        let buffer = self.nest.buffer(access.buffer);
+        let on = |(dim, index): (usize, &Affine)| {
+            buffer.stripes.is_empty() || cover::along(index, buffer.stripe(dim)).is_some()
+        };
+        match access.index.iter().enumerate().all(on) {
+            true => Ok(()),
+            false => self.fail(Fault::OffStripe { access: self.text(access) }),
+        }
+    }
+
+    /// V10: the offset of a load that may be a zero is computed also where its index lies outside. The other modes
+    /// compute offsets of indices that they have brought inside.
+    fn offset(&self, access: &Access) -> Check {
+        let indices = access.index.iter().zip(self.nest.buffer(access.buffer).strides());
+        let reach = |(index, stride): (&Affine, i64)| {
+            let (lo, hi) = self.context.interval(index).unwrap_or((0, 0));
+            lo.abs().max(hi.abs()) * i128::from(stride)
+        };
+        let given: i128 = indices.map(reach).sum();
+        match given > OFFSET_LIMIT {
+            true => {
+                let what =
+                    format!("the distance of `{}` from the first element", self.text(access));
+                self.fail(Fault::Size { what, given, low: 0, high: OFFSET_LIMIT })
+            }
+            false => Ok(()),
+        }
+    }
+
+    fn out_of_bounds(&self, access: &Access, dim: usize, index: &Affine, extent: Dim) -> Check {
+        let span = match self.context.interval(index) {
+            Some((lo, hi)) => format!("{lo}..={hi}"),
+            None => "0..N".to_string(),
+        };
+        let (access, index) = (self.text(access), print::affine_text(self.nest, index));
+        self.fail(Fault::OutOfBounds { access, dim, index, extent, span })
+    }
+
+    /// V3: why a buffer may not be used so, if it may not.
+    fn refusal(&self, id: BufferId, use_: Use) -> Option<&'static str> {
+        let stores = use_ == Use::Store;
+        match (self.nest.buffer(id).role, self.in_pack) {
+            (Role::Scratch | Role::Reg, _) => {
+                (use_.is_padded() && self.is_reg(id)).then_some("a register tile has no outside")
+            }
+            (Role::Weights, true) => stores.then_some("weights are read only"),
+            (Role::Packed, true) => (!stores).then_some("packed weights are written only"),
+            (_, true) => Some("the pack block sees weights and packed weights only"),
+            (Role::Weights, false) if self.packed.is_some() => Some("the body sees packed weights"),
+            (Role::Weights | Role::Packed, false) => {
+                stores.then_some("the body only reads weights")
+            }
+            (Role::Output, false) => (!stores).then_some("the output is written only"),
+            (Role::Input | Role::Gradient | Role::Bias | Role::Scale | Role::Residual, false) => {
+                stores.then_some("the caller's data is read only")
+            }
+        }
+    }
+
+    fn is_reg(&self, id: BufferId) -> bool {
+        self.nest.buffer(id).role == Role::Reg
+    }
+
+    /// V1 and V9 for a local buffer.
+    fn local(&self, access: &Access) -> Check {
+        let Some((_, depth)) = self.scope.buffers.iter().find(|(b, _)| *b == access.buffer) else {
+            return self
+                .fail(Fault::Unbound { name: self.nest.buffer(access.buffer).name.clone() });
+        };
+        if !self.is_reg(access.buffer) {
+            return Ok(());
+        }
+        for (i, (axis, mode)) in self.scope.loops.iter().enumerate() {
+            let unrolled = i >= *depth && matches!(mode, Mode::Unroll | Mode::Vector);
+            if !unrolled && access.index.iter().any(|index| index.mentions(*axis)) {
+                let (access, axis) = (self.text(access), self.axis_name(*axis));
+                return self.fail(Fault::DynamicRegister { access, axis });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// How an access uses its element.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Use {
+    Load,
+    /// A load that V4 does not ask to be inside: its mode says what is outside.
+    Pad(PaddingMode),
+    Store,
+}
+
+impl Use {
+    fn name(self) -> &'static str {
+        match self {
+            Use::Load | Use::Pad(_) => "read",
+            Use::Store => "written",
+        }
+    }
+
+    fn is_padded(self) -> bool {
+        match self {
+            Use::Pad(_) => true,
+            Use::Load | Use::Store => false,
+        }
+    }
+}
