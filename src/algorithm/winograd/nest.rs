@@ -47,6 +47,14 @@ pub(super) struct Run {
     pub(super) around: Iteration,
 }
 
+impl Run {
+    /// How many pieces of a width lie before it.
+    fn number(&self, width: u64) -> Affine {
+        let terms = self.start.terms().iter().map(|(axis, c)| (*axis, c / width as i64));
+        Affine::from_terms(self.start.constant / width as i64, terms)
+    }
+}
+
 pub(super) struct Builder<'p> {
     pub(super) problem: &'p ConvProblem,
     pub(super) sum: &'p DenseSum,
@@ -59,6 +67,8 @@ pub(super) struct Builder<'p> {
     /// Phase of a dilation and block of tiles, of each axis.
     pub(super) phases: Vec<Iteration>,
     pub(super) blocks: Vec<Iteration>,
+    /// The share of the output channels.
+    part: Iteration,
 }
 
 impl<'p> Builder<'p> {
@@ -80,13 +90,26 @@ impl<'p> Builder<'p> {
         };
         let phases = along("phase", |a| a.phases());
         let blocks = along("block", |a| a.blocks());
+        let part = axis("oc.part".to_string(), fixed(plan.parts));
         let transforms = plan.axes.iter().map(|a| Transforms::new(a.tile, a.taps())).collect();
-        Builder { problem, sum, plan, tensors, transforms, nest, batch, group, phases, blocks }
+        Builder {
+            problem,
+            sum,
+            plan,
+            tensors,
+            transforms,
+            nest,
+            batch,
+            group,
+            phases,
+            blocks,
+            part,
+        }
     }
 
     fn tasks(&self) -> Vec<Iteration> {
         let mut tasks = vec![self.batch, self.group];
-        tasks.extend(self.phases.iter().chain(&self.blocks));
+        tasks.extend(self.phases.iter().chain(&self.blocks).chain([&self.part]));
         tasks.retain(|task| task.extent != fixed(1));
         tasks
     }
@@ -150,13 +173,16 @@ impl<'p> Builder<'p> {
     fn block(&mut self) -> Vec<Stmt> {
         let mut body = Vec::new();
         let transformed = self.gather(&mut body);
-        let runs = pieces(self.sum.channels.1, self.plan.channels);
+        let share = self.sum.channels.1 / self.plan.parts;
+        let first = self.part.index().scaled(share as i64);
+        let runs = pieces(share, self.plan.channels);
         let mut sums = self.points();
         sums.extend([self.plan.rows(), self.plan.channels]);
         let sums = self.scratch("sums", sums);
         body.push(Stmt::Declare(sums));
         for piece in runs {
             let run = self.run("oc.o", piece);
+            let run = Run { start: &run.start + &first, ..run };
             let mut inside = self.products(transformed, sums, &run);
             self.scatter(sums, &run, &mut inside);
             body.extend(nested(std::iter::once(run.around), inside));
@@ -273,8 +299,7 @@ impl<'p> Builder<'p> {
         let sum = Access { buffer: acc, index: vec![tile.index(), lane.index()] };
         let input =
             Access { buffer: transformed, index: index(vec![row.clone(), channel.clone()]) };
-        let number = run.around.index().plus(run.start.constant / self.plan.channels as i64);
-        let mut panel = vec![self.group.index(), number];
+        let mut panel = vec![self.group.index(), run.number(self.plan.channels)];
         panel.extend(index(vec![channel, lane.index()]));
         let panels = self.panels();
         let weight = Access { buffer: panels, index: panel };

@@ -124,6 +124,8 @@ pub struct Plan {
     pub pixels: u64,
     /// Output channels of the register tile, and of a panel of weights.
     pub channels: u64,
+    /// Tasks that share the output channels of a block; each transforms the input for itself.
+    pub parts: u64,
     /// Input channels copied together.
     pub(super) copied: u64,
     /// Input channels, and what keeps neighbouring tiles in different sets of a cache.
@@ -187,7 +189,8 @@ impl Plan {
                 }
             }
         }
-        best.map(|(_, plan)| plan).ok_or_else(|| {
+        let best = best.map(|(_, plan)| plan.shared(problem, sum, target, &rates));
+        best.ok_or_else(|| {
             if least_error.is_finite() {
                 return format!(
                     "its error {least_error:.1e} exceeds the budget {ERROR_BUDGET:.1e}"
@@ -199,6 +202,33 @@ impl Plan {
                 PACKED_BYTES >> 20
             )
         })
+    }
+
+    /// The same tiles, and so the same bits, in blocks and parts that keep all cores busy: the shortest time
+    /// if each core takes as many tasks as the next.
+    fn shared(self, problem: &ConvProblem, sum: &DenseSum, target: &Target, rates: &Rates) -> Plan {
+        let cores = target.cores() as u64;
+        let operations = operations(&self.axes);
+        let runs = sum.channels.1 / self.channels;
+        let whole = sum.channels.1.is_multiple_of(self.channels);
+        let mut best = self.clone();
+        let mut shortest = self.elapsed(problem, sum, target, rates, operations);
+        for axes in blocked(&self.axes) {
+            let most = if whole { cores.min(runs) } else { 1 };
+            for parts in (1..=most).filter(|parts| runs.is_multiple_of(*parts)) {
+                let (seconds, ahead) = (self.seconds, self.ahead);
+                let plan = Plan::with(sum, target, axes.clone());
+                let plan = Plan { seconds, ahead, parts, ..plan };
+                if plan.workspace_bytes() > WORKSPACE_BYTES {
+                    continue;
+                }
+                let elapsed = plan.elapsed(problem, sum, target, rates, operations);
+                if elapsed < shortest {
+                    (best, shortest) = (plan, elapsed);
+                }
+            }
+        }
+        best
     }
 
     fn with(sum: &DenseSum, target: &Target, axes: Vec<AxisPlan>) -> Plan {
@@ -219,6 +249,7 @@ impl Plan {
             axes,
             pixels,
             channels: (vectors * lanes).min(writes),
+            parts: 1,
             copied: reads.min(COPIED),
             padded_channels: reads + if crowded { SLICE } else { 0 },
             seconds: 0.0,
@@ -263,6 +294,26 @@ impl Plan {
         channels.saturating_mul(4 * self.products())
     }
 
+    /// Predicted seconds of a call on all cores, the last tasks of which may leave some idle.
+    fn elapsed(
+        &self,
+        problem: &ConvProblem,
+        sum: &DenseSum,
+        target: &Target,
+        rates: &Rates,
+        operations: [u64; 2],
+    ) -> f64 {
+        let tasks = self.tasks(problem);
+        let rounds = tasks.div_ceil(target.cores() as u64);
+        let seconds = self.seconds(problem, sum, target, rates, operations);
+        seconds * rounds as f64 / tasks as f64
+    }
+
+    fn tasks(&self, problem: &ConvProblem) -> u64 {
+        let blocks: u64 = self.axes.iter().map(|a| a.blocks() * a.phases()).product();
+        problem.batch().max(1) * problem.groups() * blocks * self.parts
+    }
+
     fn seconds(
         &self,
         problem: &ConvProblem,
@@ -272,8 +323,8 @@ impl Plan {
         [input, output]: [u64; 2],
     ) -> f64 {
         let (reads, writes) = (sum.channels.0 as f64, sum.channels.1 as f64);
-        let blocks: u64 = self.axes.iter().map(|a| a.blocks() * a.phases()).product();
-        let calls = (problem.batch().max(1) * problem.groups() * blocks) as f64;
+        let parts = self.parts as f64;
+        let calls = self.tasks(problem) as f64 / parts;
         let tiles = self.tiles() as f64;
         let lanes = self.lanes as f64;
         let vectors = |channels: f64| (channels / lanes).ceil();
@@ -290,7 +341,9 @@ impl Plan {
         let weights = group as f64 * byte;
         let reach: u64 = self.axes.iter().map(AxisPlan::reach).product();
         let copied = 2.0 * reach as f64 * vectors(reads);
-        let moved = tiles * (input as f64 * vectors(reads) + output as f64 * vectors(writes));
+        let copied = parts * copied;
+        let moved =
+            tiles * (parts * input as f64 * vectors(reads) + output as f64 * vectors(writes));
         let transforms = (moved + copied) * TRANSFORM_CYCLES * rates.cycle();
         calls * (multiply.max(weights) + 0.3 * multiply.min(weights) + transforms)
     }
