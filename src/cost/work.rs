@@ -24,6 +24,10 @@ const ENTRY: f64 = 4.0;
 /// registers. They run beside the vectors.
 const NEAR_ITERATION: f64 = 4.0;
 
+/// Cycles of its jump back, which ends what is fetched at once. On 1x1 layers loops of four channels an
+/// iteration take 2 to 10 % less time than loops of one.
+const NEAR_JUMP: f64 = 0.5;
+
 /// Cycles of entering such a loop: pointers are set, and the sums of what was before it end.
 const NEAR_ENTRY: f64 = 4.0;
 
@@ -310,7 +314,7 @@ impl Walk<'_> {
             if counted {
                 let end = if trips > FORESEEN { UNFORESEEN } else { 0.0 };
                 let cycles = match code {
-                    Code::Wide => NEAR_ENTRY + end,
+                    Code::Wide => NEAR_JUMP * trips + NEAR_ENTRY + end,
                     Code::Loops | Code::Narrow => ITERATION * trips + ENTRY + end,
                 };
                 walk.work.loops += runs * cycles * walk.rates.cycle();

@@ -62,7 +62,8 @@ const MARGIN: f64 = 0.005;
 /// What a search may use.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Seconds, all in all.
+    /// Seconds of ranking and racing. The oracles' checks, of the default pick before and of the winner
+    /// after, take what they take.
     pub seconds: f64,
     /// Threads of a call.
     pub threads: usize,
@@ -138,6 +139,7 @@ pub fn search(
         }));
     };
     let bench = Bench::new(compiler, problem, &default, rates, limits.threads)?;
+    let searching = Stopwatch::start();
     let predicted = bench.predict(&default)?;
     let entrant = bench.admit(default, predicted)?;
     let timing = bench.race(&[&entrant], SHORTEST.max(CALLS * entrant.first), 1)?[0];
@@ -145,7 +147,7 @@ pub fn search(
         bench: &bench,
         spaces: &spaces,
         limits,
-        watch,
+        watch: searching,
         stop,
         draw: Draw(limits.seed),
         pool: Vec::new(),
