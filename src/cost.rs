@@ -9,11 +9,11 @@
 //!
 //! | term | what it is |
 //! |---|---|
-//! | `arithmetic` | vector operations, at the rate of multiply-adds in registers |
+//! | `arithmetic` | vector operations, at the rate of multiply-adds in registers; in a micro-kernel with the counters and pointers of its loops, which run beside them |
 //! | `loads` | vector loads and stores beyond what the arithmetic hides |
 //! | `latency` | waiting for sums that depend on one another beyond both |
-//! | `loops` | starting and ending loops and micro-kernels, once an iteration and once an entry |
-//! | `copies` | what is done outside register tiles: copies of the input |
+//! | `loops` | starting and ending loops and micro-kernels: an entry, an end that is not foreseen, and outside of micro-kernels each iteration |
+//! | `copies` | what fills scratch or is done outside of register tiles: copies of the input |
 //! | `L2`, `L3`, `memory` | lines that come from that level, at its bandwidth |
 //! | `imbalance` | threads that wait for the one with the most tasks |
 //!
@@ -21,6 +21,7 @@
 //! before it hide; traffic is fetched ahead while the core computes, so of it only
 //! [`EXPOSED`] is added, unless the traffic is the longer of the two.
 
+mod fit;
 mod rates;
 mod traffic;
 mod trips;

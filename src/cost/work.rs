@@ -6,12 +6,10 @@
 
 use std::collections::HashSet;
 
-use convgen_ir::PaddingMode;
 use convgen_ir::bounds::Context;
-use convgen_ir::nest::{
-    Access, AxisId, BufferId, Dim, Expr, Loop, Mode, Nest, Role, Stmt, in_two_vectors, visit_exprs,
-};
+use convgen_ir::nest::{Access, AxisId, BufferId, Expr, Loop, Mode, Nest, Role, Stmt, visit_exprs};
 
+use super::fit::Fit;
 use super::trips::Ranges;
 use super::{Rates, Term};
 use crate::target::{Isa, Target};
@@ -19,8 +17,25 @@ use crate::target::{Isa, Target};
 /// Cycles of an iteration of a loop that is not written out: its counter and its pointers.
 const ITERATION: f64 = 1.0;
 
-/// Cycles of entering and leaving such a loop: its pointers, and a jump that is not foreseen.
-const ENTRY: f64 = 8.0;
+/// Cycles of entering and leaving such a loop: its pointers.
+const ENTRY: f64 = 4.0;
+
+/// Micro-operations of an iteration of a loop of a micro-kernel: its counter, and its pointers, which are in
+/// registers. They run beside the vectors.
+const NEAR_ITERATION: f64 = 4.0;
+
+/// Cycles of its jump back, which ends what is fetched at once. On 1x1 layers loops of four channels an
+/// iteration take 2 to 10 % less time than loops of one.
+const NEAR_JUMP: f64 = 0.5;
+
+/// Cycles of entering such a loop: pointers are set, and the sums of what was before it end.
+const NEAR_ENTRY: f64 = 4.0;
+
+/// Iterations after which the end of a loop is not foreseen.
+const FORESEEN: f64 = 48.0;
+
+/// Cycles of a jump that is not foreseen.
+const UNFORESEEN: f64 = 16.0;
 
 /// Cycles of calling a micro-kernel: arguments, saved registers, and the start of its pipeline.
 const CALL: f64 = 30.0;
@@ -31,9 +46,6 @@ const WIDTH: f64 = 4.0;
 /// Micro-operations of asking whether a vector or an element is padding, or of bringing its index inside, each
 /// dimension.
 const TEST: f64 = 3.0;
-
-/// Vector registers that a micro-kernel needs besides its tile.
-const OPERANDS: i64 = 3;
 
 /// Vector registers that Cranelift keeps sums in; beyond these they live on the stack.
 const NARROW_SUMS: f64 = 8.0;
@@ -47,6 +59,9 @@ const DECODED: f64 = 4096.0;
 
 /// Micro-operations to put an element into its lane.
 const INSERT: f64 = 2.0;
+
+/// Shuffles for each vector of four that are transposed.
+const SHUFFLES: f64 = 2.0;
 
 /// A way of the first-level cache: addresses that differ by a multiple of it share a set.
 const WAY: i64 = 4096;
@@ -83,6 +98,7 @@ impl Work {
             ranges: Ranges::default(),
             known: Context::default(),
             inside: vec![],
+            fit: Fit { nest, target, batch },
             work: Work::default(),
         };
         walk.run(&nest.body, 1.0, Code::Loops);
@@ -101,7 +117,7 @@ impl Work {
             term("loads", self.loads, format!("{:.3e} loads and stores", self.loaded)),
             term("latency", self.latency, "sums that wait for themselves".to_string()),
             term("loops", self.loops, format!("{:.3e} micro-kernels", self.calls)),
-            term("copies", self.copies, "outside of register tiles".to_string()),
+            term("copies", self.copies, "filling scratch, outside of register tiles".to_string()),
         ]
     }
 }
@@ -109,30 +125,37 @@ impl Work {
 /// Whose code a block is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Code {
-    /// Around register tiles: Cranelift's.
+    /// Around micro-kernels: Cranelift's.
     Loops,
-    /// The scope of a register tile, of wide vectors.
+    /// A micro-kernel: loops of wide vectors.
     Wide,
     /// The scope of a register tile that is left to Cranelift.
     Narrow,
 }
 
 /// The lanes and copies of the statement at hand.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 struct Written {
     unrolled: Vec<(AxisId, i64)>,
     lanes: Option<(AxisId, i64)>,
     /// The vector loop around that of the lanes, if there is one; the lanes are those of both.
     around: Option<AxisId>,
+    /// The part of the copies that conditions leave.
+    part: f64,
 }
 
-/// The vector loops around a statement.
-#[derive(Clone, Copy, Default)]
-struct Vectors {
-    /// The innermost.
-    axis: Option<AxisId>,
-    /// Whether it is in another one.
-    two: bool,
+impl Default for Written {
+    /// None of either.
+    fn default() -> Written {
+        Written { unrolled: vec![], lanes: None, around: None, part: 1.0 }
+    }
+}
+
+impl Written {
+    /// How often the statement is written out.
+    fn copies(&self) -> f64 {
+        self.part * self.unrolled.iter().map(|(_, trips)| trips).product::<i64>() as f64
+    }
 }
 
 /// One run of straight code.
@@ -146,8 +169,12 @@ struct Straight {
     /// Multiply-adds into sums, and the sums.
     adds: f64,
     sums: f64,
-    /// Distinct addresses: buffer, bytes.
+    /// Whether it fills scratch.
+    copies: bool,
+    /// Distinct addresses: buffer, elements.
     seen: HashSet<(BufferId, i64)>,
+    /// Further addresses of loads whose lanes lie apart.
+    far: Vec<(BufferId, i64)>,
 }
 
 struct Walk<'n> {
@@ -160,6 +187,7 @@ struct Walk<'n> {
     known: Context,
     /// The loops around that are not written out, outermost first.
     inside: Vec<AxisId>,
+    fit: Fit<'n>,
     work: Work,
 }
 
@@ -182,41 +210,40 @@ impl Walk<'_> {
     ) {
         for (i, stmt) in block.iter().enumerate() {
             match stmt {
-                Stmt::Loop(l) => match l.mode {
-                    Mode::Unroll | Mode::Vector => {
-                        let mut inner = written.clone();
-                        let trips = l.trip_count().unwrap_or(1);
-                        match l.mode {
-                            Mode::Vector => {
-                                inner.around = written.lanes.map(|(axis, _)| axis);
-                                let lanes = written.lanes.map_or(trips, |(_, outer)| outer * trips);
-                                inner.lanes = Some((l.axis, lanes));
-                            }
-                            Mode::Serial | Mode::Parallel | Mode::Unroll => {
-                                inner.unrolled.push((l.axis, trips));
-                            }
-                        }
-                        self.enter(l, |walk| {
-                            walk.stmts(&l.body, runs, code, &inner, straight, tiles);
-                        });
-                    }
-                    Mode::Serial | Mode::Parallel => self.looped(l, runs, code, written, *tiles),
-                },
+                Stmt::Loop(l) if code == Code::Loops && self.takes_loop(l, stmt) => {
+                    let runs = runs * written.copies();
+                    self.call(runs);
+                    let mut inner = Straight::default();
+                    self.loop_(l, runs, Code::Wide, &Written::default(), &mut inner, tiles);
+                    self.finish(&mut inner, runs, Code::Wide, *tiles);
+                }
+                Stmt::Loop(l) => self.loop_(l, runs, code, written, straight, tiles),
                 Stmt::If(guards, body) => {
-                    let part = runs * self.ranges.fraction(guards);
+                    let part = self.ranges.fraction(guards);
                     let mut inner = self.known.clone();
                     inner.assume(guards);
                     let outer = std::mem::replace(&mut self.known, inner);
-                    self.run_all(body, part, code, *tiles);
+                    // A condition on lanes is a mask, one on what is written out leaves some out.
+                    let in_vector = written.lanes.is_some();
+                    if in_vector || !written.unrolled.is_empty() {
+                        let part = if in_vector { written.part } else { written.part * part };
+                        let inner = Written { part, ..written.clone() };
+                        self.stmts(body, runs, code, &inner, straight, tiles);
+                    } else {
+                        self.run_all(body, runs * part, code, *tiles);
+                    }
                     self.known = outer;
                 }
                 Stmt::Declare(id) if self.nest.buffer(*id).role == Role::Reg => {
                     *tiles += self.nest.buffer(*id).len(self.batch) as f64;
                     if code == Code::Loops {
-                        code = self.code_of(*id, &block[i + 1..]);
-                        self.work.calls += runs;
-                        let call = if code == Code::Wide { CALL } else { 0.0 };
-                        self.work.loops += runs * call * self.rates.cycle();
+                        code = match self.fit.takes(&block[i..], &self.known) {
+                            true => Code::Wide,
+                            false => Code::Narrow,
+                        };
+                        if code == Code::Wide {
+                            self.call(runs);
+                        }
                     }
                 }
                 Stmt::Declare(_) => {}
@@ -228,6 +255,48 @@ impl Walk<'_> {
         }
     }
 
+    /// Whether the loop and all that is in it is a micro-kernel.
+    fn takes_loop(&self, l: &Loop, stmt: &Stmt) -> bool {
+        matches!(l.mode, Mode::Serial | Mode::Unroll)
+            && self.fit.takes(std::slice::from_ref(stmt), &self.known)
+    }
+
+    fn call(&mut self, runs: f64) {
+        self.work.calls += runs;
+        self.work.loops += runs * CALL * self.rates.cycle();
+    }
+
+    fn loop_(
+        &mut self,
+        l: &Loop,
+        runs: f64,
+        code: Code,
+        written: &Written,
+        straight: &mut Straight,
+        tiles: &mut f64,
+    ) {
+        match l.mode {
+            Mode::Unroll | Mode::Vector => {
+                let mut inner = written.clone();
+                let trips = l.trip_count().unwrap_or(1);
+                match l.mode {
+                    Mode::Vector => {
+                        inner.around = written.lanes.map(|(axis, _)| axis);
+                        let lanes = written.lanes.map_or(trips, |(_, outer)| outer * trips);
+                        inner.lanes = Some((l.axis, lanes));
+                    }
+                    Mode::Serial | Mode::Parallel | Mode::Unroll => {
+                        inner.unrolled.push((l.axis, trips));
+                    }
+                }
+                self.enter(l, |walk| {
+                    walk.stmts(&l.body, runs, code, &inner, straight, tiles);
+                });
+            }
+            Mode::Serial | Mode::Parallel => self.looped(l, runs, code, written, *tiles),
+        }
+    }
+
     /// A block of its own inside the scope of the same tiles.
     fn run_all(&mut self, block: &[Stmt], runs: f64, code: Code, mut tiles: f64) {
         let mut straight = Straight::default();
@@ -235,18 +304,26 @@ impl Walk<'_> {
     }
 
     fn looped(&mut self, l: &Loop, runs: f64, code: Code, written: &Written, tiles: f64) {
-        let copies: i64 = written.unrolled.iter().map(|(_, trips)| trips).product();
-        let runs = runs * copies as f64;
+        let runs = runs * written.copies();
         let extent = (l.hi.at(self.batch) - l.lo).max(0) as f64;
         self.inside.push(l.axis);
         self.enter(l, |walk| {
             let trips = extent * walk.ranges.fraction(&l.guards);
             // A loop of one iteration is none.
-            if extent > 1.0 {
-                let cycles = ITERATION * trips + ENTRY;
+            let counted = extent > 1.0;
+            if counted {
+                let end = if trips > FORESEEN { UNFORESEEN } else { 0.0 };
+                let cycles = match code {
+                    Code::Wide => NEAR_JUMP * trips + NEAR_ENTRY + end,
+                    Code::Loops | Code::Narrow => ITERATION * trips + ENTRY + end,
+                };
                 walk.work.loops += runs * cycles * walk.rates.cycle();
             }
-            walk.run_all(&l.body, runs * trips, code, tiles);
+            let others = if counted && code == Code::Wide { NEAR_ITERATION } else { 0.0 };
+            let mut straight = Straight { others, ..Straight::default() };
+            let mut tiles = tiles;
+            let written = Written::default();
+            walk.stmts(&l.body, runs * trips, code, &written, &mut straight, &mut tiles);
         });
         self.inside.pop();
     }
@@ -259,76 +336,6 @@ impl Walk<'_> {
         f(self);
         self.known = outer;
         self.ranges.leave();
-    }
-
-    /// Who emits the scope of a register tile: the micro-kernel emitter takes tiles that leave some
-    /// registers, and vectors whose elements are neighbours or all the same, padded with zeros on one side at
-    /// most.
-    fn code_of(&self, tile: BufferId, scope: &[Stmt]) -> Code {
-        match self.target.isa() {
-            Isa::Clif => Code::Narrow,
-            Isa::Avx2 | Isa::Avx512 => {
-                let room = self.cells(tile, scope) + OPERANDS <= i64::from(self.target.registers());
-                match room && self.all_fit(scope, Vectors::default(), &self.known) {
-                    true => Code::Wide,
-                    false => Code::Narrow,
-                }
-            }
-        }
-    }
-
-    /// Vector registers of a tile.
-    fn cells(&self, tile: BufferId, scope: &[Stmt]) -> i64 {
-        let shape = &self.nest.buffer(tile).shape;
-        let in_row = if in_two_vectors(tile, scope) { 2 } else { 1 };
-        let (rows, row) = shape.split_at(shape.len().saturating_sub(in_row));
-        let product = |dims: &[Dim]| {
-            dims.iter().fold(1_i64, |product, dim| product.saturating_mul(dim.at(self.batch)))
-        };
-        let vectors = (product(row) as u64).div_ceil(u64::from(self.target.lanes())) as i64;
-        product(rows).saturating_mul(vectors)
-    }
-
-    fn all_fit(&self, block: &[Stmt], lanes: Vectors, known: &Context) -> bool {
-        block.iter().all(|stmt| match stmt {
-            Stmt::Loop(l) => {
-                let lanes = match l.mode {
-                    Mode::Vector => Vectors { axis: Some(l.axis), two: lanes.axis.is_some() },
-                    Mode::Serial | Mode::Parallel | Mode::Unroll => lanes,
-                };
-                let mut inner = known.clone();
-                inner.enter(l);
-                self.all_fit(&l.body, lanes, &inner)
-            }
-            Stmt::If(_, body) => self.all_fit(body, lanes, known),
-            Stmt::Declare(_) => true,
-            Stmt::Let(_, value) => self.value_fits(value, lanes, known),
-            Stmt::Store(_, value) => lanes.axis.is_some() && self.value_fits(value, lanes, known),
-        })
-    }
-
-    fn value_fits(&self, value: &Expr, lanes: Vectors, known: &Context) -> bool {
-        let mut fits = true;
-        value.visit(&mut |expr| match expr {
-            Expr::Load(access) => fits &= self.stride(access, lanes.axis) <= 1,
-            Expr::Pad(mode, access) => {
-                let even = lanes.two || self.stride(access, lanes.axis) == 1;
-                let most = if *mode == PaddingMode::Zeros { 1 } else { 0 };
-                fits &= even && self.unproven(access, known) <= most;
-            }
-            Expr::Const(_)
-            | Expr::Local(_)
-            | Expr::Unary(..)
-            | Expr::Binary(..)
-            | Expr::Fma(..)
-            | Expr::Select { .. } => {}
-        });
-        fits
-    }
-
-    /// Elements between neighbouring lanes.
-    fn stride(&self, access: &Access, lanes: Option<AxisId>) -> i64 {
-        lanes.map_or(0, |lanes| self.coefficient(access, lanes).abs())
     }
 
     /// Dimensions in which a padded load may lie outside.
@@ -353,7 +360,7 @@ impl Walk<'_> {
 
     /// Adds a statement, with all its copies and lanes.
     fn add(&mut self, stmt: &Stmt, code: Code, written: &Written, straight: &mut Straight) {
-        let copies = written.unrolled.iter().map(|(_, trips)| trips).product::<i64>() as f64;
+        let copies = written.copies();
         let vectors = match written.lanes {
             Some((_, lanes)) => (lanes as u64).div_ceil(self.width(code) as u64) as f64,
             None => 1.0,
@@ -388,9 +395,31 @@ impl Walk<'_> {
                 | Role::Residual
                 | Role::Output
                 | Role::Packed
-                | Role::Scratch => straight.stores += each * self.apart(to, code, written),
+                | Role::Scratch => self.store(to, each, code, written, straight),
             }
         }
+    }
+
+    /// Stores to memory; those of vectors whose lanes lie apart are transposed as loads are.
+    fn store(
+        &self,
+        to: &Access,
+        each: f64,
+        code: Code,
+        written: &Written,
+        straight: &mut Straight,
+    ) {
+        straight.copies |= self.nest.buffer(to.buffer).role == Role::Scratch;
+        let apart = self.apart(to, code, written);
+        if apart == 1.0 || code != Code::Wide {
+            straight.stores += each * apart;
+            return;
+        }
+        let mut places: Vec<i64> = self.addresses(to, code, written).into_iter().collect();
+        places.sort_unstable();
+        let stores = quads(&places) * apart * written.part;
+        straight.stores += stores;
+        straight.others += stores + SHUFFLES * places.len() as f64;
     }
 
     fn load(&self, access: &Access, code: Code, written: &Written, straight: &mut Straight) {
@@ -398,7 +427,13 @@ impl Walk<'_> {
             return;
         }
         let apart = self.apart(access, code, written);
-        for address in self.addresses(access, code, written) {
+        let addresses = self.addresses(access, code, written);
+        if apart > 1.0 && code == Code::Wide {
+            let step = written.lanes.map_or(0, |(axis, _)| self.coefficient(access, axis));
+            self.gather(access.buffer, addresses, (apart, step), straight);
+            return;
+        }
+        for address in addresses {
             if straight.seen.insert((access.buffer, address)) {
                 straight.loads += apart;
                 // Lanes of an outer vector loop are put side by side by a permutation.
@@ -410,6 +445,24 @@ impl Walk<'_> {
                 straight.others += if apart > 1.0 { INSERT * apart } else { 0.0 };
             }
         }
+    }
+
+    /// Vectors of lanes that lie apart: four neighbours are loaded at a time, one load a lane, and transposed.
+    fn gather(
+        &self,
+        buffer: BufferId,
+        addresses: HashSet<i64>,
+        (lanes, step): (f64, i64),
+        straight: &mut Straight,
+    ) {
+        let new = addresses.into_iter().filter(|address| straight.seen.insert((buffer, *address)));
+        let mut new: Vec<i64> = new.collect();
+        new.sort_unstable();
+        let quads = quads(&new);
+        let of_lanes = new.iter().flat_map(|at| (1..lanes as i64).map(move |i| at + i * step));
+        straight.far.extend(of_lanes.map(|at| (buffer, at)));
+        straight.loads += quads * lanes;
+        straight.others += quads * lanes + SHUFFLES * new.len() as f64;
     }
 
     /// Loads or stores for one vector: its lanes, if they are no neighbours.
@@ -461,11 +514,13 @@ impl Walk<'_> {
         self.work.operations += runs * one.operations;
         self.work.loaded += runs * memory;
         match code {
-            Code::Loops => self.work.copies += runs * (arithmetic + loads + waiting),
-            Code::Wide | Code::Narrow => {
+            Code::Wide | Code::Narrow if !one.copies => {
                 self.work.arithmetic += runs * arithmetic;
                 self.work.loads += runs * loads;
                 self.work.latency += runs * waiting;
+            }
+            Code::Loops | Code::Wide | Code::Narrow => {
+                self.work.copies += runs * (arithmetic + loads + waiting);
             }
         }
         self.work.scalar |= code == Code::Narrow;
@@ -478,6 +533,7 @@ impl Walk<'_> {
         let mut lines: Vec<(i64, BufferId, i64)> = straight
             .seen
             .iter()
+            .chain(&straight.far)
             .map(|(buffer, place)| {
                 let bytes = place * self.nest.buffer(*buffer).elem.bytes() as i64;
                 (bytes.rem_euclid(WAY) / LINE, *buffer, bytes.div_euclid(LINE))
@@ -490,4 +546,17 @@ impl Walk<'_> {
         let full = sets.map(<[_]>::len).filter(|lines| *lines as i64 > self.ways - 1);
         full.map(|lines| (lines as i64 * LINE) as f64).sum()
     }
+}
+
+/// Groups of up to four neighbours.
+fn quads(sorted: &[i64]) -> f64 {
+    let mut quads = 0.0;
+    let mut end = i64::MIN;
+    for address in sorted {
+        if *address >= end {
+            quads += 1.0;
+            end = address + 4;
+        }
+    }
+    quads
 }

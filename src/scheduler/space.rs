@@ -25,6 +25,9 @@ use crate::target::Target;
 /// Vectors of a register tile along the lanes, at most: more make the rows too few to pay for them.
 const MOST_VECTORS: u64 = 4;
 
+/// The same where columns are the lanes: few output channels leave registers for many columns.
+const MOST_COLUMNS: u64 = 8;
+
 /// Input channels written out in the innermost loop, at most.
 const MOST_STEPS: u64 = 64;
 
@@ -185,7 +188,11 @@ impl<'p> Space<'p> {
             Knob::Lanes => {
                 LaneAxis::ALL.into_iter().map(|lanes| with(&|plan| plan.lanes = lanes)).collect()
             }
-            Knob::Vectors => numbers((1..=MOST_VECTORS).collect(), |plan| &mut plan.vectors),
+            Knob::Vectors => {
+                let most =
+                    if plan.lanes == LaneAxis::Columns { MOST_COLUMNS } else { MOST_VECTORS };
+                numbers((1..=most).collect(), |plan| &mut plan.vectors)
+            }
             Knob::Rows => {
                 let shape = Shape::new(problem, plan.fused);
                 let (_, extent) = shape.tiled(plan.lanes);

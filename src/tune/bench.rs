@@ -1,7 +1,10 @@
 //! One problem's bench: its data, its threads, and kernels that are verified before they are timed.
 //!
 //! Promises: [`Bench::admit`] gives a kernel only if its whole output is that of the oracle, so
-//! nothing wrong is ever timed; timings of one [`Bench::race`] take turns.
+//! nothing wrong is ever timed; timings of one [`Bench::race`] take turns, and all kernels write the same
+//! memory, so that none has better pages than another.
+
+use std::cell::{Cell, RefCell};
 
 use convgen_ir::problem::ConvProblem;
 use rayon::ThreadPool;
@@ -11,6 +14,7 @@ use crate::check::{self, CheckError, Data, Oracle};
 use crate::compiler::Compiler;
 use crate::cost::{self, Rates};
 use crate::error::Error;
+use crate::runtime::aligned::Aligned;
 use crate::runtime::{Kernel, PackedWeights};
 use crate::scheduler::space::Candidate;
 
@@ -57,6 +61,8 @@ pub struct Bench<'c> {
     threads: usize,
     pool: Option<ThreadPool>,
     data: Data,
+    /// What every kernel writes.
+    output: RefCell<Aligned>,
     oracle: Oracle,
 }
 
@@ -81,7 +87,8 @@ impl<'c> Bench<'c> {
         };
         let problem = problem.clone();
         let data = Data::reals(&problem);
-        Ok(Bench { compiler, problem, rates, threads: threads.max(1), pool, data, oracle })
+        let output = RefCell::new(Aligned::zeros(data.output_len()));
+        Ok(Bench { compiler, problem, rates, threads: threads.max(1), pool, data, output, oracle })
     }
 
     /// The problem.
@@ -115,7 +122,7 @@ impl<'c> Bench<'c> {
         self.oracle.check(&kernel)?;
         let weights = kernel.pack_weights(self.data.weights())?;
         let mut entrant = Entrant { candidate, kernel, predicted, first: 0.0, weights };
-        let mut output = vec![0.0; self.data.output_len()];
+        let mut output = self.output.borrow_mut();
         let extras = self.data.extras();
         let arguments = self.data.arguments(&entrant.weights, &extras);
         entrant.first = f64::INFINITY;
@@ -146,14 +153,14 @@ impl<'c> Bench<'c> {
         rounds: usize,
     ) -> Result<Vec<Timing>, TuneError> {
         let extras = self.data.extras();
-        let failed = std::cell::Cell::new(None);
+        let failed = Cell::new(None);
         let mut calls: Vec<_> = entrants
             .iter()
             .map(|entrant| {
-                let mut output = vec![0.0; self.data.output_len()];
                 let arguments = self.data.arguments(&entrant.weights, &extras);
                 let failed = &failed;
                 move || {
+                    let mut output = self.output.borrow_mut();
                     if let Err(error) = self.call(entrant, &arguments, &mut output) {
                         failed.set(Some(error));
                     }
@@ -175,11 +182,10 @@ impl<'c> Bench<'c> {
         arguments: &crate::runtime::Arguments,
         output: &mut [f32],
     ) -> Result<(), Error> {
+        let threads = self.threads;
         match &self.pool {
             None => entrant.kernel.run_with(arguments, output),
-            Some(pool) => {
-                pool.install(|| entrant.kernel.run_parallel(arguments, output, self.threads))
-            }
+            Some(pool) => pool.install(|| entrant.kernel.run_parallel(arguments, output, threads)),
         }
     }
 }

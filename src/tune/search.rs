@@ -1,11 +1,13 @@
 //! The search for the fastest schedule of one problem.
 //!
 //! Rounds of three steps until the time is up: the cost model ranks the candidates near the best ones
-//! known, the most promising are compiled and verified, and they race against the best so far. A race
-//! is successive halving: all run for a short time in turns, the slower half is dropped, the rest runs
-//! for twice as long. A candidate whose first call already takes much longer than the best call known
-//! does not race at all. In the end the best races against the default pick, and is held against all
-//! oracles once more; it wins only if both say so.
+//! known, the most promising are compiled and verified, and they race against the best so far. What the
+//! model is off by at a candidate that was measured it is off by at those near it, too: they are ranked
+//! by their prediction times that factor. A race is successive halving: all run for a short time in
+//! turns, the slower half is dropped, the rest runs for twice as long. Only times of one race are
+//! compared, since a machine is not equally fast at all times. A candidate whose first call already takes
+//! much longer than the best call known does not race at all. In the end the last winners race against
+//! the default pick, and the best is held against all oracles once more; it wins only if both say so.
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -24,8 +26,17 @@ const FIELD: usize = 8;
 /// Of these, drawn at random instead of ranked: the model may be wrong about a whole region.
 const STRANGERS: usize = 2;
 
-/// Candidates ranked before the first race, and before each later one.
+/// The fastest of those measured, near which others are looked for.
+const ORIGINS: usize = 3;
+
+/// Candidates ranked before the first race.
 const RANKED: usize = 192;
+
+/// Candidates ranked before each later one: the pool still has those ranked before.
+const RANKED_LATER: usize = 64;
+
+/// Winners of races that are in the last one: the last of them may have been lucky.
+const FINALISTS: usize = 3;
 
 /// The part of the time that ranking may take.
 const RANKING: f64 = 0.25;
@@ -37,7 +48,7 @@ const HOPELESS: f64 = 1.5;
 const ROUNDS: usize = 3;
 
 /// Calls, about, that each kernel of a race makes before the first cut.
-const CALLS: f64 = 4.0;
+const CALLS: f64 = 3.0;
 
 /// The shortest time for which a kernel is timed before it is dropped, in seconds.
 const SHORTEST: f64 = 1e-3;
@@ -51,7 +62,8 @@ const MARGIN: f64 = 0.005;
 /// What a search may use.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Seconds, all in all.
+    /// Seconds of ranking and racing. The oracles' checks, of the default pick before and of the winner
+    /// after, take what they take.
     pub seconds: f64,
     /// Threads of a call.
     pub threads: usize,
@@ -127,6 +139,7 @@ pub fn search(
         }));
     };
     let bench = Bench::new(compiler, problem, &default, rates, limits.threads)?;
+    let searching = Stopwatch::start();
     let predicted = bench.predict(&default)?;
     let entrant = bench.admit(default, predicted)?;
     let timing = bench.race(&[&entrant], SHORTEST.max(CALLS * entrant.first), 1)?[0];
@@ -134,7 +147,7 @@ pub fn search(
         bench: &bench,
         spaces: &spaces,
         limits,
-        watch,
+        watch: searching,
         stop,
         draw: Draw(limits.seed),
         pool: Vec::new(),
@@ -237,6 +250,21 @@ fn ranks(measured: &[Measured], value: impl Fn(&Measured) -> f64) -> Vec<f64> {
     measured.iter().map(|m| below(value(m)) + (equal(value(m)) - 1.0) / 2.0).collect()
 }
 
+/// A candidate that was not measured.
+struct Ranked {
+    candidate: Candidate,
+    /// Seconds by the cost model.
+    predicted: f64,
+    /// By what it is multiplied: the model is that far off near by.
+    factor: f64,
+}
+
+impl Ranked {
+    fn seconds(&self) -> f64 {
+        self.predicted * self.factor
+    }
+}
+
 struct Search<'s, 'c> {
     bench: &'s Bench<'c>,
     spaces: &'s [Space<'s>],
@@ -244,8 +272,8 @@ struct Search<'s, 'c> {
     watch: Stopwatch,
     stop: &'s AtomicBool,
     draw: Draw,
-    /// Ranked and not yet measured.
-    pool: Vec<(f64, Candidate)>,
+    /// Ranked and not yet measured, the most promising last.
+    pool: Vec<Ranked>,
     seen: HashSet<Candidate>,
     /// The default first.
     measured: Vec<Measured>,
@@ -259,20 +287,21 @@ impl Search<'_, '_> {
         default: Entrant,
         report: &mut impl FnMut(Progress),
     ) -> Result<(Measured, Measured), TuneError> {
-        let mut best: Option<Entrant> = None;
+        let mut winners: Vec<Entrant> = Vec::new();
         while self.left() > self.limits.seconds * FINAL {
             self.rank();
-            let champion = best.as_ref().unwrap_or(&default);
+            let champion = winners.last().unwrap_or(&default);
             let field = self.field(champion);
             if field.is_empty() && self.pool.is_empty() {
                 break;
             }
             if let Some(winner) = self.race(champion, field, report)? {
-                best = Some(winner);
+                winners.push(winner);
+                winners.drain(..winners.len().saturating_sub(FINALISTS));
             }
             report(self.progress());
         }
-        self.finish(default, best)
+        self.finish(default, winners)
     }
 
     fn left(&self) -> f64 {
@@ -292,51 +321,63 @@ impl Search<'_, '_> {
     fn rank(&mut self) {
         let watch = Stopwatch::start();
         let allowed = RANKING * self.limits.seconds.min(self.left());
-        let mut origins: Vec<(f64, Candidate)> =
-            self.measured.iter().map(|m| (m.seconds, m.candidate.clone())).collect();
-        origins.sort_by(|a, b| a.0.total_cmp(&b.0));
-        origins.truncate(3);
-        let goal = self.pool.len() + RANKED;
-        let mut origins: Vec<Candidate> = origins.into_iter().map(|(_, c)| c).collect();
-        while let Some(origin) = origins.pop() {
+        let mut known: Vec<&Measured> = self.measured.iter().collect();
+        known.sort_by(|a, b| a.seconds.total_cmp(&b.seconds));
+        let near = known.iter().take(ORIGINS);
+        let mut origins: Vec<(Candidate, f64)> =
+            near.map(|m| (m.candidate.clone(), m.seconds / m.predicted)).collect();
+        let ranked = if self.measured.len() > 1 { RANKED_LATER } else { RANKED };
+        let goal = self.pool.len() + ranked;
+        while let Some((origin, factor)) = origins.pop() {
             let algorithm = origin.algorithm;
             let space = self.spaces.iter().find(|space| space.algorithm() == algorithm);
             for candidate in space.map(|s| s.neighbours(&origin)).unwrap_or_default() {
                 if watch.seconds() > allowed || self.pool.len() >= goal {
                     break;
                 }
-                self.predict(candidate);
+                self.predict(candidate, factor);
             }
-            self.pool.sort_by(|a, b| b.0.total_cmp(&a.0));
+            self.sort();
             let promising = self.pool.last().filter(|_| origins.is_empty());
-            if let Some((_, candidate)) = promising
+            if let Some(ranked) = promising
                 && watch.seconds() < allowed
                 && self.pool.len() < goal
             {
                 // Each step is downhill, or ends when nothing new is near.
-                let next = candidate.clone();
-                if next != origin && !self.measured.iter().any(|m| m.candidate == next) {
+                let next = (ranked.candidate.clone(), ranked.factor);
+                if next.0 != origin && !self.measured.iter().any(|m| m.candidate == next.0) {
                     origins.push(next);
                 }
             }
         }
+        let factor = self.usual_factor();
         for space in self.spaces {
             for _ in 0..STRANGERS * 4 {
                 if watch.seconds() < allowed {
                     let candidate = space.sample(|below| self.draw.below(below));
-                    self.predict(candidate);
+                    self.predict(candidate, factor);
                 }
             }
         }
-        self.pool.sort_by(|a, b| b.0.total_cmp(&a.0));
+        self.sort();
     }
 
-    fn predict(&mut self, candidate: Candidate) {
+    fn sort(&mut self) {
+        self.pool.sort_by(|a, b| b.seconds().total_cmp(&a.seconds()));
+    }
+
+    /// The geometric mean of what the model is off by.
+    fn usual_factor(&self) -> f64 {
+        let logs: f64 = self.measured.iter().map(|m| (m.seconds / m.predicted).ln()).sum();
+        (logs / self.measured.len().max(1) as f64).exp()
+    }
+
+    fn predict(&mut self, candidate: Candidate, factor: f64) {
         if !self.seen.insert(candidate.clone()) {
             return;
         }
         match self.bench.predict(&candidate) {
-            Ok(predicted) => self.pool.push((predicted, candidate)),
+            Ok(predicted) => self.pool.push(Ranked { candidate, predicted, factor }),
             Err(error) => self.refused.push((candidate, error.to_string())),
         }
     }
@@ -351,7 +392,7 @@ impl Search<'_, '_> {
                 true => Some(self.pool.swap_remove(self.draw.below(self.pool.len()))),
                 false => self.pool.pop(),
             };
-            let Some((predicted, candidate)) = next else { break };
+            let Some(Ranked { candidate, predicted, .. }) = next else { break };
             match self.bench.admit(candidate.clone(), predicted) {
                 Ok(entrant) if entrant.first > HOPELESS * best => {
                     let seconds = entrant.first;
@@ -381,7 +422,7 @@ impl Search<'_, '_> {
     ) -> Result<Option<Entrant>, TuneError> {
         let mut seconds = (CALLS * champion.first.min(self.seconds_of(champion))).max(SHORTEST);
         let mut alive: Vec<Entrant> = field;
-        let mut kings = self.seconds_of(champion);
+        let mut kings = f64::INFINITY;
         while !alive.is_empty() && self.left() > 0.0 {
             let mut runners: Vec<&Entrant> = vec![champion];
             runners.extend(&alive);
@@ -423,30 +464,36 @@ impl Search<'_, '_> {
     fn finish(
         &mut self,
         default: Entrant,
-        best: Option<Entrant>,
+        winners: Vec<Entrant>,
     ) -> Result<(Measured, Measured), TuneError> {
-        let Some(best) = best else {
+        if winners.is_empty() {
+            // Nothing beat it in any race.
             let first = Measured { seconds: self.seconds_of(&default), ..measured(&default) };
             return Ok((first.clone(), first));
-        };
+        }
+        let runners: Vec<&Entrant> = std::iter::once(&default).chain(&winners).collect();
         let stopped = self.stop.load(Ordering::Relaxed);
-        let seconds = if stopped { SHORTEST } else { self.limits.seconds * FINAL / 2.0 };
-        let timings = self.bench.race(&[&default, &best], seconds, 4 * ROUNDS)?;
-        let [first, second] = [(&default, timings[0]), (&best, timings[1])]
-            .map(|(entrant, timing)| timed(entrant, timing));
+        let share = self.limits.seconds * FINAL / runners.len() as f64;
+        let seconds = if stopped { SHORTEST } else { share };
+        let timings = self.bench.race(&runners, seconds, 4 * ROUNDS)?;
+        for (runner, timing) in runners.iter().zip(&timings) {
+            self.note(runner, *timing);
+        }
+        let first = timed(&default, timings[0]);
+        let others = runners[1..].iter().zip(&timings[1..]);
+        let fastest = others.min_by(|a, b| a.1.min.total_cmp(&b.1.min));
+        let Some((best, timing)) = fastest else { return Ok((first.clone(), first)) };
+        let second = timed(best, *timing);
         let faster = second.seconds * (1.0 + MARGIN) < first.seconds;
         let right = faster
-            && match self.bench.verify(&best) {
+            && match self.bench.verify(best) {
                 Ok(()) => true,
                 Err(error) => {
                     self.refused.push((best.candidate.clone(), error.to_string()));
                     false
                 }
             };
-        let winner = if right { second } else { first.clone() };
-        self.note(&default, timings[0]);
-        self.note(&best, timings[1]);
-        Ok((first, winner))
+        Ok((first.clone(), if right { second } else { first }))
     }
 }
 
