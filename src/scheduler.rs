@@ -113,6 +113,10 @@ const DEPTHWISE_COLUMNS: u64 = 14;
 /// 28x28: 67 GFLOP/s by tiles of 7 columns by three vectors, 54 of 14 by one.
 const COLUMNS_OF_VECTORS: u64 = 7;
 
+/// Columns, at most, of a tile of one vector for kernels so long that a border is several tiles: each is
+/// written out.
+const NARROW_COLUMNS: u64 = 12;
+
 /// One way of a first-level cache: a page, on every CPU that looks it up by virtual address. On 1x1
 /// layers of 1024 channels tiles of 14 rows reach 77 % of the peak, tiles of 7 rows 97 %.
 const L1_WAY_BYTES: u64 = 4096;
@@ -233,19 +237,21 @@ impl<'p> Picker<'p> {
             plan.order = self.depthwise_order();
             // Whether padding can be met in place depends on whether tasks share a row.
             plan.block = self.shape.axes[0].1;
-            let smaller = (1..=plan.rows.min(DEPTHWISE_COLUMNS)).rev().map(|rows| (1, rows));
-            let smaller =
-                smaller.filter(|(_, rows)| self.is_depthwise(lanes) && *rows >= LATENCY_SUMS);
-            let fits =
-                [(plan.vectors, plan.rows)].into_iter().chain(smaller).find(|(vectors, rows)| {
-                    let (vectors, rows) = (*vectors, *rows);
-                    let plan = Plan { in_place: true, vectors, rows, ..plan.clone() };
-                    plan.check_in_place(self.problem, self.target).is_ok()
-                        && plan.check_borders(self.problem, self.target).is_ok()
-                        && plan.check_body(self.problem).is_ok()
-                });
-            if let (true, Some((vectors, rows))) = (self.whole, fits) {
-                plan = Plan { in_place: true, vectors, rows, ..plan };
+            // The borders of long kernels are written out by narrow tiles.
+            let columns = self.shape.axes.last().map_or(1, |(_, extent)| *extent);
+            let narrow = [balanced(columns, NARROW_COLUMNS), LATENCY_SUMS].map(|rows| (1, rows));
+            let narrow = narrow.into_iter().filter(|_| self.is_depthwise(lanes));
+            let tiles = [(plan.vectors, plan.rows)].into_iter().chain(narrow);
+            let in_place =
+                |(vectors, rows)| Plan { in_place: self.whole, vectors, rows, ..plan.clone() };
+            let fits = tiles.map(in_place).find(|plan| {
+                plan.check_in_place(self.problem, self.target).is_ok()
+                    && plan.check_borders(self.problem, self.target).is_ok()
+                    && plan.check_body(self.problem).is_ok()
+            });
+            plan = fits.unwrap_or(plan);
+            if self.shares_channels_of_rows(&mut plan) {
+                return plan;
             }
         }
         if self.copies_for_little(lanes) {
@@ -392,6 +398,20 @@ impl<'p> Picker<'p> {
             true => Order::ALL[0],
             false => Order([Walk::Rows, Walk::Columns, Walk::Channels]),
         }
+    }
+
+    /// Makes tasks of channels where a row, all there is, is read in place and would be no task's alone.
+    fn shares_channels_of_rows(&self, plan: &mut Plan) -> bool {
+        let one_row = plan.in_place && self.shape.axes.len() == 1;
+        if !one_row || plan.order.0[0] != Walk::Channels {
+            return false;
+        }
+        let shared = Plan { channel_tasks: true, ..plan.clone() };
+        let fits = shared.check(self.problem, self.target).is_ok();
+        if fits {
+            *plan = shared;
+        }
+        fits
     }
 
     /// Whether neighbouring pixels are a multiple of half a way apart, and so fall into two sets of the
