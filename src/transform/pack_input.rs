@@ -15,6 +15,8 @@
 //! Precondition: all reads of the input inside `l` have one index, and the same box in every loop
 //! over `l`; no variable that the index has inside `l` runs over the batch.
 
+use std::cmp::Ordering;
+
 use convgen_ir::PaddingMode;
 use convgen_ir::elem::Layout;
 use convgen_ir::nest::{
@@ -211,15 +213,46 @@ impl Copy {
         if !conditions.is_empty() {
             copied = vec![Stmt::If(conditions, copied)];
         }
-        let zeros = if window.has_zeros() { self.zeros() } else { vec![] };
+        let zeros = if window.has_zeros() { self.zeros(&ranges) } else { vec![] };
         [Stmt::Declare(self.rows)].into_iter().chain(zeros).chain(copied).collect()
     }
 
-    fn zeros(&self) -> Vec<Stmt> {
-        let index = self.zeros.iter().map(|axis| Affine::axis(*axis)).collect();
-        let store = Stmt::Store(Access { buffer: self.rows, index }, Expr::f32(0.0));
-        self.kept.iter().zip(&self.zeros).rev().fold(vec![store], |body, ((d, _), axis)| {
-            vec![Stmt::Loop(Loop::new(*axis, Dim::Fixed(self.extents[*d]), body))]
+    /// Zeros where nothing is copied: of each dimension what lies before and behind, all of it where the
+    /// ends move; of the dimensions around it only what is copied, of those inside all.
+    fn zeros(&self, ranges: &[CopyRange]) -> Vec<Stmt> {
+        let mut slabs = Vec::new();
+        for (at, (d, _)) in self.kept.iter().enumerate().rev() {
+            let CopyRange { skipped, length, guarded, .. } = ranges[*d];
+            let extent = self.extents[*d];
+            let end = skipped + length;
+            let parts = match guarded {
+                true => {
+                    slabs.clear();
+                    vec![(0, extent)]
+                }
+                false => vec![(0, skipped), (end, extent - end)],
+            };
+            let parts = parts.into_iter().filter(|(_, length)| *length > 0);
+            slabs.extend(parts.map(|part| self.slab(ranges, at, part)));
+        }
+        slabs
+    }
+
+    /// Zeros of a part of one of the kept dimensions.
+    fn slab(&self, ranges: &[CopyRange], at: usize, part: (i64, i64)) -> Stmt {
+        let along = |(i, (d, _)): (usize, &(usize, AxisId))| match i.cmp(&at) {
+            Ordering::Less => (ranges[*d].skipped, ranges[*d].length),
+            Ordering::Equal => part,
+            Ordering::Greater => (0, self.extents[*d]),
+        };
+        let parts: Vec<(i64, i64)> = self.kept.iter().enumerate().map(along).collect();
+        let index = parts.iter().zip(&self.zeros).map(|((start, _), axis)| {
+            Affine::axis(*axis).plus(*start)
+        });
+        let store = Access { buffer: self.rows, index: index.collect() };
+        let zero = Stmt::Store(store, Expr::f32(0.0));
+        parts.iter().zip(&self.zeros).rev().fold(zero, |body, ((_, length), axis)| {
+            Stmt::Loop(Loop::new(*axis, Dim::Fixed(*length), vec![body]))
         })
     }
 }
