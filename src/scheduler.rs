@@ -13,7 +13,7 @@ pub mod space;
 pub mod winograd;
 
 use convgen_ir::elem::Layout;
-use convgen_ir::problem::{ConvProblem, Direction};
+use convgen_ir::problem::{ConvProblem, Direction, SpatialAxis};
 use convgen_ir::schedule::Schedule;
 
 use self::plan::{
@@ -354,11 +354,13 @@ impl<'p> Picker<'p> {
         let cached = self.target.caches().l2 as u64 * PARTS_FOR_ROWS / 8;
         let fitting = match self.problem.spatial().split_first() {
             Some((s, inner)) if !self.fused => {
-                let row = inner.iter().map(|axis| axis.input).product::<u64>() * pixel;
-                // Padding is not read, nor are the rows between the taps of a dilated kernel.
+                // Padding is not read, nor is what lies between the taps of a dilated or strided kernel.
+                let read = |s: &SpatialAxis| s.input.min(s.output() * s.kernel);
+                let row = inner.iter().map(read).product::<u64>() * pixel;
                 let shared = s.kernel.saturating_sub(s.stride);
-                let whole = cached / row >= s.input;
-                if whole { extent } else { (cached / row).saturating_sub(shared) / s.stride }
+                let whole = cached / row >= read(s);
+                let step = s.stride.min(s.kernel);
+                if whole { extent } else { (cached / row).saturating_sub(shared) / step }
             }
             Some(_) | None => cached / pixel,
         };

@@ -29,6 +29,9 @@ const PRODUCTS_OF_A_PREFETCH: u64 = 6;
 /// Positions of a row, at least, for which sums are loaded and stored.
 const LEAST_ROW: u64 = 28;
 
+/// Bytes of sums that go through scratch whatever the caches.
+const SMALL_SCRATCH: u64 = 256 << 10;
+
 /// The part of the second-level cache that the sums of a task may fill.
 const PARTS_FOR_SUMS: u64 = 2;
 
@@ -142,7 +145,11 @@ impl Writer<'_> {
             self.directives.push(Directive::SkipPadding { at: name.clone() });
         }
         // Weights of one tap lie as the tile does, or across it.
-        if blocks.over.is_some() || problem.spatial().iter().any(|s| s.kernel > 1) {
+        let taps: u64 = problem.spatial().iter().map(|s| s.kernel).product();
+        let in_task = if blocks.over.is_some() { row_tasks * column_tasks } else { 1 };
+        let sums = in_task * tile_sums * taps * problem.elem().bytes() as u64;
+        let fits = sums <= self.sums_bytes().max(SMALL_SCRATCH);
+        if fits && (blocks.over.is_some() || taps > 1) {
             self.directives.push(Directive::SpillSums { at, over: blocks.over });
             self.written(&spilled, &inner, lanes.is_some());
         }
@@ -154,7 +161,7 @@ impl Writer<'_> {
         let problem = self.problem;
         let bytes = problem.elem().bytes() as u64;
         let taps: u64 = problem.spatial().iter().map(|s| s.kernel).product();
-        let budget = self.target.caches().l2 as u64 / PARTS_FOR_SUMS;
+        let budget = self.sums_bytes();
         let [input, output] = self.read();
         let (of_rows, of_columns) = if rows == "ic" { (input, output) } else { (output, input) };
         let cores = self.target.cores() as u64;
@@ -183,6 +190,11 @@ impl Writer<'_> {
             }
         }
         best.1
+    }
+
+    /// Bytes that the sums of a task may fill.
+    fn sums_bytes(&self) -> u64 {
+        self.target.caches().l2 as u64 / PARTS_FOR_SUMS
     }
 
     /// Fetches the next block, which lies behind it, while one is summed.
@@ -334,8 +346,11 @@ impl Writer<'_> {
         let [(name, _), rows @ ..] = axes else { return None };
         let row: u64 = rows.iter().map(|(_, s)| s.output()).product();
         let bytes = self.read().iter().sum::<u64>() * problem.elem().bytes() as u64;
+        let taps: u64 = axes.iter().map(|(_, s)| s.kernel).product();
+        let sums = problem.groups() * taps * problem.elem().bytes() as u64;
         let pays = in_tile
             && tiles > 1
+            && sums <= self.sums_bytes()
             && row >= LEAST_ROW
             && bytes > self.target.caches().l2 as u64
             && !problem.extends_input();
