@@ -404,7 +404,7 @@ impl<'p> Picker<'p> {
 
     /// Makes tasks of channels where a row, all there is, is read in place and would be no task's alone.
     fn shares_channels_of_rows(&self, plan: &mut Plan) -> bool {
-        let one_row = plan.in_place && self.shape.axes.len() == 1;
+        let one_row = plan.in_place && self.shape.axes.len() == 1 && self.block.is_none();
         if !one_row || plan.order.0[0] != Walk::Channels {
             return false;
         }

@@ -220,6 +220,12 @@ impl Copy {
     /// Zeros where nothing is copied: of each dimension what lies before and behind, all of it where the
     /// ends move; of the dimensions around it only what is copied, of those inside all.
     fn zeros(&self, ranges: &[CopyRange]) -> Vec<Stmt> {
+        let kept = |d: usize| self.kept.iter().any(|(other, _)| *other == d);
+        if (0..ranges.len()).any(|d| !kept(d) && ranges[d].guarded) {
+            // Perhaps nothing is copied.
+            let all = self.kept.first().map_or((0, 1), |(d, _)| (0, self.extents[*d]));
+            return vec![self.slab(ranges, 0, all)];
+        }
         let mut slabs = Vec::new();
         for (at, (d, _)) in self.kept.iter().enumerate().rev() {
             let CopyRange { skipped, length, guarded, .. } = ranges[*d];
