@@ -37,6 +37,9 @@ pub struct Bandwidth {
     pub gb_s: f64,
 }
 
+/// Second-level caches that fit what is read of a third-level one.
+const SHARE_OF_L3: usize = 4;
+
 /// The rate of single-precision multiply-adds of one core in GFLOP/s (two operations each), fused if
 /// the host can, at a vector width. None if the host lacks the width, or refuses executable memory.
 pub fn fma_peak(host: &Host, vector_bits: u32, seconds: f64) -> Option<f64> {
@@ -52,7 +55,7 @@ pub fn peak_gflops(host: &Host, seconds: f64) -> Vec<(u32, f64)> {
     VECTOR_BITS.into_iter().filter_map(peak).collect()
 }
 
-/// The read bandwidth of one core from each cache, half full, and from main memory. Empty if the host
+/// The read bandwidth of one core from each cache, at most half full, and from main memory. Empty if the host
 /// refuses executable memory.
 pub fn bandwidth(host: &Host, seconds: f64) -> Vec<Bandwidth> {
     let memory = (4 * host.caches().l3).clamp(64 << 20, MAX_BYTES);
@@ -65,10 +68,12 @@ pub fn cache_bandwidth(host: &Host, seconds: f64) -> Vec<Bandwidth> {
     read_bandwidth(host, cache_levels(host), seconds)
 }
 
-/// The caches and half of what each holds.
+/// The caches and half of what each holds; of one shared by many cores, a core's tensors are a small part,
+/// and others may keep the rest.
 fn cache_levels(host: &Host) -> [(&'static str, usize); 3] {
     let caches = host.caches();
-    [("L1", caches.l1d / 2), ("L2", caches.l2 / 2), ("L3", caches.l3 / 2)]
+    let l3 = (caches.l3 / 2).min(SHARE_OF_L3 * caches.l2);
+    [("L1", caches.l1d / 2), ("L2", caches.l2 / 2), ("L3", l3)]
 }
 
 fn read_bandwidth(

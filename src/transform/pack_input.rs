@@ -252,9 +252,10 @@ impl Copy {
             Ordering::Greater => (0, self.extents[*d]),
         };
         let parts: Vec<(i64, i64)> = self.kept.iter().enumerate().map(along).collect();
-        let index = parts.iter().zip(&self.zeros).map(|((start, _), axis)| {
-            Affine::axis(*axis).plus(*start)
-        });
+        let index = parts
+            .iter()
+            .zip(&self.zeros)
+            .map(|((start, _), axis)| Affine::axis(*axis).plus(*start));
         let store = Access { buffer: self.rows, index: index.collect() };
         let zero = Stmt::Store(store, Expr::f32(0.0));
         parts.iter().zip(&self.zeros).rev().fold(zero, |body, ((_, length), axis)| {
