@@ -661,7 +661,7 @@ fn tile_registers(target: &Target) -> u64 {
 
 /// How many vectors wide a tile is, given how many there are, the rows, and the registers for sums: two
 /// to four keep the broadcasts rare; those that take least time, counted in multiply-adds with the lanes
-/// past the end and the waits of small tiles; fewest a tile if more do not save a tenth (narrow tiles have
+/// past the end and the waits of small tiles; fewest a tile if more do not save a twentieth (narrow tiles have
 /// fewer rows, hence more kernels at borders), or most where rows are few.
 fn fewest_lanes_wasted(vectors: u64, rows: u64, budget: u64) -> u64 {
     let time = |width: &u64| {
@@ -675,7 +675,7 @@ fn fewest_lanes_wasted(vectors: u64, rows: u64, budget: u64) -> u64 {
     match (vectors, rows < FEW_ROWS) {
         (1, _) => 1,
         (_, false) => (3..=most)
-            .fold(2, |best, width| if time(&width) * 10 < time(&best) * 9 { width } else { best }),
+            .fold(2, |best, width| if time(&width) * 20 < time(&best) * 19 { width } else { best }),
         (_, true) => (2..=most).rev().min_by_key(time).unwrap_or(2),
     }
 }
