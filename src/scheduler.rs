@@ -471,13 +471,12 @@ impl<'p> Picker<'p> {
             lanes
         } else if self.groups_fill_a_vector() {
             LaneAxis::GroupChannels
-        } else if channels_first
-            && stride == 1
-            && (columns >= lanes || channels < columns)
-            && columns >= enough
+        } else if self.columns_fill_more(columns, channels)
+            || (channels_first
+                && stride == 1
+                && (columns >= lanes || channels < columns)
+                && columns >= enough)
         {
-            LaneAxis::Columns
-        } else if self.columns_fill_more(columns, channels) {
             LaneAxis::Columns
         } else if channels >= enough {
             LaneAxis::OutChannels
