@@ -13,8 +13,8 @@ use crate::elem::ElemType;
 use crate::padding::PaddingMode;
 pub use affine::{Affine, Guard};
 pub use visit::{
-    in_two_vectors, map_affines, substitute, visit_accesses, visit_accesses_mut, visit_exprs,
-    visit_exprs_mut, visit_loops, visit_loops_mut, visit_stores,
+    has_conditions, in_two_vectors, map_affines, substitute, visit_accesses, visit_accesses_mut,
+    visit_exprs, visit_exprs_mut, visit_loops, visit_loops_mut, visit_stores,
 };
 
 /// A buffer of the nest: index into [`Nest::buffers`].

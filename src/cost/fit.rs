@@ -7,8 +7,8 @@
 use convgen_ir::PaddingMode;
 use convgen_ir::bounds::{Context, Range};
 use convgen_ir::nest::{
-    Access, AxisId, BufferId, Dim, Expr, Guard, Loop, Mode, Nest, Role, Stmt, in_two_vectors,
-    visit_exprs,
+    Access, AxisId, BufferId, Dim, Expr, Guard, Loop, Mode, Nest, Role, Stmt, has_conditions,
+    in_two_vectors,
 };
 
 use crate::target::Target;
@@ -278,20 +278,6 @@ impl Fit<'_> {
         let indices = access.index.iter().zip(strides);
         indices.map(|(index, s)| index.coefficient(axis) * s).sum::<i64>().abs()
     }
-}
-
-/// Whether something in a block depends on where a variable is: padding, or a condition.
-fn has_conditions(block: &[Stmt]) -> bool {
-    let mut found = false;
-    visit_exprs(block, &mut |expr| found |= matches!(expr, Expr::Pad(..)));
-    fn guarded(block: &[Stmt]) -> bool {
-        block.iter().any(|stmt| match stmt {
-            Stmt::If(..) => true,
-            Stmt::Loop(l) => !l.guards.is_empty() || guarded(&l.body),
-            Stmt::Declare(_) | Stmt::Let(..) | Stmt::Store(..) => false,
-        })
-    }
-    found || guarded(block)
 }
 
 #[cfg(test)]

@@ -164,3 +164,17 @@ pub fn in_two_vectors(id: BufferId, scope: &[Stmt]) -> bool {
     });
     found
 }
+
+/// Whether something in a block depends on where a variable is: padding, or a condition.
+pub fn has_conditions(block: &[Stmt]) -> bool {
+    let mut found = false;
+    visit_exprs(block, &mut |expr| found |= matches!(expr, Expr::Pad(..)));
+    fn guarded(block: &[Stmt]) -> bool {
+        block.iter().any(|stmt| match stmt {
+            Stmt::If(..) => true,
+            Stmt::Loop(l) => !l.guards.is_empty() || guarded(&l.body),
+            Stmt::Declare(_) | Stmt::Let(..) | Stmt::Store(..) => false,
+        })
+    }
+    found || guarded(block)
+}

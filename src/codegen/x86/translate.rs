@@ -22,7 +22,7 @@ use smallvec::SmallVec;
 use convgen_ir::bounds::Context;
 use convgen_ir::nest::{
     Access, Affine, AxisId, BinaryOp, BufferId, Expr, Guard, LocalId, Nest, Role, Scalar, Stmt,
-    UnaryOp, in_two_vectors, visit_exprs,
+    UnaryOp, in_two_vectors,
 };
 
 use super::share::share_loads;
@@ -194,20 +194,6 @@ pub(super) fn translate<'n>(
         streams: translator.streams.iter().map(|stream| stream.argument).collect(),
         arguments: translator.arguments,
     })
-}
-
-/// Whether something in a block depends on where a variable is: padding, or a condition.
-fn has_conditions(block: &[Stmt]) -> bool {
-    let mut found = false;
-    visit_exprs(block, &mut |expr| found |= matches!(expr, Expr::Pad(..)));
-    fn guarded(block: &[Stmt]) -> bool {
-        block.iter().any(|stmt| match stmt {
-            Stmt::If(..) => true,
-            Stmt::Loop(l) => !l.guards.is_empty() || guarded(&l.body),
-            Stmt::Declare(_) | Stmt::Let(..) | Stmt::Store(..) => false,
-        })
-    }
-    found || guarded(block)
 }
 
 /// Terms of a sum.

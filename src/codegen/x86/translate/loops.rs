@@ -2,11 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use convgen_ir::nest::{Affine, AxisId, Dim, Guard, Loop, Mode, Stmt};
+use convgen_ir::nest::{Affine, AxisId, Dim, Guard, Loop, Mode, Stmt, has_conditions};
 
 use super::{
     Item, Lanes, Level, Mask, Moving, Op, OuterLanes, Place, Step, Stream, StreamInfo, Translator,
-    Trips, has_conditions,
+    Trips,
 };
 use crate::codegen::x86::{Argument, Unfit, unfit};
 
