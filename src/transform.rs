@@ -17,7 +17,8 @@ mod split;
 
 use convgen_ir::PaddingMode;
 use convgen_ir::nest::{
-    Affine, AxisId, Expr, Loop, Mode, Nest, Role, Stmt, visit_exprs, visit_loops,
+    Affine, AxisId, AxisKind, Expr, Loop, Mode, Nest, Role, Stmt, visit_exprs, visit_loops,
+    visit_pads,
 };
 use convgen_ir::schedule::{Directive, Schedule};
 
@@ -155,6 +156,15 @@ fn axis_with_loop(nest: &Nest, name: &str) -> Result<AxisId, Refusal> {
     if found { Ok(axis) } else { Err(missing()) }
 }
 
+/// The reduction axis of that name, if the body has a loop over it.
+fn reduction_axis(nest: &Nest, name: &str) -> Result<AxisId, Refusal> {
+    let axis = axis_with_loop(nest, name)?;
+    match nest.axis(axis).kind {
+        AxisKind::Reduction => Ok(axis),
+        AxisKind::Spatial => Err(Refusal::NotReduction { axis: name.to_string() }),
+    }
+}
+
 /// Replaces every loop over an axis by what `f` makes of it.
 fn replace_loops(
     block: &mut Vec<Stmt>,
@@ -220,16 +230,10 @@ fn expect_zeros(nest: &Nest, axis: AxisId, name: &str) -> Result<(), Refusal> {
     let mut found = None;
     visit_loops(&nest.body, &mut |l| {
         if l.axis == axis {
-            visit_exprs(&l.body, &mut |expr| match expr {
-                Expr::Pad(mode, _) if *mode != PaddingMode::Zeros => found = Some(*mode),
-                Expr::Pad(..)
-                | Expr::Load(_)
-                | Expr::Const(_)
-                | Expr::Local(_)
-                | Expr::Unary(..)
-                | Expr::Binary(..)
-                | Expr::Fma(..)
-                | Expr::Select { .. } => {}
+            visit_pads(&l.body, &mut |mode, _| {
+                if mode != PaddingMode::Zeros {
+                    found = Some(mode);
+                }
             });
         }
     });

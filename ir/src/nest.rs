@@ -14,7 +14,7 @@ use crate::padding::PaddingMode;
 pub use affine::{Affine, Guard};
 pub use visit::{
     has_conditions, in_two_vectors, map_affines, substitute, visit_accesses, visit_accesses_mut,
-    visit_exprs, visit_exprs_mut, visit_loops, visit_loops_mut, visit_stores,
+    visit_exprs, visit_exprs_mut, visit_loops, visit_loops_mut, visit_pads, visit_stores,
 };
 
 /// A buffer of the nest: index into [`Nest::buffers`].

@@ -22,8 +22,7 @@ use std::sync::Arc;
 use convgen_ir::PaddingMode;
 use convgen_ir::bounds;
 use convgen_ir::nest::{
-    Affine, AxisId, BufferId, Expr, LocalId, Loop, Mode, Nest, Role, Stmt, visit_accesses,
-    visit_exprs,
+    Affine, AxisId, BufferId, LocalId, Loop, Mode, Nest, Role, Stmt, visit_accesses, visit_pads,
 };
 use convgen_ir::verify::VerifiedNest;
 use cranelift_codegen::Context;
@@ -251,16 +250,10 @@ impl<'n, 'f> Emitter<'n, 'f> {
     fn hoist(&mut self, l: &'n Loop) {
         let (mut accesses, mut folded) = (Vec::new(), Vec::new());
         visit_accesses(&l.body, &mut |access, _| accesses.push(access));
-        visit_exprs(&l.body, &mut |expr| match expr {
-            Expr::Pad(mode, access) if *mode != PaddingMode::Zeros => folded.push((*mode, access)),
-            Expr::Pad(..)
-            | Expr::Load(_)
-            | Expr::Const(_)
-            | Expr::Local(_)
-            | Expr::Unary(..)
-            | Expr::Binary(..)
-            | Expr::Fma(..)
-            | Expr::Select { .. } => {}
+        visit_pads(&l.body, &mut |mode, access| {
+            if mode != PaddingMode::Zeros {
+                folded.push((mode, access));
+            }
         });
         for (mode, access) in folded {
             self.hoist_folds(mode, access, l);

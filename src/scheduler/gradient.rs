@@ -42,6 +42,12 @@ pub(super) fn schedule(problem: &ConvProblem, target: &Target) -> Schedule {
     Schedule { directives: writer.directives }
 }
 
+/// Whether a loop over positions leaves out those on padding: one position is no loop to skip iterations
+/// of, nor is padding that is made of the input.
+fn skips(problem: &ConvProblem, s: &SpatialAxis) -> bool {
+    has_padding(s) && s.output() > 1 && !problem.extends_input()
+}
+
 /// A loop that is tiled: its axis and how long it is.
 type Tiled = (&'static str, u64);
 
@@ -103,9 +109,7 @@ impl Writer<'_> {
             self.prefetch(&blocks);
         }
         let padded = problem.spatial().iter().zip(&blocks.inner);
-        // One position is no loop to skip iterations of, nor is padding that is made of the input.
-        let skips = |s: &SpatialAxis| has_padding(s) && s.output() > 1 && !problem.extends_input();
-        for (_, name) in padded.filter(|(s, _)| skips(s)) {
+        for (_, name) in padded.filter(|(s, _)| skips(problem, s)) {
             self.directives.push(Directive::SkipPadding { at: name.clone() });
         }
         let in_task = if blocks.over.is_some() { row_tasks * column_tasks } else { 1 };
@@ -156,8 +160,7 @@ impl Writer<'_> {
             self.directives.push(Directive::SpillSums { at: spilled_at, over: blocks });
         }
         self.write_out(&tile, true);
-        let skips = |s: &SpatialAxis| has_padding(s) && s.output() > 1 && !problem.extends_input();
-        for (name, _) in axes.iter().filter(|(_, s)| skips(s)) {
+        for (name, _) in axes.iter().filter(|(_, s)| skips(problem, s)) {
             let axis = format!("o{name}");
             let is_outer = outer.iter().any(|(other, _)| other == name);
             self.directives.push(match is_outer {

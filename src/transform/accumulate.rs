@@ -141,13 +141,16 @@ pub(super) fn around(loops: &[Loop], body: Vec<Stmt>) -> Vec<Stmt> {
     loops.iter().rev().fold(body, |body, l| vec![Stmt::Loop(l.with_body(body))])
 }
 
+/// `i` becomes `t,i`.
+pub(super) fn prefixed(tile: &[Loop], index: &[Affine]) -> Vec<Affine> {
+    tile.iter().map(|t| Affine::axis(t.axis)).chain(index.iter().cloned()).collect()
+}
+
 /// `acc[i]` becomes `acc[t,i]`.
 fn prefix_indices(block: &mut [Stmt], acc: BufferId, tile: &[Loop]) {
     visit_accesses_mut(block, &mut |access| {
         if access.buffer == acc {
-            let mut index: Vec<Affine> = tile.iter().map(|t| Affine::axis(t.axis)).collect();
-            index.append(&mut access.index);
-            access.index = index;
+            access.index = prefixed(tile, &access.index);
         }
     });
 }

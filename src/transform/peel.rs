@@ -10,7 +10,7 @@
 //! Precondition: the loop is serial and of known length; padding inside it is zeros; some padded load has an index made
 //! of `a` and of loops inside alone, which is outside in some iterations, but not in too many.
 
-use convgen_ir::nest::{Access, AxisId, Dim, Expr, Loop, Mode, Nest, Stmt, visit_exprs};
+use convgen_ir::nest::{Access, AxisId, Dim, Loop, Mode, Nest, Stmt, visit_pads};
 
 use super::{Refusal, axis_with_loop, expect_zeros, mode_name, span};
 
@@ -95,15 +95,8 @@ impl Interior {
                 Stmt::If(_, body) => self.visit(nest, body, inner),
                 Stmt::Declare(_) => {}
                 Stmt::Let(..) | Stmt::Store(..) => {
-                    visit_exprs(std::slice::from_ref(stmt), &mut |expr| match expr {
-                        Expr::Pad(_, access) => self.access(nest, access, inner),
-                        Expr::Load(_)
-                        | Expr::Const(_)
-                        | Expr::Local(_)
-                        | Expr::Unary(..)
-                        | Expr::Binary(..)
-                        | Expr::Fma(..)
-                        | Expr::Select { .. } => {}
+                    visit_pads(std::slice::from_ref(stmt), &mut |_, access| {
+                        self.access(nest, access, inner);
                     });
                 }
             }

@@ -17,16 +17,13 @@
 //! which a padded load of the input is a factor; no index depends on the lanes of a vector inside it.
 
 use convgen_ir::nest::{
-    Access, AxisId, AxisKind, Dim, Expr, Guard, Loop, Mode, Nest, Role, Stmt, visit_loops,
+    Access, AxisId, Dim, Expr, Guard, Loop, Mode, Nest, Role, Stmt, visit_loops,
 };
 
-use super::{Refusal, axis_with_loop, expect_zeros, loops_around_load, replace_loops, span};
+use super::{Refusal, expect_zeros, loops_around_load, reduction_axis, replace_loops, span};
 
 pub(super) fn apply(nest: &mut Nest, at: &str) -> Result<(), Refusal> {
-    let axis = axis_with_loop(nest, at)?;
-    if nest.axis(axis).kind == AxisKind::Spatial {
-        return Err(Refusal::NotReduction { axis: at.to_string() });
-    }
+    let axis = reduction_axis(nest, at)?;
     expect_zeros(nest, axis, at)?;
     let refusal = || Refusal::NoPadding { axis: at.to_string() };
     let around = loops_around_load(&nest.body, Role::Input, nest).unwrap_or_default();

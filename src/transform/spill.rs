@@ -22,20 +22,20 @@
 //! with the loops `r`. A guard of `r` that some `s` decides becomes one of that `s`.
 
 use convgen_ir::nest::{
-    Access, Affine, AxisId, AxisKind, BufferId, Dim, Expr, Loop, Mode, Nest, Role, Stmt,
-    map_affines, visit_accesses_mut, visit_loops_mut,
+    Access, Affine, AxisId, BufferId, Dim, Expr, Loop, Mode, Nest, Role, Stmt, map_affines,
+    visit_accesses_mut, visit_loops_mut,
 };
 
-use super::accumulate::{Parts, around, spatial_chain};
+use super::accumulate::{Parts, around, prefixed, spatial_chain};
 use super::split::pad_loads;
-use super::{Refusal, axis_with_loop, replace_loops};
+use super::{Refusal, axis_with_loop, reduction_axis, replace_loops};
 
 /// What is put behind the names of the loops that write the output.
 const WRITTEN: &str = "w";
 
 pub(super) fn apply(nest: &mut Nest, at: &str, over: Option<&str>) -> Result<(), Refusal> {
     let axis = axis_with_loop(nest, at)?;
-    let last = over.map(|over| reduction(nest, over)).transpose()?;
+    let last = over.map(|over| reduction_axis(nest, over)).transpose()?;
     let mut body = std::mem::take(&mut nest.body);
     let mut spilled = false;
     let result = replace_loops(&mut body, axis, &mut |l| {
@@ -48,15 +48,6 @@ pub(super) fn apply(nest: &mut Nest, at: &str, over: Option<&str>) -> Result<(),
     });
     nest.body = body;
     result
-}
-
-/// The reduction axis of that name.
-fn reduction(nest: &Nest, name: &str) -> Result<AxisId, Refusal> {
-    let axis = axis_with_loop(nest, name)?;
-    match nest.axis(axis).kind {
-        AxisKind::Reduction => Ok(axis),
-        AxisKind::Spatial => Err(Refusal::NotReduction { axis: name.to_string() }),
-    }
 }
 
 fn spill(nest: &mut Nest, l: &Loop, at: &str, last: Option<AxisId>) -> Result<Vec<Stmt>, Refusal> {
@@ -76,11 +67,11 @@ fn spill(nest: &mut Nest, l: &Loop, at: &str, last: Option<AxisId>) -> Result<Ve
     };
 
     let load = |access: &Access| {
-        let place = in_scratch(access.index.clone(), sums, &tiles);
+        let place = in_scratch(&access.index, sums, &tiles);
         Stmt::Store(access.clone(), Expr::Load(place))
     };
     let store = |access: &Access| {
-        let place = in_scratch(access.index.clone(), sums, &tiles);
+        let place = in_scratch(&access.index, sums, &tiles);
         Stmt::Store(place, Expr::Load(access.clone()))
     };
     let mut body = vec![Stmt::Declare(sums)];
@@ -152,17 +143,15 @@ fn sums(nest: &mut Nest, tiles: &[Loop], acc: BufferId) -> BufferId {
 }
 
 /// The place in scratch of an element of the tile.
-fn in_scratch(mut index: Vec<Affine>, sums: BufferId, tiles: &[Loop]) -> Access {
-    let mut place: Vec<Affine> = tiles.iter().map(|tile| Affine::axis(tile.axis)).collect();
-    place.append(&mut index);
-    Access { buffer: sums, index: place }
+fn in_scratch(index: &[Affine], sums: BufferId, tiles: &[Loop]) -> Access {
+    Access { buffer: sums, index: prefixed(tiles, index) }
 }
 
 /// `acc[t]` becomes `sums[s,t]`.
 fn to_scratch(block: &mut [Stmt], acc: BufferId, sums: BufferId, tiles: &[Loop]) {
     visit_accesses_mut(block, &mut |access| {
         if access.buffer == acc {
-            *access = in_scratch(std::mem::take(&mut access.index), sums, tiles);
+            *access = in_scratch(&access.index, sums, tiles);
         }
     });
 }

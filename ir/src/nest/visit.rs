@@ -1,5 +1,7 @@
 //! Walks over the statements of a block, so that rewrites say only what they change.
 
+use crate::padding::PaddingMode;
+
 use super::{Access, Affine, AxisId, BufferId, Expr, Guard, Loop, Mode, Stmt};
 
 /// Calls `f` on every loop of a block, outer loops first.
@@ -165,10 +167,19 @@ pub fn in_two_vectors(id: BufferId, scope: &[Stmt]) -> bool {
     found
 }
 
+/// Calls `f` on every load of a block that may be padding, and how it is padded.
+pub fn visit_pads<'a>(block: &'a [Stmt], f: &mut impl FnMut(PaddingMode, &'a Access)) {
+    visit_exprs(block, &mut |expr| {
+        if let Expr::Pad(mode, access) = expr {
+            f(*mode, access);
+        }
+    });
+}
+
 /// Whether something in a block depends on where a variable is: padding, or a condition.
 pub fn has_conditions(block: &[Stmt]) -> bool {
     let mut found = false;
-    visit_exprs(block, &mut |expr| found |= matches!(expr, Expr::Pad(..)));
+    visit_pads(block, &mut |_, _| found = true);
     fn guarded(block: &[Stmt]) -> bool {
         block.iter().any(|stmt| match stmt {
             Stmt::If(..) => true,

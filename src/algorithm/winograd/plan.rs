@@ -208,6 +208,9 @@ impl Plan {
     /// if each core takes as many tasks as the next.
     fn shared(self, problem: &ConvProblem, sum: &DenseSum, target: &Target, rates: &Rates) -> Plan {
         let cores = target.cores() as u64;
+        if cores == 1 {
+            return self;
+        }
         let operations = operations(&self.axes);
         let runs = sum.channels.1 / self.channels;
         let whole = sum.channels.1.is_multiple_of(self.channels);

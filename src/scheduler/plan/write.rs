@@ -163,10 +163,7 @@ impl Writer<'_> {
     /// Fetches the panels of weights early where they are too many for a cache to keep.
     fn prefetch(&mut self, channels: Option<String>) {
         let elem = self.problem.elem().bytes() as u64;
-        let taps: u64 = self.problem.spatial().iter().map(|s| s.kernel).product();
-        let (ic, oc) =
-            (self.problem.in_channels_per_group(), self.problem.out_channels_per_group());
-        let weights = self.problem.groups() * ic * oc * taps * elem;
+        let weights = elem * self.problem.weights_shape().iter().product::<u64>();
         let panels = self.plan.pack_weights && self.plan.lanes == LaneAxis::OutChannels;
         let step = elem * self.plan.steps * self.lane_extent;
         if let (true, Some(axis)) = (panels, channels)
