@@ -79,6 +79,16 @@ fn every_field_of_a_problem_is_honoured() {
         "conv2d ic17 oc33 ih7 iw9 kh3 kw3 dh2 dw2 ph2 pw2",
         "conv2d ic4 oc4 ih6 iw900 kh3 kw3 ph1 pw1",
         "conv3d ic5 oc6 id5 ih6 iw7 kd3 kh3 kw3 pd1 ph1 pw1",
+        // Strides: phases of unequal taps, more taps than points, fewer taps than the stride, a dilation
+        // beside the stride, an axis of one tap.
+        "conv2d ic18 oc35 ih15 iw13 kh3 kw3 sh2 sw2 ph1 pw1 bias | relu",
+        "conv2d nchw ic18 oc35 ih29 iw30 kh5 kw7 sh2 sw3 ph2 pw3",
+        "conv1d ic16 oc16 iw80 kw9 sw4 pw3",
+        "conv2d ic5 oc6 ih12 iw31 kh3 kw2 sh1 sw3 dw2 pw2:1 flip",
+        "conv2d n2 ic4 oc4 ih12 iw17 kh1 kw3 sh2 sw2 dw3 pw3 circular",
+        // Phases of a dilation that share a block, some of them shorter.
+        "conv2d ic32 oc32 ih15 iw15 kh3 kw3 dh4 dw4 ph4 pw4",
+        "conv2d nchw n2 ic16 oc20 ih14 iw13 kh3 kw3 dh6 ph6 pw1 bias",
         "conv2d ic20 oc35 ih13 iw10 kh3 kw3 ph2 pw1 reflect bias | relu",
         "conv2d nchw ic5 oc19 ih11 iw17 kh3 kw5 dh2 ph4 pw9:3 replicate",
         "conv1d n2 ic3 oc34 iw70 kw5 pw70:3 circular flip",
@@ -95,7 +105,8 @@ fn every_field_of_a_problem_is_honoured() {
 #[test]
 fn outside_its_domain_it_says_why() {
     let cases = [
-        ("conv2d ic16 oc16 ih8 iw8 kh3 kw3 sh2 sw2", "stride is 2"),
+        ("conv2d ic16 oc16 ih8 iw8 kh3 kw3 sh5 sw2", "stride 5 exceeds 4"),
+        ("conv2d ic16 oc16 ih8 iw8 kh1 kw1 sh2 sw2", "reads one place"),
         ("conv2d ic16 oc16 ih8 iw8 kh1 kw1", "reads one place"),
         ("conv1d ic16 oc16 iw80 kw9", "9 taps"),
         ("conv2d ic16 oc16 ih8 iw8 kh3 kw3 bwd_w", "no sum over taps"),

@@ -84,7 +84,7 @@ impl fmt::Display for Decision {
                     f,
                     "; tiles of {} outputs, {} of them a block, workspace {} KiB; error {:.1e} of a budget of {ERROR_BUDGET:.1e}, bound {:.1e}",
                     tiles.join("x"),
-                    plan.axes.iter().map(|axis| axis.block).product::<u64>(),
+                    plan.tiles(),
                     plan.workspace_bytes() / 1024,
                     plan.error(),
                     plan.bound()

@@ -95,8 +95,9 @@ fn separated(stores: &[(Access, Context)], dim: usize, tasks: &[AxisId]) -> bool
     reach.is_some_and(|(lo, hi)| hi - lo < step) || residues_differ(stores, dim, *axis, tasks)
 }
 
-/// Whether, in dimension `dim`, everything but the task variables steps by multiples of a number that no
-/// two values of the last task variable are apart: the phases of a dilation.
+/// Whether, in dimension `dim`, two values of the last task variable leave different residues: what steps
+/// further than it does steps by multiples of a number, below which what steps less far stays apart. So
+/// do the phases of a dilation, and sets of them.
 fn residues_differ(
     stores: &[(Access, Context)],
     dim: usize,
@@ -105,15 +106,23 @@ fn residues_differ(
 ) -> bool {
     let first = &stores[0].0.index[dim];
     let step = first.coefficient(axis).abs();
-    let Some(Range::Known(lo, hi)) = stores[0].1.range(axis) else { return false };
-    let mut common = 0;
-    for (store, _) in stores {
+    let Some(Range::Known(from, to)) = stores[0].1.range(axis) else { return false };
+    let mut modulus = 0;
+    let mut reach: Option<(i128, i128)> = None;
+    for (store, context) in stores {
         let sum = &store.index[dim];
-        let inner = sum.terms().iter().filter(|(a, _)| !tasks.contains(a));
+        let inner = sum.part(|a| !tasks.contains(&a));
+        let near = inner.part(|a| inner.coefficient(a).abs() < step);
         let offset = sum.constant - first.constant;
-        common = inner.map(|(_, c)| *c).chain([offset]).fold(common, gcd);
+        let far = inner.terms().iter().map(|(_, c)| *c).chain([offset]);
+        modulus = far.filter(|c| c.abs() >= step).fold(modulus, gcd);
+        let near = near.plus(if offset.abs() < step { offset } else { 0 });
+        let Some((lo, hi)) = context.interval(&near) else { return false };
+        reach = Some(reach.map_or((lo, hi), |(l, h)| (l.min(lo), h.max(hi))));
     }
-    step > 0 && i128::from(step) * (i128::from(hi) - i128::from(lo) + 1) <= i128::from(common)
+    let Some((lo, hi)) = reach else { return false };
+    let tasks = i128::from(step) * (i128::from(to) - i128::from(from));
+    hi - lo < i128::from(step) && tasks + (hi - lo) < i128::from(modulus)
 }
 
 fn gcd(a: i64, b: i64) -> i64 {

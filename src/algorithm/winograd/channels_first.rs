@@ -24,7 +24,7 @@ impl Builder<'_> {
         let axis = &self.plan.axes[last];
         self.plan.wide
             && self.problem.layout() == Layout::ChannelsFirst
-            && axis.points() > 1
+            && axis.is_active()
             && axis.blocks() == 1
             && axis.phases() == 1
             && self.sum.axes[last].stripe.by == 1
@@ -81,28 +81,18 @@ impl Builder<'_> {
         nested(std::iter::once(columns.around), tile)
     }
 
-    /// The coordinate in the input of a row of the block.
-    fn place(&self, axis: usize, row: &Affine) -> Affine {
-        let number = self.number(axis, &Affine::default(), row);
-        self.coordinate(axis, &number).plus(-self.sum.axes[axis].conv.pad_before)
-    }
-
-    fn inside(&self, axis: usize, row: &Affine) -> Vec<Guard> {
-        let place = self.place(axis, row);
-        let input = self.sum.axes[axis].conv.input as i64;
-        vec![Guard::AtLeast(place.clone(), 0), Guard::Below(place, input)]
-    }
-
     /// `sums` to the output for the channels of one panel, a row of tiles at a time.
-    pub(super) fn transposed_scatter(&mut self, sums: BufferId, run: &Run, out: &mut Vec<Stmt>) {
+    pub(super) fn transposed_scatter(&mut self, sums: BufferId, run: &Run) -> Vec<Stmt> {
+        let mut out = Vec::new();
         for slice in pieces(run.width, SLICE) {
             let slice = self.run("oc.slice", slice);
             let lane = self.iteration("oc.lane", slice.width);
             let tiles = self.along("tile", |a| a.block);
             let last = tiles.len() - 1;
             let channel = &slice.start + &lane.index();
-            let (from, extents, mut body) = self.first_stages(sums, &tiles, &channel, &lane, out);
-            let line = self.tile_line(&extents, lane, out);
+            let (from, extents, mut body) =
+                self.first_stages(sums, &tiles, &channel, &lane, &mut out);
+            let line = self.tile_line(&extents, lane, &mut out);
             let matrix = self.transforms[last].output.clone();
             let mut origin = vec![Affine::default(); tiles.len()];
             origin[last] = tiles[last].index().scaled(self.plan.axes[last].tile as i64);
@@ -119,6 +109,7 @@ impl Builder<'_> {
             let around = tiles.into_iter().take(last).chain([slice.around]);
             out.extend(nested(around.collect::<Vec<_>>().into_iter(), body));
         }
+        out
     }
 
     /// Memory for the outputs of a row of tiles.

@@ -64,9 +64,11 @@ pub(super) struct Builder<'p> {
     pub(super) nest: Nest,
     pub(super) batch: Iteration,
     pub(super) group: Iteration,
-    /// Phase of a dilation and block of tiles, of each axis.
+    /// Set of phases of a dilation and block of tiles, of each axis.
     pub(super) phases: Vec<Iteration>,
     pub(super) blocks: Vec<Iteration>,
+    /// The phase of that set that is worked on, of each axis.
+    merged: Vec<Iteration>,
     /// The share of the output channels.
     part: Iteration,
 }
@@ -88,10 +90,11 @@ impl<'p> Builder<'p> {
             let axes = plan.axes.iter().zip(names);
             axes.map(|(a, name)| axis(format!("{name}.{suffix}"), fixed(extent(a)))).collect()
         };
-        let phases = along("phase", |a| a.phases());
+        let phases = along("phase", |a| a.phase_sets());
         let blocks = along("block", |a| a.blocks());
         let part = axis("oc.part".to_string(), fixed(plan.parts));
-        let transforms = plan.axes.iter().map(|a| Transforms::new(a.tile, a.taps())).collect();
+        let transforms =
+            plan.axes.iter().map(|a| Transforms::new(a.tile, a.taps(), a.stride())).collect();
         Builder {
             problem,
             sum,
@@ -103,6 +106,7 @@ impl<'p> Builder<'p> {
             group,
             phases,
             blocks,
+            merged: vec![],
             part,
         }
     }
@@ -163,10 +167,48 @@ impl<'p> Builder<'p> {
         &tile.scaled(a.tile as i64) + within
     }
 
-    /// The coordinate in the sum's output of such a number; that of its first tap is `pad_before` less.
+    /// The coordinate in the sum's output of such a number.
     pub(super) fn coordinate(&self, axis: usize, number: &Affine) -> Affine {
         let dilation = self.plan.axes[axis].phases() as i64;
-        &number.scaled(dilation) + &self.phases[axis].index()
+        &number.scaled(dilation) + &self.phase(axis)
+    }
+
+    /// The coordinate in the input of a row that the block reads.
+    pub(super) fn place(&self, axis: usize, row: &Affine) -> Affine {
+        let a = &self.plan.axes[axis];
+        let stride = a.stride() as i64;
+        let first = self.number(axis, &Affine::default(), &Affine::default()).scaled(stride);
+        let place = &(&first + row).scaled(a.phases() as i64) + &self.phase(axis).scaled(stride);
+        place.plus(-self.sum.axes[axis].conv.pad_before)
+    }
+
+    fn phase(&self, axis: usize) -> Affine {
+        let set = self.phases[axis].index().scaled(self.plan.axes[axis].merged as i64);
+        &set + &self.merged[axis].index()
+    }
+
+    /// Where a row of the block is inside the input.
+    pub(super) fn inside(&self, axis: usize, row: &Affine) -> Vec<Guard> {
+        let place = self.place(axis, row);
+        let input = self.sum.axes[axis].conv.input as i64;
+        vec![Guard::AtLeast(place.clone(), 0), Guard::Below(place, input)]
+    }
+
+    /// The row of a tile of the phase that is worked on, among those of the block.
+    pub(super) fn tile_row(&self, tiles: &[Iteration]) -> Affine {
+        let phases = self.plan.axes.iter().zip(&self.merged).map(|(a, it)| (a.merged, it));
+        let tiles = self.plan.axes.iter().zip(tiles).map(|(a, it)| (a.block, it));
+        phases
+            .chain(tiles)
+            .fold(Affine::default(), |row, (extent, it)| &row.scaled(extent as i64) + &it.index())
+    }
+
+    /// Loops over the phases of a block, around what `body` writes for the one that is worked on.
+    fn each_phase(&mut self, body: impl FnOnce(&mut Self) -> Vec<Stmt>) -> Vec<Stmt> {
+        self.merged = self.along("phase.at", |a| a.merged);
+        let loops: Vec<Iteration> =
+            self.merged.iter().copied().filter(|it| it.extent != fixed(1)).collect();
+        nested(loops.into_iter(), body(self))
     }
 
     /// What one task does.
@@ -184,7 +226,7 @@ impl<'p> Builder<'p> {
             let run = self.run("oc.o", piece);
             let run = Run { start: &run.start + &first, ..run };
             let mut inside = self.products(transformed, sums, &run);
-            self.scatter(sums, &run, &mut inside);
+            inside.extend(self.each_phase(|builder| builder.scatter(sums, &run)));
             body.extend(nested(std::iter::once(run.around), inside));
         }
         body
@@ -200,6 +242,13 @@ impl<'p> Builder<'p> {
         extents.push(at_once);
         let rows = self.scratch("rows", extents);
         body.extend([Stmt::Declare(transformed), Stmt::Declare(rows)]);
+        body.extend(self.each_phase(|builder| builder.gather_phase(rows, transformed)));
+        transformed
+    }
+
+    fn gather_phase(&mut self, rows: BufferId, transformed: BufferId) -> Vec<Stmt> {
+        let at_once = self.plan.copied;
+        let mut body = Vec::new();
         if self.sum.padding == PaddingMode::Zeros && self.is_padded() {
             body.extend(self.zeros(rows, at_once));
         }
@@ -212,7 +261,7 @@ impl<'p> Builder<'p> {
             }
             body.extend(nested(std::iter::once(run.around), inside));
         }
-        transformed
+        body
     }
 
     /// Whether some block reads beyond the input.
@@ -241,13 +290,8 @@ impl<'p> Builder<'p> {
         let mut from = Vec::new();
         let mut guards = Vec::new();
         for (axis, it) in loops.iter().enumerate() {
-            let number = self.number(axis, &Affine::default(), &it.index());
-            let conv = &self.sum.axes[axis].conv;
-            let place = self.coordinate(axis, &number).plus(-conv.pad_before);
-            let inside =
-                [Guard::AtLeast(place.clone(), 0), Guard::Below(place.clone(), conv.input as i64)];
-            guards.push(inside.into_iter().filter(|_| zeros).collect::<Vec<_>>());
-            from.push(place);
+            guards.push(if zeros { self.inside(axis, &it.index()) } else { vec![] });
+            from.push(self.place(axis, &it.index()));
         }
         let group = self.group.index().scaled(self.sum.channels.0 as i64);
         let read = &(&group + &run.start) + &channel.index();
@@ -274,7 +318,13 @@ impl<'p> Builder<'p> {
             let body = self.product([transformed, sums], &points, run, &tiles);
             inside.extend(nested(std::iter::once(tiles.around), body));
         }
-        nested(points.into_iter(), inside)
+        let mut products = nested(points.iter().copied(), inside);
+        if self.plan.ahead.is_some() {
+            // The panel of the next point: each pass over the tiles fetches its share of it.
+            let last = points.iter().rev().find(|it| it.extent != fixed(1));
+            each_loop(&mut products, last, &mut |l| l.ahead = Some(1));
+        }
+        products
     }
 
     fn product(
@@ -313,7 +363,7 @@ impl<'p> Builder<'p> {
         {
             l.ahead = self.plan.ahead;
         }
-        let reduction = if steps > 1 { unroll_axis(reduction, inner) } else { reduction };
+        each_loop(&mut reduction, (steps > 1).then_some(&inner), &mut |l| l.mode = Mode::Unroll);
         let to = Access { buffer: sums, index: index(vec![row, lane.index()]) };
         let finish = tile_of(Stmt::Store(to, Expr::Load(sum)));
         [Stmt::Declare(acc)].into_iter().chain(start).chain(reduction).chain(finish).collect()
@@ -424,11 +474,11 @@ pub(super) fn unrolled(block: Vec<Stmt>) -> Vec<Stmt> {
     block
 }
 
-fn unroll_axis(mut block: Vec<Stmt>, axis: Iteration) -> Vec<Stmt> {
-    convgen_ir::nest::visit_loops_mut(&mut block, &mut |l| {
-        if l.axis == axis.axis {
-            l.mode = Mode::Unroll;
+/// Changes the loops over a variable.
+fn each_loop(block: &mut [Stmt], over: Option<&Iteration>, change: &mut impl FnMut(&mut Loop)) {
+    convgen_ir::nest::visit_loops_mut(block, &mut |l| {
+        if over.is_some_and(|it| it.axis == l.axis) {
+            change(l);
         }
     });
-    block
 }

@@ -9,7 +9,7 @@ use super::toom::{MAX_POINTS, Transforms};
 use crate::accuracy::ERROR_BUDGET;
 use crate::algorithm::direct::DenseSum;
 use crate::cost::Rates;
-use crate::target::{Isa, Target};
+use crate::target::{Caches, Isa, Target};
 
 /// Channels that pass through the transforms together: a vector of the widest registers.
 pub(super) const SLICE: u64 = 16;
@@ -22,6 +22,9 @@ pub const WORKSPACE_BYTES: u64 = 4 << 20;
 
 /// Bytes of transformed weights of a kernel, at most.
 const PACKED_BYTES: u64 = 1 << 30;
+
+/// The longest stride whose phases are summed: a longer one hardly has taps to share.
+const MAX_STRIDE: u64 = 4;
 
 /// Tiles of a block, at most: more do not read the weights notably less often.
 const MOST_TILES: u64 = 128;
@@ -57,7 +60,6 @@ pub(super) fn pieces(total: u64, width: u64) -> Vec<Piece> {
 /// One axis of the tiles.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct AxisPlan {
-    /// The convolution; its stride is one.
     conv: SpatialAxis,
     /// Outputs of the sum.
     outputs: u64,
@@ -65,8 +67,10 @@ pub struct AxisPlan {
     pub tile: u64,
     /// Tiles of a phase.
     pub tiles: u64,
-    /// Tiles of a block.
+    /// Tiles of a block, of each of its phases.
     pub block: u64,
+    /// Phases of a block: more than one only where it has all of their tiles.
+    pub merged: u64,
 }
 
 impl AxisPlan {
@@ -74,7 +78,7 @@ impl AxisPlan {
         let conv =
             SpatialAxis { dilation: if conv.kernel > 1 { conv.dilation } else { 1 }, ..*conv };
         let tiles = outputs.div_ceil(conv.dilation).div_ceil(tile);
-        AxisPlan { conv, outputs, tile, tiles, block: tiles }
+        AxisPlan { conv, outputs, tile, tiles, block: tiles, merged: 1 }
     }
 
     /// Taps.
@@ -82,9 +86,26 @@ impl AxisPlan {
         self.conv.kernel
     }
 
-    /// Products of a tile.
+    /// Inputs between those that neighbouring outputs begin at.
+    pub(super) fn stride(&self) -> u64 {
+        self.conv.stride
+    }
+
+    /// Products of a tile: those of each phase of the stride that has taps.
     pub(super) fn points(&self) -> u64 {
-        self.tile + self.conv.kernel - 1
+        let AxisPlan { conv, tile, .. } = self;
+        let phases = 0..conv.stride.min(conv.kernel);
+        phases.map(|phase| tile + (conv.kernel - phase).div_ceil(conv.stride) - 1).sum()
+    }
+
+    /// Elements that a tile reads.
+    pub(super) fn window(&self) -> u64 {
+        (self.tile - 1) * self.conv.stride + self.conv.kernel
+    }
+
+    /// Whether its values are transformed; otherwise it has one tap, and each tile one output.
+    pub(super) fn is_active(&self) -> bool {
+        self.conv.kernel > 1
     }
 
     /// Grids on which a dilated sum is a dense one.
@@ -92,14 +113,19 @@ impl AxisPlan {
         self.conv.dilation
     }
 
+    /// Sets of phases that blocks share.
+    pub(super) fn phase_sets(&self) -> u64 {
+        self.phases() / self.merged
+    }
+
     /// Blocks of a phase.
     pub(super) fn blocks(&self) -> u64 {
         self.tiles.div_ceil(self.block)
     }
 
-    /// Elements that a block reads.
+    /// Elements that a block reads of a phase.
     pub(super) fn reach(&self) -> u64 {
-        self.block * self.tile + self.conv.kernel - 1
+        (self.block * self.tile - 1) * self.conv.stride + self.conv.kernel
     }
 
     /// Tiles of every phase all of whose outputs exist.
@@ -109,8 +135,10 @@ impl AxisPlan {
 
     /// Whether some block reads beyond the input.
     pub(super) fn is_padded(&self) -> bool {
-        let last = (self.blocks() - 1) * self.block * self.tile + self.reach() - 1;
-        let place = (last * self.phases() + self.phases() - 1) as i64 - self.conv.pad_before;
+        let stride = self.conv.stride;
+        let last = (self.blocks() - 1) * self.block * self.tile * stride + self.reach() - 1;
+        let place = last * self.phases() + (self.phases() - 1) * stride;
+        let place = place as i64 - self.conv.pad_before;
         self.conv.pad_before > 0 || place >= self.conv.input as i64
     }
 }
@@ -133,6 +161,7 @@ pub struct Plan {
     /// Predicted seconds of a call at the problem's batch on one core, at nominal rates.
     pub seconds: f64,
     reads: u64,
+    writes: u64,
     lanes: u64,
     /// Iterations over input channels that the products look ahead, where no cache holds the weights.
     pub(super) ahead: Option<u32>,
@@ -150,10 +179,10 @@ impl Plan {
         sum: &DenseSum,
         target: &Target,
     ) -> Result<Plan, String> {
-        if let Some(axis) = sum.axes.iter().find(|axis| axis.conv.stride > 1) {
-            return Err(format!("its stride is {}", axis.conv.stride));
+        if let Some(axis) = sum.axes.iter().find(|axis| axis.conv.stride > MAX_STRIDE) {
+            return Err(format!("its stride {} exceeds {MAX_STRIDE}", axis.conv.stride));
         }
-        if let Some(axis) = sum.axes.iter().find(|axis| axis.conv.kernel >= MAX_POINTS) {
+        if let Some(axis) = sum.axes.iter().find(|axis| dense_taps(&axis.conv) >= MAX_POINTS) {
             return Err(format!("{} taps need more than {MAX_POINTS} points", axis.conv.kernel));
         }
         if sum.is_empty() || sum.axes.iter().all(|axis| axis.conv.kernel == 1) {
@@ -244,7 +273,7 @@ impl Plan {
             Isa::Avx2 | Isa::Avx512 => (registers - OPERANDS, 2),
         };
         let vectors = writes.div_ceil(lanes).min(vectors);
-        let tiles: u64 = axes.iter().map(|a| a.block).product();
+        let tiles: u64 = axes.iter().map(|a| a.block * a.merged).product();
         let rows = (budget / vectors).max(1);
         let pixels = tiles.div_ceil(tiles.div_ceil(rows));
         let crowded = reads.is_multiple_of(2 * SLICE);
@@ -257,6 +286,7 @@ impl Plan {
             padded_channels: reads + if crowded { SLICE } else { 0 },
             seconds: 0.0,
             reads,
+            writes,
             lanes,
             ahead: None,
             wide: target.isa().vectors().is_some(),
@@ -264,8 +294,8 @@ impl Plan {
     }
 
     /// Tiles of a block.
-    pub(super) fn tiles(&self) -> u64 {
-        self.axes.iter().map(|a| a.block).product()
+    pub fn tiles(&self) -> u64 {
+        self.axes.iter().map(|a| a.block * a.merged).product()
     }
 
     /// The same, made odd: the points of a tile then lie in different sets of a cache.
@@ -313,7 +343,7 @@ impl Plan {
     }
 
     fn tasks(&self, problem: &ConvProblem) -> u64 {
-        let blocks: u64 = self.axes.iter().map(|a| a.blocks() * a.phases()).product();
+        let blocks: u64 = self.axes.iter().map(|a| a.blocks() * a.phase_sets()).product();
         problem.batch().max(1) * problem.groups() * blocks * self.parts
     }
 
@@ -343,12 +373,29 @@ impl Plan {
         };
         let weights = group as f64 * byte;
         let reach: u64 = self.axes.iter().map(AxisPlan::reach).product();
-        let copied = 2.0 * reach as f64 * vectors(reads);
+        let merged: u64 = self.axes.iter().map(|a| a.merged).product();
+        let copied = 2.0 * (reach * merged) as f64 * vectors(reads);
         let copied = parts * copied;
         let moved =
             tiles * (parts * input as f64 * vectors(reads) + output as f64 * vectors(writes));
         let transforms = (moved + copied) * TRANSFORM_CYCLES * rates.cycle();
-        calls * (multiply.max(weights) + 0.3 * multiply.min(weights) + transforms)
+        let [written, read] = self.spilled_bytes(caches).map(|bytes| bytes * rates.l3);
+        let far = weights + read;
+        calls * (multiply.max(far) + 0.3 * multiply.min(far) + transforms + written)
+    }
+
+    /// Bytes of a block that pass the second-level cache, which holds weights beside them: transformed input on
+    /// being written, each line fetched before, and sums on both ways, which nothing hides; and transformed
+    /// input on being read for every panel of weights.
+    fn spilled_bytes(&self, caches: Caches) -> [f64; 2] {
+        let bytes = |channels: u64| (4 * self.products() * self.rows() * channels) as f64;
+        let (transformed, sums) = (bytes(self.padded_channels), bytes(self.channels));
+        let panels = self.writes.div_ceil(self.channels) as f64;
+        let filled = self.workspace_bytes() as f64 / caches.l2 as f64;
+        let (beside, alone) =
+            ((2.0 * filled - 1.0).clamp(0.0, 1.0), (filled - 1.0).clamp(0.0, 1.0));
+        let written = 2.0 * transformed * beside + 3.0 * sums * panels * alone;
+        [written, panels * transformed * alone]
     }
 
     /// The largest error of an output for one rounding of each value on the way, in multiples of the
@@ -381,11 +428,14 @@ struct Costs {
 
 impl Costs {
     fn of(axis: &AxisPlan) -> Costs {
-        const SIDE: usize = MAX_POINTS as usize + 1;
-        static ALL: [OnceLock<Costs>; SIDE * SIDE] = [const { OnceLock::new() }; SIDE * SIDE];
-        let place = axis.tile as usize * SIDE + axis.taps() as usize;
+        const TILES: usize = MAX_POINTS as usize + 1;
+        const TAPS: usize = (MAX_POINTS * MAX_STRIDE) as usize;
+        static ALL: [OnceLock<Costs>; TILES * TAPS * MAX_STRIDE as usize] =
+            [const { OnceLock::new() }; TILES * TAPS * MAX_STRIDE as usize];
+        let [tile, taps, stride] = [axis.tile, axis.taps(), axis.stride()].map(|x| x as usize);
+        let place = (tile * TAPS + taps) * MAX_STRIDE as usize + stride - 1;
         *ALL[place].get_or_init(|| {
-            let transforms = Transforms::new(axis.tile, axis.taps());
+            let transforms = Transforms::new(axis.tile, axis.taps(), axis.stride());
             Costs {
                 growth: transforms.growth(),
                 input: linear::operations(&transforms.input),
@@ -397,28 +447,34 @@ impl Costs {
 
 /// Vector operations, loads and stores of the transforms of one tile of one slice, input and output.
 fn operations(axes: &[AxisPlan]) -> [u64; 2] {
-    let points: Vec<u64> = axes.iter().map(AxisPlan::points).collect();
     let mut counts = [0; 2];
-    let mut after = points.clone();
-    for (i, axis) in axes.iter().enumerate().filter(|(_, a)| a.points() > 1) {
+    let mut before: Vec<u64> = axes.iter().map(AxisPlan::window).collect();
+    let mut after: Vec<u64> = axes.iter().map(AxisPlan::points).collect();
+    for (i, axis) in axes.iter().enumerate().filter(|(_, a)| a.is_active()) {
         let costs = Costs::of(axis);
         let others = |extents: &[u64]| -> u64 {
             extents.iter().enumerate().filter(|(a, _)| *a != i).map(|(_, e)| *e).product()
         };
-        let input = costs.input + 2 * axis.points();
+        let input = costs.input + axis.window() + axis.points();
         let output = costs.output + axis.points() + axis.tile;
-        counts[0] += others(&points) * input;
+        counts[0] += others(&before) * input;
         counts[1] += others(&after) * output;
+        before[i] = axis.points();
         after[i] = axis.tile;
     }
     counts
+}
+
+/// Taps of the phase of a stride that has most.
+fn dense_taps(conv: &SpatialAxis) -> u64 {
+    conv.kernel.div_ceil(conv.stride)
 }
 
 /// The sizes of tiles to choose from: an axis of one tap is not transformed, any other by at most
 /// [`MAX_POINTS`] points.
 fn tile_sizes(sum: &DenseSum) -> Vec<Vec<u64>> {
     sum.axes.iter().fold(vec![vec![]], |all, axis| {
-        let most = MAX_POINTS + 1 - axis.conv.kernel;
+        let most = MAX_POINTS + 1 - dense_taps(&axis.conv);
         let choices: Vec<u64> = if axis.conv.kernel == 1 {
             vec![1]
         } else {
@@ -431,7 +487,8 @@ fn tile_sizes(sum: &DenseSum) -> Vec<Vec<u64>> {
     })
 }
 
-/// Ways to cut the tiles into blocks of neighbouring ones: the innermost axes whole, then a part of one.
+/// Ways to cut the tiles into blocks of neighbouring ones: the innermost axes whole, then a part of one;
+/// and of all tiles of several phases of a dilation, so that small grids share the weights they need.
 fn blocked(axes: &[AxisPlan]) -> Vec<Vec<AxisPlan>> {
     let mut ways = Vec::new();
     let mut one: Vec<AxisPlan> = axes.to_vec();
@@ -439,17 +496,23 @@ fn blocked(axes: &[AxisPlan]) -> Vec<Vec<AxisPlan>> {
     for i in (0..axes.len()).rev() {
         for blocks in 1..=axes[i].tiles {
             let block = axes[i].tiles.div_ceil(blocks);
-            if axes[i].tiles.div_ceil(block) != blocks {
-                continue;
-            }
-            let mut way = one.clone();
-            way[i].block = block;
-            let tiles: u64 = way.iter().map(|a| a.block).product();
-            if tiles <= MOST_TILES {
+            if axes[i].tiles.div_ceil(block) == blocks {
+                let mut way = one.clone();
+                way[i].block = block;
                 ways.push(way);
             }
         }
         one[i].block = axes[i].tiles;
     }
+    for i in (0..axes.len()).rev() {
+        let phases = axes[i].phases();
+        for merged in (2..=phases).filter(|merged| phases.is_multiple_of(*merged)) {
+            let mut way = one.clone();
+            way[i].merged = merged;
+            ways.push(way);
+        }
+        one[i].merged = phases;
+    }
+    ways.retain(|way| way.iter().map(|a| a.block * a.merged).product::<u64>() <= MOST_TILES);
     ways
 }

@@ -4,7 +4,7 @@ use convgen_ir::nest::{Access, Affine, BinaryOp, BufferId, Expr, Guard, Loop, St
 
 use super::linear;
 use super::nest::{Builder, Run, vectorized};
-use super::plan::{SLICE, pieces};
+use super::plan::{AxisPlan, SLICE, pieces};
 use super::toom::Matrix;
 use crate::algorithm::build::{Iteration, nested, ordered};
 
@@ -27,7 +27,7 @@ impl Grid {
 impl Builder<'_> {
     /// The axes that are transformed; the others have one tap, and each tile one output.
     fn active(&self) -> Vec<usize> {
-        (0..self.plan.axes.len()).filter(|a| self.plan.axes[*a].points() > 1).collect()
+        (0..self.plan.axes.len()).filter(|a| self.plan.axes[*a].is_active()).collect()
     }
 
     /// `rows` to `transformed` for one slice of the channels that were copied.
@@ -44,7 +44,8 @@ impl Builder<'_> {
         let tile = self.tile_row(&tiles);
         let within = &slice.start + &lane.index();
         let origin = self.plan.axes.iter().zip(&tiles);
-        let origin = origin.map(|(a, t)| t.index().scaled(a.tile as i64)).collect();
+        let step = |a: &AxisPlan| (a.tile * a.stride()) as i64;
+        let origin = origin.map(|(a, t)| t.index().scaled(step(a))).collect();
         let zero = vec![Affine::default(); tiles.len()];
         let to = Grid {
             buffer: transformed,
@@ -54,28 +55,21 @@ impl Builder<'_> {
         let mut from = Grid { buffer: rows, origin, rest: vec![within] };
         let active = self.active();
         let mut body = Vec::new();
+        let mut extents: Vec<u64> = self.plan.axes.iter().map(AxisPlan::window).collect();
         for (number, axis) in active.iter().enumerate() {
-            let extents: Vec<u64> = self.points();
             let matrix = self.transforms[*axis].input.clone();
+            let before = extents.clone();
+            extents[*axis] = matrix.len() as u64;
             let last = number + 1 == active.len();
             let stage = if last { None } else { Some(self.between(out, extents.clone(), &lane)) };
             let grid = stage.as_ref().unwrap_or(&to);
-            body.extend(self.stage(&from, grid, *axis, &extents, &matrix, lane));
+            body.extend(self.stage(&from, grid, *axis, &before, &matrix, lane));
             if let Some(stage) = stage {
                 from = stage;
             }
         }
         let loops = tiles.into_iter().chain([slice.around]);
         out.extend(nested(loops, body));
-    }
-
-    /// The row of a tile among those of the block.
-    fn tile_row(&self, tiles: &[Iteration]) -> Affine {
-        self.plan
-            .axes
-            .iter()
-            .zip(tiles)
-            .fold(Affine::default(), |row, (a, tile)| &row.scaled(a.block as i64) + &tile.index())
     }
 
     /// Memory between two stages; declared before the loops over tiles, all of which use it.
@@ -141,15 +135,17 @@ impl Builder<'_> {
 
     /// `sums` to the output for the channels of one panel: tiles that are whole along the last axis
     /// are written as they are computed, the others by way of memory, as far as there are outputs.
-    pub(super) fn scatter(&mut self, sums: BufferId, run: &Run, out: &mut Vec<Stmt>) {
+    pub(super) fn scatter(&mut self, sums: BufferId, run: &Run) -> Vec<Stmt> {
         if self.transposes() {
-            return self.transposed_scatter(sums, run, out);
+            return self.transposed_scatter(sums, run);
         }
+        let mut out = Vec::new();
         for slice in pieces(run.width, SLICE) {
             let slice = self.run("oc.slice", slice);
-            self.scatter_tiles(sums, run, &slice, true, out);
-            self.scatter_tiles(sums, run, &slice, false, out);
+            self.scatter_tiles(sums, run, &slice, true, &mut out);
+            self.scatter_tiles(sums, run, &slice, false, &mut out);
         }
+        out
     }
 
     fn scatter_tiles(

@@ -311,8 +311,18 @@ struct Translator<'n> {
     values: usize,
     steps: usize,
     locals: HashMap<LocalId, Value>,
-    /// The innermost loop around, if it looks ahead, and how far.
-    looking: Option<(AxisId, i64)>,
+    /// The innermost loop around that looks ahead, if all loops in between are known.
+    looking: Option<Looking>,
+}
+
+/// A loop that looks ahead.
+#[derive(Clone, Debug)]
+struct Looking {
+    axis: AxisId,
+    /// By how many of its iterations.
+    by: i64,
+    /// The loops between it and this place, outermost first, with their trips.
+    passes: Vec<(AxisId, i64)>,
 }
 
 impl<'n> Translator<'n> {

@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use convgen_ir::nest::{Affine, AxisId, Dim, Guard, Loop, Mode, Stmt, has_conditions};
 
 use super::{
-    Item, Lanes, Level, Mask, Moving, Op, OuterLanes, Place, Step, Stream, StreamInfo, Translator,
-    Trips,
+    Item, Lanes, Level, Looking, Mask, Moving, Op, OuterLanes, Place, Step, Stream, StreamInfo,
+    Terms, Translator, Trips,
 };
 use crate::codegen::x86::{Argument, Unfit, unfit};
 
@@ -136,14 +136,15 @@ impl<'n> Translator<'n> {
         self.end_line();
         let before = std::mem::take(&mut self.finished);
         self.variables.push((l.axis, None));
-        let around = std::mem::replace(&mut self.looking, l.ahead.map(|by| (l.axis, by.into())));
+        let around = self.looking.clone();
+        self.looking = self.looking_within(l, &trips);
         self.block(&l.body, None)?;
         self.looking = around;
         self.variables.pop();
         self.end_line();
         let mut body = std::mem::replace(&mut self.finished, before);
-        if let (Some((axis, by)), Trips::Fixed(trips)) = (around, &trips) {
-            let lines = self.spread_ahead(&body, l.axis, *trips, axis, by);
+        if let (Some(looking), Trips::Fixed(trips)) = (self.looking.clone(), &trips) {
+            let lines = self.spread_ahead(&body, (l.axis, *trips), &looking);
             body.insert(0, Item::Line(lines));
         }
         let strides = self.strides(l.axis);
@@ -171,43 +172,68 @@ impl<'n> Translator<'n> {
         Some(coefficient * unit)
     }
 
-    /// What a loop around reads `by` iterations later, fetched a line or two an iteration of the loop directly
-    /// inside of it, which walks along the lines: a tile of pixels, along their channels.
+    /// The loop that looks ahead, seen from inside of `l`.
+    fn looking_within(&self, l: &Loop, trips: &Trips) -> Option<Looking> {
+        if let Some(by) = l.ahead {
+            return Some(Looking { axis: l.axis, by: by.into(), passes: vec![] });
+        }
+        let Trips::Fixed(trips) = trips else { return None };
+        let mut looking = self.looking.clone()?;
+        looking.passes.push((l.axis, *trips));
+        Some(looking)
+    }
+
+    /// What a loop around reads some iterations later, fetched a line or two an iteration of a loop inside of
+    /// it, which walks along the lines: a tile of pixels, along their channels. If loops between the two
+    /// pass the same lines several times, each pass fetches its share: a panel of weights, for tiles of pixels.
     fn spread_ahead(
         &mut self,
         body: &[Item],
-        inner: AxisId,
-        trips: i64,
-        outer: AxisId,
-        by: i64,
+        (inner, trips): (AxisId, i64),
+        looking: &Looking,
     ) -> Vec<Step> {
         let mut first: BTreeMap<Stream, i32> = BTreeMap::new();
         for (place, _) in loads(body) {
             let least = first.entry(place.stream).or_insert(place.displacement);
             *least = place.displacement.min(*least);
         }
+        let passes: i64 = looking.passes.iter().map(|(_, trips)| *trips).product();
         let mut lines = Vec::new();
         for (stream, displacement) in first {
             let info = &self.streams[stream];
-            let steps = (self.stride(info, outer), self.stride(info, inner));
-            let (Some(tile), Some(step)) = steps else { continue };
+            let steps = (self.stride(info, looking.axis), self.stride(info, inner));
+            let (Some(block), Some(step)) = steps else { continue };
             let Moving::Pointer(buffer) = info.what else { continue };
-            let each = (tile + LINE * trips - 1).div_euclid(LINE * trips);
-            let near = (1..WORTH_A_PREFETCH).contains(&step) && (1..=MOST_LINES).contains(&each);
-            let Ok(start) = i32::try_from(tile.saturating_mul(by) + i64::from(displacement)) else {
+            if looking.passes.iter().any(|(axis, _)| self.stride(info, *axis).is_some()) {
+                continue;
+            }
+            let each = (block + LINE * trips * passes - 1).div_euclid(LINE * trips * passes);
+            let worth = if passes > 1 { i64::MAX } else { WORTH_A_PREFETCH };
+            let near = (1..worth).contains(&step) && (1..=MOST_LINES).contains(&each);
+            let Ok(start) =
+                i32::try_from(block.saturating_mul(looking.by) + i64::from(displacement))
+            else {
                 continue;
             };
             if !near || start > i32::MAX - (MOST_LINES * LINE) as i32 {
                 continue;
             }
             let elements = each * LINE / self.nest.buffer(buffer).elem.bytes() as i64;
-            let along =
-                |(axis, c): &(AxisId, i64)| (*axis, if *axis == inner { elements } else { *c });
-            let (outside, moving) = (info.outer.clone(), info.inner.iter().map(along).collect());
-            let stream = self.stream(Moving::Pointer(buffer), outside, moving);
+            let mut terms: Terms =
+                info.inner.iter().filter(|(a, _)| *a != inner).copied().collect();
+            let mut share = elements;
+            for (axis, trips) in
+                [(inner, trips)].into_iter().chain(looking.passes.iter().rev().copied())
+            {
+                terms.push((axis, share));
+                share *= trips;
+            }
+            let outside = info.outer.clone();
+            let stream = self.stream(Moving::Pointer(buffer), outside, terms);
+            let level = if block * looking.by <= SPREAD_NEAR { Level::L1 } else { Level::L2 };
             lines.extend((0..each).map(|line| {
                 let displacement = start + (line * LINE) as i32;
-                Step::Prefetch(Place { stream, displacement }, Level::L1)
+                Step::Prefetch(Place { stream, displacement }, level)
             }));
         }
         lines
@@ -219,6 +245,9 @@ const LINE: i64 = 64;
 
 /// Bytes ahead up to which what is fetched may lie in the first cache until it is read.
 const NEAR: i64 = 8192;
+
+/// Bytes of a block ahead up to which it may lie in the first cache beside what is being read.
+const SPREAD_NEAR: i64 = 32 << 10;
 
 /// Bytes from one iteration to the next from which on what is read is worth a prefetch each time.
 const WORTH_A_PREFETCH: i64 = LINE / 2;
