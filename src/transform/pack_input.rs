@@ -7,7 +7,8 @@
 //!         for c where 0 <= o(l)+c and o(l)+c < extent { rows[c] = input[o(l)+c] } .. rows[i(v)] .. }
 //! ```
 //! `v` are the variables of loops inside `l`, and the box `c` holds every value of `i(v)`. Dimensions on
-//! which nothing inside `l` depends are left out; `layout` puts the others in another order. Padding
+//! which nothing inside `l` depends are left out; `layout` puts the others in another order: channels last,
+//! or the columns of each channel of a row one after the other, from the beginning of a cache line on. Padding
 //! is met once in the copy, which leaves zeros where it is, never in the loops below; where nothing is
 //! padding, no zeros are written. Conditions that are numbers shorten the loops. Padding that is made of
 //! the input is loaded as such by the copy, without zeros and conditions. No bit changes.
@@ -33,7 +34,7 @@ pub(super) fn apply(nest: &mut Nest, at: &str, layout: Option<Layout>) -> Result
     let mut copy: Option<Copy> = None;
     let mut body = std::mem::take(&mut nest.body);
     let result = replace_loops(&mut body, axis, &mut |mut l| {
-        let window = Window::of(nest, at, &l.body)?;
+        let window = Window::of(nest, at, &l.body)?.aligned(nest, layout);
         if copy.is_none() {
             copy = Some(Copy::new(nest, &window, layout).ok_or_else(unread)?);
         }
@@ -45,6 +46,9 @@ pub(super) fn apply(nest: &mut Nest, at: &str, layout: Option<Layout>) -> Result
     nest.body = body;
     result
 }
+
+/// Bytes of a cache line.
+const LINE: i64 = 64;
 
 /// What a loop's body reads of the input.
 struct Window {
@@ -103,6 +107,28 @@ impl Window {
         Ok(Window { source, padding, dims })
     }
 
+    /// With padding around the columns that makes whole cache lines of those of a row, if they become
+    /// neighbours in the copy: stores of vectors then touch one line each.
+    fn aligned(mut self, nest: &Nest, layout: Option<Layout>) -> Window {
+        let columns = self.dims.len() - 2;
+        let becomes = layout == Some(Layout::ChannelsFirst)
+            && source_layout(nest, &self) == Layout::ChannelsLast;
+        let (outer, _, lo, hi) = &self.dims[columns];
+        if let (true, true, Some(first)) =
+            (becomes, self.has_zeros(), outer.plus(*lo).as_constant())
+            && hi > lo
+        {
+            let line = LINE / nest.buffer(self.source.buffer).elem.bytes() as i64;
+            let lead = first.rem_euclid(line);
+            let mut length = (lead + hi - lo + 1 + line - 1) / line * line;
+            // Rows a multiple of half a way apart would lie in two sets of a cache.
+            length += if length % (LINE / 2 * line) == 0 { line } else { 0 };
+            let first = lo - lead;
+            (self.dims[columns].2, self.dims[columns].3) = (first, first + length - 1);
+        }
+        self
+    }
+
     /// Whether some of it is padding, and that is zeros.
     fn has_zeros(&self) -> bool {
         self.padding == Some(PaddingMode::Zeros)
@@ -144,7 +170,7 @@ impl Copy {
                 [0].into_iter().chain(2..rank).chain([1]).collect()
             }
             (Some(Layout::ChannelsFirst), Layout::ChannelsLast) => {
-                [0, rank - 1].into_iter().chain(1..rank - 1).collect()
+                (0..rank - 2).chain([rank - 1, rank - 2]).collect()
             }
             (Some(_) | None, _) => (0..rank).collect(),
         };
@@ -160,8 +186,7 @@ impl Copy {
             .collect();
         let shape = kept.iter().map(|(d, _)| Dim::Fixed(extents[*d])).collect();
         let elem = nest.buffer(window.source.buffer).elem;
-        let buffer = Buffer::new("rows", Role::Scratch, elem, shape);
-        let rows = nest.add_buffer(buffer);
+        let rows = nest.add_buffer(Buffer::new("rows", Role::Scratch, elem, shape));
         Some(Copy { extents, rows, kept, zeros })
     }
 

@@ -6,8 +6,8 @@
 //! a0 += x0*w0; a1 += x1*w0; a0 += x1*w1; a2 += x2*w0; a1 += x2*w1
 //! ```
 //! Each `x` is then loaded once and dies before the next one, while the `w` stay in registers. Several
-//! permutations of one `x` follow each other, each at its first use. The
-//! products of one cell keep their order, so no bit changes. Multiply-adds that share no operand, as
+//! permutations of one `x` follow each other, each at its first use, or each permutation of all of
+//! them. The products of one cell keep their order, so no bit changes. Multiply-adds that share no operand, as
 //! those of different vectors of channels, are taken one set after the other. A line in which such an
 //! order would exchange two products of one cell stays as it is.
 
@@ -101,8 +101,8 @@ impl Run {
         result.extend(later.map(|(value, spread)| Step::Define(value, spread)));
     }
 
-    /// The products by set, then by the place of the operand that fewer of them use; none if two
-    /// products of one cell would change places.
+    /// The products by set, then by the place of the operand that fewer of them use and by its permutation, or
+    /// the other way round; none if either way two products of one cell would change places.
     fn ordered(&self) -> Option<Vec<Product>> {
         let mut uses: HashMap<Value, usize> = HashMap::default();
         for p in &self.products {
@@ -123,8 +123,14 @@ impl Run {
             place
         };
         let places: Vec<(i64, i32, u8)> = self.products.iter().map(&mut place).collect();
+        self.sorted(|i| (sets[i], places[i]))
+            .or_else(|| self.sorted(|i| (sets[i], places[i].2, places[i])))
+    }
+
+    /// The products by a key, if those of each cell stay in order.
+    fn sorted<K: Ord>(&self, key: impl Fn(usize) -> K) -> Option<Vec<Product>> {
         let mut order: Vec<usize> = (0..self.products.len()).collect();
-        order.sort_by_key(|i| (sets[*i], places[*i]));
+        order.sort_by_key(|i| key(*i));
         let mut last: HashMap<Cell, usize> = HashMap::default();
         let kept = order
             .iter()

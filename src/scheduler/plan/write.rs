@@ -5,6 +5,7 @@ use convgen_ir::elem::Layout;
 use convgen_ir::problem::ConvProblem;
 use convgen_ir::schedule::{Directive, Schedule, Tail};
 
+use super::super::LATENCY_SUMS;
 use super::{CopyInput, LaneAxis, Loops, Plan, Shape, Walk, has_padding};
 use crate::target::Target;
 
@@ -113,8 +114,24 @@ impl Writer<'_> {
             self.skip_padding();
         }
         self.directives.push(Directive::AccumulateOutput { at: innermost });
+        self.taps_innermost();
         if self.plan.in_place && self.plan.lanes != LaneAxis::Columns {
             self.skip_columns();
+        }
+    }
+
+    /// Takes the taps of a row within each input channel where lanes are channels of several groups: a
+    /// channel of a pixel is spread over its lanes once for all taps that meet it, and many products of one sum
+    /// do not wait for one another. 3x3, 8 channels a group, 28x28: 94 GFLOP/s, and 115 this way; 4 channels
+    /// wait for little.
+    fn taps_innermost(&mut self) {
+        let last = self.problem.axis_names().last().zip(self.problem.spatial().last());
+        if let (LaneAxis::GroupChannels, Some((name, s))) = (self.plan.lanes, last)
+            && s.kernel > 1
+            && self.problem.in_channels_per_group() >= LATENCY_SUMS
+        {
+            let axes = vec!["ic".to_string(), format!("k{name}")];
+            self.directives.push(Directive::Reorder { axes });
         }
     }
 
@@ -240,7 +257,13 @@ impl Writer<'_> {
         let (tiles, column) = self.split(&named(names[others.len()]), lanes, columns, Tail::Cut);
         let rows = others.iter().enumerate().filter(|(i, _)| inside(Walk::Rows) && pixels[*i] > 1);
         let rows = rows.map(|(i, _)| named(names[i]));
-        let mut axes: Vec<String> = outer.into_iter().chain(rows).chain(tiles).collect();
+        let mut axes: Vec<String> = match copy.layout {
+            // Each pixel is read whole.
+            Some(Layout::ChannelsFirst) => rows.chain(tiles).chain(outer).collect(),
+            Some(Layout::ChannelsLast) | None => {
+                outer.into_iter().chain(rows).chain(tiles).collect()
+            }
+        };
         axes.extend([column.clone(), channel.clone()]);
         self.directives.push(Directive::Reorder { axes });
         self.directives.push(Directive::Unroll { axis: column });
