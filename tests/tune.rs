@@ -1,9 +1,12 @@
 //! `convgen tune` as its users meet it: what it keeps, what it skips, what it refuses.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use assert_cmd::Command;
+use convgen::algorithm::Algorithm;
 use convgen::record::{Database, Store};
+use convgen::{Accuracy, Compiler, Host, Origin};
 use predicates::prelude::*;
 
 const SMALL: &str = "conv2d ic8 oc8 ih8 iw8 kh3 kw3 ph1 pw1";
@@ -46,6 +49,31 @@ fn the_pick_of_a_search_is_what_later_compilations_use() {
     let mut print = Command::cargo_bin("convgen").unwrap();
     print.args(["print", "--directives", SMALL]).arg("--db").arg(&db);
     print.assert().success().stdout(schedule);
+}
+
+/// The schedules of a sum do not stand for the whole space: what the default pick computes by another
+/// algorithm is not made slower by tuning it.
+#[test]
+fn other_algorithms_race_too() {
+    let folder = folder();
+    let db = folder.path().join("tuned.jsonl");
+    let many = "conv2d ic64 oc64 ih28 iw28 kh3 kw3 ph1 pw1";
+    let output = tune(&db).args([many, "--json"]).assert().success().get_output().stdout.clone();
+    let row: serde_json::Value = serde_json::from_slice(&output).unwrap();
+    let points = row["points"].as_array().unwrap();
+    for algorithm in ["winograd", "direct"] {
+        assert!(points.iter().any(|p| p["algorithm"] == algorithm), "{algorithm}: {row}");
+    }
+    assert_eq!(records(&db).records().remove(0).algorithm, Algorithm::Winograd);
+    let host = Host::detect();
+    let compiler = Compiler::new(&host, host.widest_isa()).unwrap();
+    let compiler = compiler.with_database(Arc::new(records(&db)));
+    let problem = many.parse().unwrap();
+    let pick = compiler.pick(&problem);
+    assert!(matches!(pick.origin, Origin::Record(_)), "{pick:?}");
+    let strict = compiler.with_accuracy(Accuracy::Strict).pick(&problem);
+    assert!(matches!(&strict.origin, Origin::Refused { reason } if reason.contains("strict")));
+    assert_eq!(strict.algorithm, Algorithm::Direct);
 }
 
 #[test]

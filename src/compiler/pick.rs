@@ -59,8 +59,50 @@ impl Compiler {
         fourier::decide(problem, &self.target, self.accuracy)
     }
 
+    /// Whether the accuracy asked for lets a problem be computed by an algorithm.
+    ///
+    /// # Errors
+    /// The rule that forbids it.
+    fn allows(&self, problem: &ConvProblem, algorithm: Algorithm) -> Result<(), String> {
+        match algorithm {
+            Algorithm::Direct => Ok(()),
+            Algorithm::Winograd => match self.winograd_decision(problem) {
+                winograd::Decision::Channels { .. } | winograd::Decision::Predicted { .. } => {
+                    Ok(())
+                }
+                rule @ (winograd::Decision::Strict | winograd::Decision::Outside { .. }) => {
+                    Err(rule.to_string())
+                }
+            },
+            Algorithm::Fourier => match self.fourier_decision(problem) {
+                Decision::Arithmetic { .. } | Decision::Predicted { .. } => Ok(()),
+                rule @ (Decision::Strict | Decision::Outside { .. } | Decision::Inexact { .. }) => {
+                    Err(rule.to_string())
+                }
+            },
+        }
+    }
+
+    /// The algorithms other than sums that a problem without a record is weighed for.
+    pub(crate) fn alternatives(&self, problem: &ConvProblem) -> Vec<Algorithm> {
+        let winograd = match self.winograd_decision(problem) {
+            winograd::Decision::Predicted { .. } => Some(Algorithm::Winograd),
+            winograd::Decision::Strict
+            | winograd::Decision::Channels { .. }
+            | winograd::Decision::Outside { .. } => None,
+        };
+        let fourier = match self.fourier_decision(problem) {
+            Decision::Predicted { .. } => Some(Algorithm::Fourier),
+            Decision::Strict
+            | Decision::Outside { .. }
+            | Decision::Inexact { .. }
+            | Decision::Arithmetic { .. } => None,
+        };
+        winograd.into_iter().chain(fourier).collect()
+    }
+
     /// What a problem without a record gets.
-    pub(super) fn default_choice(&self, problem: &ConvProblem) -> (Algorithm, Schedule) {
+    pub(crate) fn default_choice(&self, problem: &ConvProblem) -> (Algorithm, Schedule) {
         let fourier = self.fourier_decision(problem).seconds();
         let winograd = self.winograd_decision(problem).seconds();
         match (fourier, winograd) {
@@ -93,6 +135,14 @@ impl Compiler {
             Ok(None) => return default(Origin::Default),
             Err(error) => return default(Origin::Refused { reason: error.to_string() }),
         };
+        if let Err(reason) = self.allows(problem, record.algorithm) {
+            return default(Origin::Refused { reason });
+        }
+        if record.algorithm == Algorithm::Fourier && record.schedule.directives.is_empty() {
+            // The transforms are no nest.
+            let (algorithm, schedule) = (record.algorithm, Schedule::default());
+            return (Pick { algorithm, schedule, origin: Origin::Record(Box::new(record)) }, None);
+        }
         match self.lower(problem, record.algorithm, &record.schedule) {
             Ok(nests) => {
                 let (algorithm, schedule) = (record.algorithm, record.schedule.clone());

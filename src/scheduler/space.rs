@@ -88,8 +88,8 @@ impl<'p> Space<'p> {
         }
     }
 
-    /// The spaces of all algorithms of sums that compute a problem. A record says how a problem is
-    /// computed, never how exactly, so no other algorithm is raced for one.
+    /// The spaces of all algorithms of sums that compute a problem. The others have one candidate each, and
+    /// whether they may be used is a question of accuracy.
     pub fn of(problem: &'p ConvProblem, target: &'p Target) -> Vec<Space<'p>> {
         let spaces = Algorithm::ALL.into_iter().filter(|algorithm| algorithm.is_sum());
         spaces.filter_map(|algorithm| Space::new(problem, algorithm, target).ok()).collect()

@@ -10,6 +10,7 @@ use convgen_ir::problem::ConvProblem;
 use rayon::ThreadPool;
 
 use super::{Timing, interleaved, once};
+use crate::algorithm::Algorithm;
 use crate::check::{self, CheckError, Data, Oracle};
 use crate::compiler::Compiler;
 use crate::cost::{self, Rates};
@@ -107,8 +108,12 @@ impl<'c> Bench<'c> {
     /// The stage that refuses the candidate.
     pub fn predict(&self, candidate: &Candidate) -> Result<f64, Error> {
         let Candidate { algorithm, schedule, .. } = candidate;
-        let nest = self.compiler.lower(&self.problem, *algorithm, schedule)?;
         let (target, batch) = (self.compiler.target(), self.problem.batch());
+        if *algorithm == Algorithm::Fourier {
+            let (plan, _) = self.compiler.stages(&self.problem)?;
+            return Ok(plan.seconds(&self.problem, target, &self.rates));
+        }
+        let nest = self.compiler.lower(&self.problem, *algorithm, schedule)?;
         Ok(cost::cost(&nest, target, &self.rates, batch, self.threads).seconds)
     }
 

@@ -1,7 +1,7 @@
-//! The search for the fastest schedule of one problem.
+//! The search for the fastest way to compute one problem.
 //!
-//! Rounds of three steps until the time is up: the cost model ranks the candidates near the best ones
-//! known, the most promising are compiled and verified, and they race against the best so far. What the
+//! First the default picks of all algorithms race that the accuracy asked for allows. Then rounds of three steps
+//! until the time is up: the cost model ranks the candidates near the best ones known, the most promising are compiled and verified, and they race against the best so far. What the
 //! model is off by at a candidate that was measured it is off by at those near it, too: they are ranked
 //! by their prediction times that factor. A race is successive halving: all run for a short time in
 //! turns, the slower half is dropped, the rest runs for twice as long. Only times of one race are
@@ -13,6 +13,7 @@ use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use convgen_ir::problem::ConvProblem;
+use convgen_ir::schedule::Schedule;
 
 use super::bench::{Bench, Entrant, TuneError};
 use super::{Stopwatch, Timing};
@@ -62,7 +63,7 @@ const MARGIN: f64 = 0.005;
 /// What a search may use.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Seconds of ranking and racing. The oracles' checks, of the default pick before and of the winner
+    /// Seconds of ranking and racing. The oracles' checks, of the default picks before and of the winner
     /// after, take what they take.
     pub seconds: f64,
     /// Threads of a call.
@@ -133,15 +134,32 @@ pub fn search(
 ) -> Result<Tuned, TuneError> {
     let watch = Stopwatch::start();
     let spaces = Space::of(problem, compiler.target());
-    let Some(default) = spaces.first().map(Space::default_candidate) else {
+    let Some(sum) = spaces.first().map(Space::default_candidate) else {
         return Err(TuneError::Compile(crate::error::Error::Codegen {
             message: "no algorithm computes the problem".to_string(),
         }));
     };
-    let bench = Bench::new(compiler, problem, &default, rates, limits.threads)?;
-    let searching = Stopwatch::start();
+    let bench = Bench::new(compiler, problem, &sum, rates, limits.threads)?;
+    let (chosen, _) = compiler.default_choice(problem);
+    let fixed = |algorithm| Candidate { algorithm, plan: None, schedule: Schedule::default() };
+    let others = compiler.alternatives(problem).into_iter().map(fixed);
+    let (default, rivals): (Vec<Candidate>, Vec<Candidate>) = spaces
+        .iter()
+        .map(Space::default_candidate)
+        .chain(others)
+        .partition(|c| c.algorithm == chosen);
+    let default = default.into_iter().next().unwrap_or(sum);
     let predicted = bench.predict(&default)?;
     let entrant = bench.admit(default, predicted)?;
+    let (mut entrants, mut refused) = (Vec::new(), Vec::new());
+    for rival in rivals {
+        let admitted = bench.predict(&rival).map_err(TuneError::from);
+        match admitted.and_then(|predicted| bench.admit(rival.clone(), predicted)) {
+            Ok(entrant) => entrants.push(entrant),
+            Err(error) => refused.push((rival, error.to_string())),
+        }
+    }
+    let searching = Stopwatch::start();
     let timing = bench.race(&[&entrant], SHORTEST.max(CALLS * entrant.first), 1)?[0];
     let mut search = Search {
         bench: &bench,
@@ -153,9 +171,10 @@ pub fn search(
         pool: Vec::new(),
         seen: HashSet::from([entrant.candidate.clone()]),
         measured: vec![timed(&entrant, timing)],
-        refused: Vec::new(),
+        refused,
     };
-    let (default, best) = search.run(entrant, &mut report)?;
+    search.seen.extend(entrants.iter().map(|rival| rival.candidate.clone()));
+    let (default, best) = search.run(entrant, entrants, &mut report)?;
     let Search { measured, refused, .. } = search;
     Ok(Tuned {
         default,
@@ -285,9 +304,10 @@ impl Search<'_, '_> {
     fn run(
         &mut self,
         default: Entrant,
+        rivals: Vec<Entrant>,
         report: &mut impl FnMut(Progress),
     ) -> Result<(Measured, Measured), TuneError> {
-        let mut winners: Vec<Entrant> = Vec::new();
+        let mut winners: Vec<Entrant> = self.race(&default, rivals, report)?.into_iter().collect();
         while self.left() > self.limits.seconds * FINAL {
             self.rank();
             let champion = winners.last().unwrap_or(&default);

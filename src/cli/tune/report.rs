@@ -27,6 +27,8 @@ pub struct Point {
     pub predicted_ms: f64,
     /// Milliseconds of the shortest call.
     pub ms: f64,
+    /// The algorithm.
+    pub algorithm: &'static str,
     /// Its schedule.
     pub schedule: String,
 }
@@ -159,6 +161,7 @@ impl Row {
         let point = |m: &Measured| Point {
             predicted_ms: m.predicted * 1e3,
             ms: m.seconds * 1e3,
+            algorithm: m.candidate.algorithm.name(),
             schedule: m.candidate.schedule.one_line(),
         };
         self.points = measured.iter().map(point).collect();
