@@ -24,13 +24,15 @@ use convgen_ir::nest::{
 /// Adds the hints to the innermost loop of a fused nest's consumer.
 pub fn fetch_early(nest: &mut Nest) {
     let mut around = Vec::new();
-    let Some(innermost) = innermost(&nest.body, &mut around) else { return };
-    let place = innermost.axis;
+    if loops_of_consumer(&nest.body, &mut around).is_none() {
+        return;
+    }
+    let Some((innermost, _)) = around.last().copied() else { return };
     let next = next_input(nest).and_then(|piece| piece.shared(&around));
     let own = next_output(nest, &around).and_then(|piece| piece.shared(&around));
     let fetch: Vec<Fetch> = next.into_iter().chain(own).collect();
     visit_loops_mut(&mut nest.body, &mut |l| {
-        if l.axis == place {
+        if l.axis == innermost {
             l.fetch.clone_from(&fetch);
         }
     });
@@ -135,17 +137,14 @@ fn largest(sum: &Affine, ranges: &BTreeMap<AxisId, (i64, i64)>) -> Option<i64> {
     })
 }
 
-/// The innermost loop of the last statement that has one, and the loops of a task that lead to it, with their
-/// lengths.
-fn innermost<'n>(block: &'n [Stmt], around: &mut Vec<(AxisId, i64)>) -> Option<&'n Loop> {
-    let last = block.iter().rev().find_map(stays)?;
+/// The loops of a task that lead to the innermost one of the last statement that has one, with their lengths;
+/// those that run once left out. None if a length is the batch.
+fn loops_of_consumer(block: &[Stmt], around: &mut Vec<(AxisId, i64)>) -> Option<()> {
+    let Some(last) = block.iter().rev().find_map(stays) else { return Some(()) };
     if last.mode == Mode::Serial {
         around.extend(Some((last.axis, last.trip_count()?)).filter(|(_, trips)| *trips > 1));
     }
-    match last.body.iter().any(|stmt| stays(stmt).is_some()) {
-        true => innermost(&last.body, around),
-        false => Some(last),
-    }
+    loops_of_consumer(&last.body, around)
 }
 
 /// The loop that a statement is, if it stays one in the code.
