@@ -16,6 +16,7 @@
 //! wrote is the verifier's business (V4, V11).
 
 mod block;
+mod fetch;
 mod names;
 
 use convgen_ir::nest::{
@@ -23,6 +24,7 @@ use convgen_ir::nest::{
 };
 
 use self::block::Block;
+pub use self::fetch::fetch_early;
 use self::names::Names;
 
 /// Why two nests cannot be made one.

@@ -127,7 +127,8 @@ fn random_pairs_have_the_bits_of_two_kernels() {
             let separable = random.pair();
             let rows = 1 + random.below(8);
             hold(&compiler, &separable, &plan(&separable, compiler.target()));
-            hold(&compiler, &separable, &plan_by(&separable, compiler.target(), rows));
+            let by_rows = plan_by(&separable, compiler.target(), rows);
+            hold(&compiler, &separable, &SeparablePlan { fetch: true, ..by_rows });
         }
     }
 }
@@ -286,6 +287,18 @@ fn the_fused_nest_is_this() {
     insta::assert_snapshot!(nest);
     let (parsed, _) = parse_nest(&nest.to_string()).unwrap();
     assert_eq!(parsed.to_string(), nest.to_string());
+}
+
+#[test]
+fn what_is_used_later_is_fetched_in_the_innermost_loop() {
+    let text = "conv2d g4 ic4 oc4 ih8 iw4 kh3 kw3 sh2 ph1 pw1 -> conv2d ic4 oc4 ih4 iw4 kh1 kw1";
+    let separable: Separable = text.parse().unwrap();
+    let target = Host::detect().target(Isa::Clif).unwrap();
+    let plan = SeparablePlan { fetch: true, ..plan_by(&separable, &target, 2) };
+    let nest = Compiler::schedule_separable(&separable, &plan).unwrap().to_string();
+    let hints: Vec<&str> = nest.lines().filter(|line| line.contains(" fetch ")).collect();
+    // Two rows of output are four of input, 64 elements, in two tiles of four steps.
+    insta::assert_snapshot!(hints.join("\n"));
 }
 
 /// A nest of four rows that are two tasks; `store` and `load` are of row `i` of task `t`.

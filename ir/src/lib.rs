@@ -58,7 +58,9 @@
 //! block   = "{" { stmt } "}"
 //! stmt    = loop | "if" guards block | ("scratch" | "reg") name type | "let" name "=" value
 //!         | access "=" value
-//! loop    = mode name "in" ["-"] integer ".." (["-"] integer | "N") [ "ahead" integer ] [ ("where" | "cut") guards ] block
+//! loop    = mode name "in" ["-"] integer ".." (["-"] integer | "N") [ ahead ] { fetch } [ ("where" | "cut") guards ] block
+//! ahead   = "ahead" integer
+//! fetch   = "fetch" integer access
 //! mode    = "for" | "reduce" | ("parallel" | "unroll" | "vector") [ "reduce" ]
 //! guards  = guard { "and" guard }
 //! guard   = sum ("<" | ">=") ["-"] integer
@@ -74,7 +76,7 @@
 //! name    = word that is no keyword          word = (letter | "_") { letter | digit | "_" | "." }
 //! ```
 //! `#` begins a comment, which ends with the line; line ends and blanks only separate. Keywords are
-//! `nest pack for reduce parallel unroll vector in ahead where cut and if let scratch reg N`. Sums are
+//! `nest pack for reduce parallel unroll vector in ahead fetch where cut and if let scratch reg N`. Sums are
 //! normal: each variable once, in the order of the loops around it. [`mod@print`] writes, [`parse`]
 //! reads; a printed text reads back as an equal nest.
 //!
@@ -97,7 +99,8 @@
 //! An axis has one kind. `reduce` marks a reduction: its iterations feed one sum, so their order is the
 //! order of rounding. The iterations of all others may be reordered by a schedule. `where` and `cut`
 //! mean the same; `cut` asks lowering to split an outer loop so that the guard goes away. `ahead 32` says
-//! that memory which the iteration 32 later reads may be brought nearer, and means nothing else.
+//! that memory which the iteration 32 later reads may be brought nearer, `fetch 16 x[i]` that the 16
+//! elements from that one on may be, wherever it lies; they mean nothing else.
 //!
 //! ## Floats
 //!

@@ -437,16 +437,27 @@ pub struct Loop {
     /// While an iteration runs, what the one so many later reads may be brought nearer; no more than a
     /// hint.
     pub ahead: Option<u32>,
+    /// While an iteration runs, what may be brought nearer besides; no more than a hint.
+    pub fetch: Vec<Fetch>,
     /// What each iteration does.
     pub body: Vec<Stmt>,
+}
+
+/// Neighbouring elements of a buffer that are used later. They may lie outside: nothing is read.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Fetch {
+    /// How many.
+    pub count: u32,
+    /// The first.
+    pub from: Access,
 }
 
 impl Loop {
     /// A serial loop over `0..extent` without guards.
     pub fn new(axis: AxisId, extent: Dim, body: Vec<Stmt>) -> Loop {
         let (lo, hi) = (0, extent);
-        let (guards, cut, mode, ahead) = (vec![], false, Mode::Serial, None);
-        Loop { axis, lo, hi, guards, cut, mode, ahead, body }
+        let (guards, cut, mode, ahead, fetch) = (vec![], false, Mode::Serial, None, vec![]);
+        Loop { axis, lo, hi, guards, cut, mode, ahead, fetch, body }
     }
 
     /// The number of values the variable takes, guards aside, unless it is the batch size.
@@ -469,6 +480,7 @@ impl Loop {
             cut: self.cut,
             mode: self.mode,
             ahead: self.ahead,
+            fetch: self.fetch.clone(),
             body,
         }
     }

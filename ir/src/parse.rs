@@ -20,7 +20,7 @@ pub use schedule::parse_schedule;
 
 use crate::elem::ElemType;
 use crate::lex::{TokenKind, lex};
-use crate::nest::{AxisKind, Buffer, Dim, Guard, Loop, Mode, Nest, Role, Stmt, Stripe};
+use crate::nest::{AxisKind, Buffer, Dim, Fetch, Guard, Loop, Mode, Nest, Role, Stmt, Stripe};
 use crate::source_map::SourceMap;
 use cursor::Cursor;
 use names::{Axes, Declared, Scope};
@@ -219,6 +219,11 @@ impl<'a> NestParser<'a> {
             true => Some(self.cursor.integer_up_to(u32::MAX.into())? as u32),
             false => None,
         };
+        let mut fetch = vec![];
+        while self.cursor.take_if("fetch") {
+            let count = self.cursor.integer_up_to(u32::MAX.into())? as u32;
+            fetch.push(Fetch { count, from: self.access()? });
+        }
         let cut = self.cursor.peek().is("cut");
         let guards = match cut || self.cursor.peek().is("where") {
             true => {
@@ -228,7 +233,7 @@ impl<'a> NestParser<'a> {
             false => vec![],
         };
         let body = self.block()?;
-        Ok(Stmt::Loop(Loop { axis, lo, hi, guards, cut, mode, ahead, body }))
+        Ok(Stmt::Loop(Loop { axis, lo, hi, guards, cut, mode, ahead, fetch, body }))
     }
 
     /// `for`, `reduce`, or a mode with or without `reduce`.
@@ -311,7 +316,7 @@ nest direct {
           }
         }
         parallel reduce kd in 1..2 {
-          reduce kr in 0..3 where oh+kr-1 >= 0 and oh+kr-1 < 56 {
+          reduce kr in 0..3 ahead 2 fetch 16 output[n,oh,0,kr*16] where oh+kr-1 >= 0 and oh+kr-1 < 56 {
             unroll reduce kw in 0..3 {
               vector reduce kv in -1..3 {
                 acc[0,0] = fma(rows[kr,ow.o*14+kw*2,-kv+7], 1e-7, acc[0,0])

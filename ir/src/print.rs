@@ -8,8 +8,8 @@
 use std::fmt;
 
 use crate::nest::{
-    Access, Affine, AxisId, AxisKind, Buffer, BufferId, Expr, Guard, Loop, Mode, Nest, Scalar,
-    Stmt, Stripe,
+    Access, Affine, AxisId, AxisKind, Buffer, BufferId, Expr, Fetch, Guard, Loop, Mode, Nest,
+    Scalar, Stmt, Stripe,
 };
 use crate::schedule::{Directive, Schedule, Tail};
 use crate::source_map::SourceMap;
@@ -178,6 +178,9 @@ impl<'a> Printer<'a> {
         let mut line = format!("{keywords} {} in {}..{}", axis.name, l.lo, l.hi);
         if let Some(ahead) = l.ahead {
             line += &format!(" ahead {ahead}");
+        }
+        for Fetch { count, from } in &l.fetch {
+            line += &format!(" fetch {count} {}", self.names.access(from));
         }
         if !l.guards.is_empty() {
             line += if l.cut { " cut" } else { " where" };

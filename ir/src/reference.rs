@@ -191,7 +191,8 @@ impl<'a> Reference<'a> {
         }
     }
 
-    /// The products of `x` at a position: for each tap the one output that reads it there.
+    /// The products of `x` at a position: for each tap the one output that reads it there, if one does. Of a kernel
+    /// as large as the image these are few of its taps, so they are found axis by axis.
     fn adjoint(&self, at: &Position, visit: &mut dyn FnMut(f64)) {
         let (problem, axes) = (self.problem, self.problem.spatial());
         let kernel = kernel_sizes(problem);
@@ -199,9 +200,13 @@ impl<'a> Reference<'a> {
         let (reads, writes) = (problem.out_channels_per_group(), problem.in_channels_per_group());
         let (group, ic) = (at.channel / writes, at.channel % writes);
         let taps = length(&kernel);
-        for tap in 0..taps {
-            let tap = coordinates(&kernel, tap);
-            let Some(spatial) = untapped(axes, &at.spatial, &tap) else { continue };
+        let reached: Vec<Vec<(u64, u64)>> =
+            axes.iter().zip(&at.spatial).map(|(axis, i)| untapped(axis, *i)).collect();
+        let counts: Vec<u64> = reached.iter().map(|found| found.len() as u64).collect();
+        for choice in 0..length(&counts) {
+            let choice = coordinates(&counts, choice);
+            let pairs = reached.iter().zip(choice).map(|(found, which)| found[usize_of(which)]);
+            let (tap, spatial): (Vec<u64>, Vec<u64>) = pairs.unzip();
             let pixel = row_major(&image.sizes, &spatial);
             let tap = row_major(&kernel, &turned(problem, &tap));
             for oc in group * reads..(group + 1) * reads {
@@ -350,15 +355,14 @@ fn endless(mode: PaddingMode, place: i128, size: i128) -> Option<u64> {
     element.and_then(|element| u64::try_from(element).ok())
 }
 
-/// Which output reads an input position at a tap, if one does.
-fn untapped(axes: &[SpatialAxis], input: &[u64], tap: &[u64]) -> Option<Vec<u64>> {
-    let mut output = Vec::with_capacity(axes.len());
-    for ((axis, i), k) in axes.iter().zip(input).zip(tap) {
-        let reach = i128::from(*i) + i128::from(axis.pad_before) - i128::from(k * axis.dilation);
+/// The taps of an axis at which an output reads an input position, in order, each with that output.
+fn untapped(axis: &SpatialAxis, input: u64) -> Vec<(u64, u64)> {
+    let output = |k: u64| {
+        let reach = i128::from(input) + i128::from(axis.pad_before) - i128::from(k * axis.dilation);
         let reach = u64::try_from(reach).ok().filter(|reach| reach.is_multiple_of(axis.stride))?;
-        output.push(Some(reach / axis.stride).filter(|o| *o < axis.output())?);
-    }
-    Some(output)
+        Some(reach / axis.stride).filter(|o| *o < axis.output())
+    };
+    (0..axis.kernel).filter_map(|k| Some((k, output(k)?))).collect()
 }
 
 /// The row-major coordinates of a flat index.

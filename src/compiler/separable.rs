@@ -51,7 +51,11 @@ impl Compiler {
         };
         let depthwise = half(separable.depthwise(), &plan.depthwise)?;
         let pointwise = half(separable.pointwise(), &plan.pointwise)?;
-        Ok(fusion::fuse(&depthwise, &pointwise, PREFIX)?)
+        let mut nest = fusion::fuse(&depthwise, &pointwise, PREFIX)?;
+        if plan.fetch {
+            fusion::fetch_early(&mut nest);
+        }
+        Ok(nest)
     }
 
     /// The fused nest, verified.

@@ -490,13 +490,19 @@ impl Plan {
         let Some(columns) = problem.spatial().last().filter(|s| has_padding(s)) else {
             return Ok(());
         };
-        let tile = self.columns_of_tile(problem, target);
-        let tail = i64::from(!columns.output().is_multiple_of(tile));
-        let kernels = loops_if_peeled(columns, tile) + tail;
+        let peeled = Peeled::new(columns, self.columns_of_tile(problem, target));
         // Of a sum: its first value, its taps, its epilogue, and its store.
         let steps = self.steps * columns.kernel + statements(problem) + 2;
-        let tile = self.vectors * u64::from(target.lanes()) * self.rows;
-        let (given, limit) = ((tile * steps) as i64 * kernels, target.limits().unrolled);
+        let column = self.vectors * u64::from(target.lanes()) * steps;
+        let column = match self.lanes {
+            // The lanes are the columns, beside one another for each row of the tile.
+            LaneAxis::Columns => self.rows * steps,
+            LaneAxis::OutChannels | LaneAxis::Groups | LaneAxis::GroupChannels | LaneAxis::None => {
+                column
+            }
+        };
+        let (kernels, limit) = (peeled.kernels(), target.limits().unrolled);
+        let given = column as i64 * peeled.columns_written();
         match given > limit {
             true => Err(Excluded::Borders { kernels, given, limit }),
             false => Ok(()),
@@ -562,16 +568,54 @@ pub(super) fn has_padding(s: &SpatialAxis) -> bool {
     s.reads_padding(s.output())
 }
 
+/// The tiles of an axis where those that touch padding are peeled: kernels of their own, where the tile is
+/// unrolled.
+struct Peeled {
+    /// Outputs of a tile, and of the last one if that is shorter.
+    tile: i64,
+    rest: i64,
+    /// How many tiles there are; the first that touches no padding, and the first after it that does.
+    tiles: i64,
+    first: i64,
+    end: i64,
+}
+
+impl Peeled {
+    fn new(s: &SpatialAxis, tile: u64) -> Peeled {
+        let tiles = s.output().div_ceil(tile) as i64;
+        let step = (tile * s.stride) as i64;
+        let reach = ((tile - 1) * s.stride + s.extent()) as i64;
+        let first = (s.pad_before + step - 1).div_euclid(step).clamp(0, tiles);
+        let end = (s.input as i64 + s.pad_before - reach).div_euclid(step) + 1;
+        let rest = (s.output() % tile) as i64;
+        Peeled { tile: tile as i64, rest, tiles, first, end: end.clamp(first, tiles) }
+    }
+
+    /// Loops that the one over the tiles becomes.
+    fn loops(&self) -> i64 {
+        self.first + (self.tiles - self.end) + i64::from(self.first < self.end)
+    }
+
+    /// Whether the short tile at the end is cut from tiles that touch no padding.
+    fn cuts(&self) -> bool {
+        self.rest > 0 && self.end == self.tiles
+    }
+
+    fn kernels(&self) -> i64 {
+        self.loops() + i64::from(self.cuts())
+    }
+
+    /// Columns of all kernels.
+    fn columns_written(&self) -> i64 {
+        let whole = self.kernels() - i64::from(self.rest > 0);
+        whole * self.tile + self.rest
+    }
+}
+
 /// Loops that the loop over tiles of `rows` outputs of an axis becomes if those that touch padding are
-/// peeled: kernels of their own, where the tile is unrolled.
+/// peeled.
 pub(super) fn loops_if_peeled(s: &SpatialAxis, rows: u64) -> i64 {
-    let tiles = s.output().div_ceil(rows) as i64;
-    let step = (rows * s.stride) as i64;
-    let reach = ((rows - 1) * s.stride + s.extent()) as i64;
-    let first = (s.pad_before + step - 1).div_euclid(step).clamp(0, tiles);
-    let end = (s.input as i64 + s.pad_before - reach).div_euclid(step) + 1;
-    let end = end.clamp(first, tiles);
-    first + (tiles - end) + i64::from(first < end)
+    Peeled::new(s, rows).loops()
 }
 
 /// Whether the columns that neighbouring outputs read are neighbours in memory.

@@ -116,7 +116,7 @@ pub fn substitute(block: &mut [Stmt], axis: AxisId, with: &Affine) {
     map_affines(block, &mut |sum| *sum = sum.substitute(axis, with));
 }
 
-/// Calls `f` on every index and guard of a block.
+/// Calls `f` on every index and guard of a block, those of what is fetched early too.
 pub fn map_affines(block: &mut [Stmt], f: &mut impl FnMut(&mut Affine)) {
     fn guards(guards: &mut [Guard], f: &mut impl FnMut(&mut Affine)) {
         for guard in guards {
@@ -140,6 +140,8 @@ pub fn map_affines(block: &mut [Stmt], f: &mut impl FnMut(&mut Affine)) {
         match stmt {
             Stmt::Loop(l) => {
                 guards(&mut l.guards, f);
+                let fetched = l.fetch.iter_mut().flat_map(|fetch| &mut fetch.from.index);
+                fetched.for_each(&mut *f);
                 map_affines(&mut l.body, f);
             }
             Stmt::If(conditions, body) => {

@@ -25,11 +25,11 @@ impl Checker<'_> {
         if buffer.role.is_local() {
             self.local(access)?;
         }
-        if use_ == Use::Pad(PaddingMode::Zeros) {
+        if matches!(use_, Use::Pad(PaddingMode::Zeros) | Use::Fetch) {
             self.offset(access)?;
         }
         for (dim, (index, extent)) in access.index.iter().zip(&buffer.shape).enumerate() {
-            let known = use_.is_padded() && *extent != Dim::Batch;
+            let known = use_.may_be_outside() && *extent != Dim::Batch;
             if !known && !self.context.inside(index, *extent) {
                 return self.out_of_bounds(access, dim, index, *extent);
             }
@@ -49,7 +49,8 @@ impl Checker<'_> {
         }
     }
 
-    /// V10: the offset of a load that may be a zero is computed also where its index lies outside. The other modes
+    /// V10: the offset of a load that may be a zero, or of what is fetched, is computed also where its index lies
+    /// outside. The other modes
     /// compute offsets of indices that they have brought inside.
     fn offset(&self, access: &Access) -> Check {
         let indices = access.index.iter().zip(self.nest.buffer(access.buffer).strides());
@@ -81,9 +82,8 @@ impl Checker<'_> {
     fn refusal(&self, id: BufferId, use_: Use) -> Option<&'static str> {
         let stores = use_ == Use::Store;
         match (self.nest.buffer(id).role, self.in_pack) {
-            (Role::Scratch | Role::Reg, _) => {
-                (use_.is_padded() && self.is_reg(id)).then_some("a register tile has no outside")
-            }
+            (Role::Scratch | Role::Reg, _) => (use_.may_be_outside() && self.is_reg(id))
+                .then_some("a register tile has no outside"),
             (Role::Weights, true) => stores.then_some("weights are read only"),
             (Role::Packed, true) => (!stores).then_some("packed weights are written only"),
             (_, true) => Some("the pack block sees weights and packed weights only"),
@@ -91,7 +91,10 @@ impl Checker<'_> {
             (Role::Weights | Role::Packed, false) => {
                 stores.then_some("the body only reads weights")
             }
-            (Role::Output, false) => (!stores).then_some("the output is written only"),
+            (Role::Output, false) => {
+                let reads = !stores && use_ != Use::Fetch;
+                reads.then_some("the output is written only")
+            }
             (Role::Input | Role::Gradient | Role::Bias | Role::Scale | Role::Residual, false) => {
                 stores.then_some("the caller's data is read only")
             }
@@ -129,6 +132,8 @@ pub(super) enum Use {
     /// A load that V4 does not ask to be inside: its mode says what is outside.
     Pad(PaddingMode),
     Store,
+    /// Not at all: it may be brought nearer.
+    Fetch,
 }
 
 impl Use {
@@ -136,12 +141,14 @@ impl Use {
         match self {
             Use::Load | Use::Pad(_) => "read",
             Use::Store => "written",
+            Use::Fetch => "fetched",
         }
     }
 
-    fn is_padded(self) -> bool {
+    /// Whether V4 does not ask for an index inside.
+    fn may_be_outside(self) -> bool {
         match self {
-            Use::Pad(_) => true,
+            Use::Pad(_) | Use::Fetch => true,
             Use::Load | Use::Store => false,
         }
     }

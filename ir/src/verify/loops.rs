@@ -1,5 +1,6 @@
 //! Rules for loops: their ranges, where parallel ones stand, and lanes that do not meet.
 
+use super::access::Use;
 use super::{Check, Checker, Fault, SIZE_LIMIT, VerifyError};
 use crate::nest::{Access, Affine, Loop, Mode, Stmt, visit_accesses, visit_stores};
 
@@ -30,6 +31,7 @@ impl Checker<'_> {
             if l.mode == Mode::Vector {
                 checker.lanes(l)?;
             }
+            l.fetch.iter().try_for_each(|fetch| checker.access(&fetch.from, Use::Fetch))?;
             checker.block(&l.body, copies)
         })
     }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use convgen_ir::nest::{Affine, AxisId, Dim, Guard, Loop, Mode, Stmt, has_conditions};
+use convgen_ir::nest::{Affine, AxisId, Dim, Fetch, Guard, Loop, Mode, Stmt, has_conditions};
 
 use super::{
     Item, Lanes, Level, Looking, Mask, Moving, Op, OuterLanes, Place, Step, Stream, StreamInfo,
@@ -140,12 +140,19 @@ impl<'n> Translator<'n> {
         self.looking = self.looking_within(l, &trips);
         self.block(&l.body, None)?;
         self.looking = around;
+        let mut fetched = Vec::new();
+        for fetch in &l.fetch {
+            fetched.extend(self.fetched(fetch)?);
+        }
         self.variables.pop();
         self.end_line();
         let mut body = std::mem::replace(&mut self.finished, before);
         if let (Some(looking), Trips::Fixed(trips)) = (self.looking.clone(), &trips) {
             let lines = self.spread_ahead(&body, (l.axis, *trips), &looking);
             body.insert(0, Item::Line(lines));
+        }
+        if !fetched.is_empty() {
+            body.insert(0, Item::Line(fetched));
         }
         let strides = self.strides(l.axis);
         if let Some(ahead) = l.ahead {
@@ -154,6 +161,19 @@ impl<'n> Translator<'n> {
         }
         self.finished.push(Item::Loop { trips, strides, body });
         Ok(())
+    }
+
+    /// The lines that a loop fetches early in an iteration, into the cache that its own data leave alone.
+    fn fetched(&mut self, fetch: &'n Fetch) -> Result<Vec<Step>, Unfit> {
+        let offset = self.offset(&fetch.from);
+        let (outer, inner, constant) = self.resolve(&offset, None);
+        let first = self.place_at(fetch.from.buffer, outer, inner, constant)?;
+        let elem = self.nest.buffer(fetch.from.buffer).elem.bytes() as i64;
+        let lines = (i64::from(fetch.count) * elem + LINE - 1) / LINE;
+        let displacement = |line| i32::try_from(i64::from(first.displacement) + line * LINE).ok();
+        let places = (0..lines.min(MOST_FETCHED)).filter_map(displacement);
+        let places = places.map(|displacement| Place { displacement, ..first });
+        Ok(places.map(|place| Step::Prefetch(place, Level::L2)).collect())
     }
 
     /// By how many bytes each stream moves with a loop.
@@ -251,6 +271,9 @@ const SPREAD_NEAR: i64 = 32 << 10;
 
 /// Bytes from one iteration to the next from which on what is read is worth a prefetch each time.
 const WORTH_A_PREFETCH: i64 = LINE / 2;
+
+/// Lines that a loop fetches in one iteration because it is told to, at most: the rest would wait for them.
+const MOST_FETCHED: i64 = 16;
 
 /// Lines fetched early in an iteration of a loop that walks along them, at most.
 const MOST_LINES: i64 = 2;
