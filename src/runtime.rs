@@ -90,7 +90,7 @@ impl Kernel {
                 .ok()
                 .map(|plans| plans.iter().map(winograd::Plan::bound).fold(0.0, f64::max)),
         };
-        let callable = Callable::new(name, fingerprint, &[&problem], target, code);
+        let callable = Callable::new(name, fingerprint, &problem, None, target, code);
         Kernel { problem, algorithm, schedule, sum_bound, callable }
     }
 
