@@ -45,10 +45,7 @@ struct Stage {
 
 /// The stages in order; the last is all of them.
 const STAGES: [Stage; 6] = [
-    Stage {
-        name: "pick",
-        run: |compiler, layer| drop(compiler.pick(&layer.descriptor.problem)),
-    },
+    Stage { name: "pick", run: |compiler, layer| drop(compiler.pick(&layer.descriptor.problem)) },
     Stage { name: "nest and transform", run: |compiler, layer| drop(layer.schedule(compiler)) },
     Stage {
         name: "lower and verify",
@@ -134,7 +131,8 @@ fn print_tables(compiler: &Compiler, layers: &[Layer]) {
     for (stage, seconds) in STAGES.iter().zip(&seconds) {
         print_row(stage.name, seconds);
     }
-    let mut named: Vec<(f64, &Layer)> = seconds.into_iter().next_back().unwrap_or_default().into_iter().zip(layers).collect();
+    let mut named: Vec<(f64, &Layer)> =
+        seconds.into_iter().next_back().unwrap_or_default().into_iter().zip(layers).collect();
     named.sort_by(|a, b| b.0.total_cmp(&a.0));
     for (seconds, layer) in named.iter().take(NAMED) {
         println!("{:8.3} {} {}", seconds * 1e3, layer.pick.algorithm, layer.name());

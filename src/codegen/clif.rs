@@ -360,6 +360,8 @@ pub fn isa(target: &Target, host: bool) -> Result<Arc<dyn TargetIsa>, Error> {
         // Nobody unwinds through a kernel: all it calls are micro-kernels, and none panics.
         ("unwind_info", "false"),
     ];
+    let algorithm = if std::env::var("SP").is_ok() { "single_pass" } else { "backtracking" };
+    shared.set("regalloc_algorithm", algorithm).map_err(|e| fail(e.to_string()))?;
     for (name, value) in flags {
         shared.set(name, value).map_err(|e| fail(e.to_string()))?;
     }

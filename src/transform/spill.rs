@@ -134,9 +134,7 @@ fn leave_to_tiles(block: Loop, tiles: &mut [Loop]) -> Loop {
 fn sums(nest: &mut Nest, tiles: &[Loop], acc: BufferId) -> BufferId {
     let mut buffer = nest.buffer(acc).clone();
     buffer.role = Role::Scratch;
-    let numbered = (1..).map(|number| format!("sums.{number}"));
-    let mut names = ["sums".to_string()].into_iter().chain(numbered);
-    buffer.name = names.find(|name| nest.find_buffer(name).is_none()).unwrap_or_default();
+    buffer.name = nest.new_buffer_name("sums");
     let outer: Vec<Dim> = tiles.iter().map(|tile| tile.hi).collect();
     buffer.shape = [outer, buffer.shape].concat();
     nest.add_buffer(buffer)
@@ -219,6 +217,7 @@ fn rename_loops(nest: &mut Nest, block: &mut [Stmt]) -> Result<(), Refusal> {
         l.axis = axis;
         // Plain loops: how the tiles were summed is no matter here.
         l.cut = false;
+        l.ahead = None;
         l.mode = Mode::Serial;
     });
     if let Some(axis) = taken {
