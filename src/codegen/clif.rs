@@ -17,6 +17,7 @@ mod softfma;
 mod tile;
 
 use rustc_hash::FxHashMap as HashMap;
+use smallvec::SmallVec;
 use std::sync::Arc;
 
 use convgen_ir::PaddingMode;
@@ -123,6 +124,9 @@ impl Lanes {
         if self.width == 1 { types::F32 } else { types::F32X4 }
     }
 }
+
+/// Runtime terms of a sum, outermost first: few enough to need no allocation.
+type Terms = SmallVec<[(AxisId, i64); 6]>;
 
 struct Emitter<'n, 'f> {
     builder: FunctionBuilder<'f>,
@@ -272,8 +276,8 @@ impl<'n, 'f> Emitter<'n, 'f> {
 
     /// Splits a sum into the terms of runtime variables in scope, outermost first, and a number.
     /// Variables that are not bound yet count as zero; so does the vector variable.
-    fn resolve(&self, sum: &Affine, lanes: Lanes) -> (Vec<(AxisId, i64)>, i64) {
-        let mut terms = Vec::new();
+    fn resolve(&self, sum: &Affine, lanes: Lanes) -> (Terms, i64) {
+        let mut terms = Terms::new();
         let mut constant = sum.constant;
         for (axis, bound) in &self.variables {
             let coefficient = sum.coefficient(*axis);
@@ -352,16 +356,20 @@ pub fn isa(target: &Target, host: bool) -> Result<Arc<dyn TargetIsa>, Error> {
     let fail = |message: String| Error::Codegen { message };
     let mut shared = settings::builder();
     let verifier = if cfg!(debug_assertions) { "true" } else { "false" };
+    // What is left to Cranelift beside micro-kernels is loops around calls, where a spill costs nothing.
+    let allocator = match target.isa().vectors() {
+        Some(_) if std::env::var("BT").is_err() => "single_pass",
+        _ => "backtracking",
+    };
     let flags = [
         ("opt_level", "none"),
+        ("regalloc_algorithm", allocator),
         ("enable_verifier", verifier),
         ("is_pic", if host { "false" } else { "true" }),
         ("use_colocated_libcalls", "false"),
         // Nobody unwinds through a kernel: all it calls are micro-kernels, and none panics.
         ("unwind_info", "false"),
     ];
-    let algorithm = if std::env::var("SP").is_ok() { "single_pass" } else { "backtracking" };
-    shared.set("regalloc_algorithm", algorithm).map_err(|e| fail(e.to_string()))?;
     for (name, value) in flags {
         shared.set(name, value).map_err(|e| fail(e.to_string()))?;
     }

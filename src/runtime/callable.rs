@@ -55,6 +55,10 @@ impl Callable {
         &self.name
     }
 
+    pub(super) fn target(&self) -> &Target {
+        &self.target
+    }
+
     pub(super) fn code(&self) -> &Code {
         &self.code
     }

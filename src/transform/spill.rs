@@ -80,8 +80,10 @@ fn spill(nest: &mut Nest, l: &Loop, at: &str, last: Option<AxisId>) -> Result<Ve
     unguard_all(nest, &tiles, &mut init);
     // Tiles that a guard leaves out are never summed, but no less of the scratch.
     if !blocks.is_empty() || tiles.iter().any(|tile| !tile.guards.is_empty()) {
-        let whole: Vec<Loop> =
-            tiles.iter().map(|tile| tile.with_body(vec![]).unguarded()).collect();
+        let whole: Vec<Loop> = tiles
+            .iter()
+            .map(|tile| Loop { ahead: None, ..tile.with_body(vec![]) }.unguarded())
+            .collect();
         body.extend(around(&whole, spilled(init.clone())));
     }
     let stored = match blocks.last() {
