@@ -67,8 +67,9 @@ pub fn emit(
     let mut emitter = Emitter::new(builder, nest.nest(), target);
     emitter.entry(nest, entry);
     let (micro_kernels, unfit) = (emitter.micro_kernels, emitter.unfit);
+    let calls_alone = emitter.calls_alone;
     emitter.builder.finalize(isa.frontend_config());
-    Emitted { function, micro_kernels, unfit }
+    Emitted { function, micro_kernels, unfit, calls_alone }
 }
 
 /// An entry point as Cranelift sees it, and the functions that it calls.
@@ -80,6 +81,8 @@ pub struct Emitted {
     pub micro_kernels: Vec<MicroKernel>,
     /// Why scopes of register tiles were left to Cranelift.
     pub unfit: Vec<Unfit>,
+    /// Whether micro-kernels do all the work: the entry point is loops around calls.
+    pub calls_alone: bool,
 }
 
 /// The namespace of calls to micro-kernels, until the linker knows their ids.
@@ -149,6 +152,7 @@ struct Emitter<'n, 'f> {
     vectors: Option<Vectors>,
     micro_kernels: Vec<MicroKernel>,
     unfit: Vec<Unfit>,
+    calls_alone: bool,
 }
 
 impl<'n, 'f> Emitter<'n, 'f> {
@@ -170,6 +174,7 @@ impl<'n, 'f> Emitter<'n, 'f> {
             vectors: target.isa().vectors(),
             micro_kernels: Vec::new(),
             unfit: Vec::new(),
+            calls_alone: true,
         }
     }
 
@@ -218,10 +223,12 @@ impl<'n, 'f> Emitter<'n, 'f> {
                     }
                 }
                 Stmt::Let(id, value) => {
+                    self.calls_alone = false;
                     let value = self.expr(value, lanes);
                     self.locals.insert(*id, (value, lanes));
                 }
                 Stmt::Store(dst, value) => {
+                    self.calls_alone = false;
                     let value = self.expr(value, lanes);
                     self.store(dst, value, lanes);
                 }
@@ -347,23 +354,37 @@ fn flags(aligned: bool) -> MemFlagsData {
     flags
 }
 
+/// How Cranelift finds registers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Allocator {
+    /// With care, for code that computes.
+    Backtracking,
+    /// In half the time, with more spills, for loops around calls: see [`Emitted::calls_alone`].
+    SinglePass,
+}
+
+impl Allocator {
+    /// The word for it in Cranelift's settings.
+    fn name(self) -> &'static str {
+        match self {
+            Allocator::Backtracking => "backtracking",
+            Allocator::SinglePass => "single_pass",
+        }
+    }
+}
+
 /// Cranelift set up for a target: for this very host with all it has, or for another machine with
 /// the base features and those the target names.
 ///
 /// # Errors
 /// [`Error::Codegen`] if Cranelift does not know the machine.
-pub fn isa(target: &Target, host: bool) -> Result<Arc<dyn TargetIsa>, Error> {
+pub fn isa(target: &Target, host: bool, allocator: Allocator) -> Result<Arc<dyn TargetIsa>, Error> {
     let fail = |message: String| Error::Codegen { message };
     let mut shared = settings::builder();
     let verifier = if cfg!(debug_assertions) { "true" } else { "false" };
-    // What is left to Cranelift beside micro-kernels is loops around calls, where a spill costs nothing.
-    let allocator = match target.isa().vectors() {
-        Some(_) if std::env::var("BT").is_err() => "single_pass",
-        _ => "backtracking",
-    };
     let flags = [
         ("opt_level", "none"),
-        ("regalloc_algorithm", allocator),
+        ("regalloc_algorithm", allocator.name()),
         ("enable_verifier", verifier),
         ("is_pic", if host { "false" } else { "true" }),
         ("use_colocated_libcalls", "false"),
