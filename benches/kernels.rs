@@ -5,8 +5,8 @@
 
 #[path = "common/layers.rs"]
 mod layers;
-
-use std::time::Duration;
+#[path = "common/settings.rs"]
+mod settings;
 
 use convgen::check::Data;
 use convgen::ir::problem::Descriptor;
@@ -84,11 +84,7 @@ fn layer(name: &str) -> Descriptor {
 
 criterion_group! {
     name = benches;
-    config = Criterion::default()
-        .without_plots()
-        .sample_size(10)
-        .warm_up_time(Duration::from_millis(100))
-        .measurement_time(Duration::from_millis(300));
+    config = settings::brief();
     targets = kernels
 }
 criterion_main!(benches);

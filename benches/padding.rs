@@ -2,7 +2,8 @@
 //!
 //! `cargo bench --bench padding` prints the ratios of the shortest calls; criterion then shows each alone.
 
-use std::time::Duration;
+#[path = "common/settings.rs"]
+mod settings;
 
 use convgen::check::Data;
 use convgen::ir::{ConvProblem, PaddingMode};
@@ -63,11 +64,7 @@ fn call(kernel: &Kernel) -> Box<dyn FnMut() + '_> {
 
 criterion_group! {
     name = benches;
-    config = Criterion::default()
-        .without_plots()
-        .sample_size(10)
-        .warm_up_time(Duration::from_millis(100))
-        .measurement_time(Duration::from_millis(300));
+    config = settings::brief();
     targets = padding
 }
 criterion_main!(benches);

@@ -15,7 +15,7 @@ use cranelift_frontend::FunctionBuilderContext;
 use crate::accuracy::Accuracy;
 use crate::algorithm::{Algorithm, Part, Unsupported};
 use crate::codegen::Entry;
-use crate::codegen::clif::{self, Emitted};
+use crate::codegen::clif::{self, Allocator, Emitted};
 use crate::error::Error;
 use crate::fourier::{Plan, Transforms};
 use crate::jit::Code;
@@ -31,6 +31,8 @@ pub use self::pick::{Origin, Pick};
 pub struct Compiler {
     target: Target,
     isa: Arc<dyn TargetIsa>,
+    /// The same, for code around micro-kernels.
+    quick: Arc<dyn TargetIsa>,
     /// The tuning records; those of this user if not given.
     records: Option<Arc<Database>>,
     /// The threads its kernels are meant for.
@@ -57,8 +59,9 @@ impl Compiler {
     }
 
     fn for_target(target: Target, host: bool) -> Result<Compiler, Error> {
-        let isa = clif::isa(&target, host)?;
-        Ok(Compiler { target, isa, records: None, threads: 1, accuracy: Accuracy::Default })
+        let isa = clif::isa(&target, host, Allocator::Backtracking)?;
+        let quick = clif::isa(&target, host, Allocator::SinglePass)?;
+        Ok(Compiler { target, isa, quick, records: None, threads: 1, accuracy: Accuracy::Default })
     }
 
     /// The same, but with the tuning records of this database instead of those of this user, which
@@ -225,7 +228,7 @@ impl Compiler {
     /// # Errors
     /// [`Error::Codegen`].
     pub fn code(&self, nests: Vec<VerifiedNest>) -> Result<Code, Error> {
-        Code::new(nests, &self.target, &self.isa)
+        Code::new(nests, &self.target, &self.isa, &*self.quick)
     }
 
     /// The Cranelift functions of a nest: what [`Compiler::code`] compiles.

@@ -27,11 +27,12 @@ use std::sync::Arc;
 use convgen_ir::nest::{BufferId, Role};
 use convgen_ir::verify::{SCRATCH_ALIGN, VerifiedNest};
 use cranelift_codegen::Context;
+use cranelift_codegen::control::ControlPlane;
 use cranelift_codegen::ir::{Function, UserExternalName};
 use cranelift_codegen::isa::TargetIsa;
 use cranelift_frontend::FunctionBuilderContext;
 use cranelift_jit::{JITBuilder, JITModule};
-use cranelift_module::{FuncId, Linkage, Module, ModuleError, default_libcall_names};
+use cranelift_module::{FuncId, Linkage, Module, ModuleError, ModuleReloc, default_libcall_names};
 
 use crate::codegen::{self, Entry};
 use crate::error::{Error, RunError};
@@ -73,7 +74,8 @@ unsafe impl Send for Code {}
 unsafe impl Sync for Code {}
 
 impl Code {
-    /// Compiles the entry points of a kernel's nests for this host.
+    /// Compiles the entry points of a kernel's nests for this host, those that are loops around calls the
+    /// quick way.
     ///
     /// # Errors
     /// [`Error::Codegen`] if Cranelift refuses the code or the memory.
@@ -81,6 +83,7 @@ impl Code {
         nests: Vec<VerifiedNest>,
         target: &Target,
         isa: &Arc<dyn TargetIsa>,
+        quick: &dyn TargetIsa,
     ) -> Result<Code, Error> {
         let builder = JITBuilder::with_isa(Arc::clone(isa), default_libcall_names());
         let module = JITModule::new(builder);
@@ -91,7 +94,7 @@ impl Code {
         let mut functions = Vec::new();
         for (number, nest) in nests.iter().enumerate() {
             let prefix = part_prefix(number);
-            functions.push(define(module, nest, target, &prefix, &mut code.bytes)?);
+            functions.push(define(module, nest, target, Some(quick), &prefix, &mut code.bytes)?);
         }
         module.finalize_definitions().map_err(codegen_error)?;
         let mut packed = 0;
@@ -342,11 +345,12 @@ pub(crate) fn codegen_error(error: ModuleError) -> Error {
 }
 
 /// Compiles every entry point into any module: this process's memory, or an object file. The names
-/// of the functions begin with the prefix.
+/// of the functions begin with the prefix. Loops around calls may be compiled another way than the module says.
 pub(crate) fn define(
     module: &mut impl Module,
     nest: &VerifiedNest,
     target: &Target,
+    quick: Option<&dyn TargetIsa>,
     prefix: &str,
     bytes: &mut usize,
 ) -> Result<Vec<(Entry, FuncId)>, Error> {
@@ -372,12 +376,35 @@ pub(crate) fn define(
             resolve_micro_kernel(&mut context.func, number as u32, micro);
             *bytes += kernel.code.len();
         }
-        module.define_function(id, &mut context).map_err(codegen_error)?;
+        match quick.filter(|_| emitted.calls_alone) {
+            Some(isa) => define_with(module, id, &mut context, isa)?,
+            None => module.define_function(id, &mut context).map_err(codegen_error)?,
+        }
         *bytes += context.compiled_code().map_or(0, |code| code.code_buffer().len());
         module.clear_context(&mut context);
         ids.push((entry, id));
     }
     Ok(ids)
+}
+
+/// As [`Module::define_function`], by another compiler for the same machine.
+fn define_with(
+    module: &mut impl Module,
+    id: FuncId,
+    context: &mut Context,
+    isa: &dyn TargetIsa,
+) -> Result<(), Error> {
+    let compiled = context.compile(isa, &mut ControlPlane::default());
+    compiled.map_err(|error| Error::Codegen { message: format!("{:?}", error.inner) })?;
+    let Some(compiled) = context.compiled_code() else { return Ok(()) };
+    let relocations = compiled.buffer.relocs().iter();
+    let relocations: Vec<ModuleReloc> = relocations
+        .map(|relocation| ModuleReloc::from_mach_reloc(relocation, &context.func, id))
+        .collect();
+    let align = compiled.buffer.alignment.max(isa.function_alignment().minimum);
+    module
+        .define_function_bytes(id, u64::from(align), compiled.code_buffer(), &relocations)
+        .map_err(codegen_error)
 }
 
 /// Micro-kernels start at a cache line.

@@ -20,10 +20,10 @@ use crate::target::Target;
 /// # Errors
 /// [`Error::Codegen`] if Cranelift does not know the target or its object format.
 pub fn object(nest: &VerifiedNest, target: &Target, prefix: &str) -> Result<Vec<u8>, Error> {
-    let isa = clif::isa(target, false)?;
+    let isa = clif::isa(target, false, clif::Allocator::Backtracking)?;
     let builder = ObjectBuilder::new(isa, format!("{prefix}convgen"), default_libcall_names());
     let mut module = ObjectModule::new(builder.map_err(codegen_error)?);
-    define(&mut module, nest, target, prefix, &mut 0)?;
+    define(&mut module, nest, target, None, prefix, &mut 0)?;
     module.finish().emit().map_err(|error| Error::Codegen { message: error.to_string() })
 }
 

@@ -27,8 +27,6 @@ pub struct Kernel {
     problem: ConvProblem,
     algorithm: Algorithm,
     schedule: Schedule,
-    /// The error bound of a sum that is not computed as it is defined.
-    sum_bound: Option<f64>,
     callable: Callable,
 }
 
@@ -84,14 +82,8 @@ impl Kernel {
         let name = format!("{algorithm}-{}-{}{tile}", problem.elem(), target.isa());
         let plan = code.source().map(Transforms::plan);
         let fingerprint = fingerprint(&problem, algorithm, &schedule, plan, &code);
-        let sum_bound = match algorithm {
-            Algorithm::Direct | Algorithm::Fourier => None,
-            Algorithm::Winograd => winograd::planned(&problem, target)
-                .ok()
-                .map(|plans| plans.iter().map(winograd::Plan::bound).fold(0.0, f64::max)),
-        };
-        let callable = Callable::new(name, fingerprint, &[&problem], target, code);
-        Kernel { problem, algorithm, schedule, sum_bound, callable }
+        let callable = Callable::new(name, fingerprint, &problem, None, target, code);
+        Kernel { problem, algorithm, schedule, callable }
     }
 
     /// The problem it computes, for any batch.
@@ -107,7 +99,13 @@ impl Kernel {
     /// Of a kernel of minimal filtering, the bound of the error of a sum, in multiples of the largest input
     /// times the sum of the magnitudes of the weights.
     pub fn sum_bound(&self) -> Option<f64> {
-        self.sum_bound
+        match self.algorithm {
+            Algorithm::Direct | Algorithm::Fourier => None,
+            Algorithm::Winograd => {
+                let plans = winograd::planned(&self.problem, self.callable.target()).ok()?;
+                Some(plans.iter().map(winograd::Plan::bound).fold(0.0, f64::max))
+            }
+        }
     }
 
     /// The schedule.

@@ -32,6 +32,11 @@ impl Context {
         self.assume(&l.guards);
     }
 
+    /// Leaves the loop that was entered last, if it has no guards: these cannot be taken back.
+    pub fn leave(&mut self) {
+        self.ranges.pop();
+    }
+
     /// Enters a block that runs only if the guards hold.
     pub fn assume(&mut self, guards: &[Guard]) {
         for guard in guards {

@@ -364,14 +364,15 @@ impl Expr {
     }
 
     /// The operands, left to right.
-    pub fn operands(&self) -> Vec<&Expr> {
-        match self {
-            Expr::Const(_) | Expr::Local(_) | Expr::Load(_) | Expr::Pad(..) => vec![],
-            Expr::Unary(_, x) => vec![x],
-            Expr::Binary(_, a, b) => vec![a, b],
-            Expr::Fma(a, b, c) => vec![a, b, c],
-            Expr::Select { a, b, then, otherwise } => vec![a, b, then, otherwise],
-        }
+    pub fn operands(&self) -> impl Iterator<Item = &Expr> {
+        let operands: [Option<&Expr>; 4] = match self {
+            Expr::Const(_) | Expr::Local(_) | Expr::Load(_) | Expr::Pad(..) => [None; 4],
+            Expr::Unary(_, x) => [Some(x), None, None, None],
+            Expr::Binary(_, a, b) => [Some(a), Some(b), None, None],
+            Expr::Fma(a, b, c) => [Some(a), Some(b), Some(c), None],
+            Expr::Select { a, b, then, otherwise } => [a, b, then, otherwise].map(|x| Some(&**x)),
+        };
+        operands.into_iter().flatten()
     }
 
     /// Visits this value and all its operands, operands first.
@@ -561,6 +562,21 @@ impl Nest {
         self.buffers.iter().position(|buffer| buffer.name == name).map(|i| BufferId(i as u32))
     }
 
+    /// The name for a new axis: this one, or it with the least number behind that makes it new.
+    pub fn new_axis_name(&self, name: &str) -> String {
+        new_name(name, |name| self.find_axis(name).is_some())
+    }
+
+    /// As [`Nest::new_axis_name`], for a buffer.
+    pub fn new_buffer_name(&self, name: &str) -> String {
+        new_name(name, |name| self.find_buffer(name).is_some())
+    }
+
+    /// As [`Nest::new_axis_name`], for a value.
+    pub fn new_local_name(&self, name: &str) -> String {
+        new_name(name, |name| self.locals.iter().any(|local| local == name))
+    }
+
     /// The first buffer of that role.
     pub fn find_role(&self, role: Role) -> Option<BufferId> {
         self.buffers.iter().position(|buffer| buffer.role == role).map(|i| BufferId(i as u32))
@@ -606,6 +622,13 @@ impl Nest {
     pub fn tasks(&self, batch: i64) -> i64 {
         self.task_loops().map(|l| l.hi.at(batch) - l.lo).product()
     }
+}
+
+/// The name, with `.2`, `.3` and so on behind it if it is taken.
+fn new_name(name: &str, is_taken: impl Fn(&str) -> bool) -> String {
+    let numbered = (2..).map(|number| format!("{name}.{number}"));
+    let mut names = std::iter::once(name.to_string()).chain(numbered);
+    names.find(|name| !is_taken(name)).unwrap_or_default()
 }
 
 /// The parallel loop that is all of a block.

@@ -271,7 +271,10 @@ impl<'a> Names<'a> {
     }
 
     fn call(&self, function: &str, expr: &Expr) -> String {
-        format!("{function}({})", joined(&expr.operands(), ", ", |x| self.expr(x)))
+        format!(
+            "{function}({})",
+            joined(&expr.operands().collect::<Vec<_>>(), ", ", |x| self.expr(x))
+        )
     }
 
     fn access(&self, access: &Access) -> String {

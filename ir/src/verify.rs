@@ -167,7 +167,7 @@ impl Checker<'_> {
 
     /// Checks the statements of a block; `copies` is how often unrolling repeats them.
     fn block(&mut self, block: &[Stmt], copies: i64) -> Check {
-        let scope = self.scope.clone();
+        let (buffers, locals) = (self.scope.buffers.len(), self.scope.locals.len());
         let reg_bytes = self.reg_bytes;
         let alone = block.len() == 1;
         for (i, stmt) in block.iter().enumerate() {
@@ -197,7 +197,8 @@ impl Checker<'_> {
                 }
             }
         }
-        self.scope = scope;
+        self.scope.buffers.truncate(buffers);
+        self.scope.locals.truncate(locals);
         self.reg_bytes = reg_bytes;
         Ok(())
     }
@@ -209,7 +210,12 @@ impl Checker<'_> {
         guards: &[Guard],
         f: impl FnOnce(&mut Self) -> Check,
     ) -> Check {
-        let (context, chain) = (self.context.clone(), self.task_chain);
+        let chain = self.task_chain;
+        // Guards change what is known of the loops around.
+        let known = match l {
+            Some(l) if l.guards.is_empty() => None,
+            Some(_) | None => Some(self.context.clone()),
+        };
         match l {
             Some(l) => {
                 self.context.enter(l);
@@ -219,7 +225,11 @@ impl Checker<'_> {
         }
         self.task_chain &= l.is_some_and(|l| l.mode == Mode::Parallel);
         f(self)?;
-        (self.context, self.task_chain) = (context, chain);
+        self.task_chain = chain;
+        match known {
+            Some(known) => self.context = known,
+            None => self.context.leave(),
+        }
         if l.is_some() {
             self.scope.loops.pop();
         }

@@ -17,6 +17,7 @@ mod softfma;
 mod tile;
 
 use rustc_hash::FxHashMap as HashMap;
+use smallvec::SmallVec;
 use std::sync::Arc;
 
 use convgen_ir::PaddingMode;
@@ -66,8 +67,9 @@ pub fn emit(
     let mut emitter = Emitter::new(builder, nest.nest(), target);
     emitter.entry(nest, entry);
     let (micro_kernels, unfit) = (emitter.micro_kernels, emitter.unfit);
+    let calls_alone = emitter.calls_alone;
     emitter.builder.finalize(isa.frontend_config());
-    Emitted { function, micro_kernels, unfit }
+    Emitted { function, micro_kernels, unfit, calls_alone }
 }
 
 /// An entry point as Cranelift sees it, and the functions that it calls.
@@ -79,6 +81,8 @@ pub struct Emitted {
     pub micro_kernels: Vec<MicroKernel>,
     /// Why scopes of register tiles were left to Cranelift.
     pub unfit: Vec<Unfit>,
+    /// Whether micro-kernels do all the work: the entry point is loops around calls.
+    pub calls_alone: bool,
 }
 
 /// The namespace of calls to micro-kernels, until the linker knows their ids.
@@ -124,6 +128,9 @@ impl Lanes {
     }
 }
 
+/// Runtime terms of a sum, outermost first: few enough to need no allocation.
+type Terms = SmallVec<[(AxisId, i64); 6]>;
+
 struct Emitter<'n, 'f> {
     builder: FunctionBuilder<'f>,
     nest: &'n Nest,
@@ -145,6 +152,7 @@ struct Emitter<'n, 'f> {
     vectors: Option<Vectors>,
     micro_kernels: Vec<MicroKernel>,
     unfit: Vec<Unfit>,
+    calls_alone: bool,
 }
 
 impl<'n, 'f> Emitter<'n, 'f> {
@@ -166,6 +174,7 @@ impl<'n, 'f> Emitter<'n, 'f> {
             vectors: target.isa().vectors(),
             micro_kernels: Vec::new(),
             unfit: Vec::new(),
+            calls_alone: true,
         }
     }
 
@@ -214,10 +223,12 @@ impl<'n, 'f> Emitter<'n, 'f> {
                     }
                 }
                 Stmt::Let(id, value) => {
+                    self.calls_alone = false;
                     let value = self.expr(value, lanes);
                     self.locals.insert(*id, (value, lanes));
                 }
                 Stmt::Store(dst, value) => {
+                    self.calls_alone = false;
                     let value = self.expr(value, lanes);
                     self.store(dst, value, lanes);
                 }
@@ -272,8 +283,8 @@ impl<'n, 'f> Emitter<'n, 'f> {
 
     /// Splits a sum into the terms of runtime variables in scope, outermost first, and a number.
     /// Variables that are not bound yet count as zero; so does the vector variable.
-    fn resolve(&self, sum: &Affine, lanes: Lanes) -> (Vec<(AxisId, i64)>, i64) {
-        let mut terms = Vec::new();
+    fn resolve(&self, sum: &Affine, lanes: Lanes) -> (Terms, i64) {
+        let mut terms = Terms::new();
         let mut constant = sum.constant;
         for (axis, bound) in &self.variables {
             let coefficient = sum.coefficient(*axis);
@@ -343,17 +354,37 @@ fn flags(aligned: bool) -> MemFlagsData {
     flags
 }
 
+/// How Cranelift finds registers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Allocator {
+    /// With care, for code that computes.
+    Backtracking,
+    /// In half the time, with more spills, for loops around calls: see [`Emitted::calls_alone`].
+    SinglePass,
+}
+
+impl Allocator {
+    /// The word for it in Cranelift's settings.
+    fn name(self) -> &'static str {
+        match self {
+            Allocator::Backtracking => "backtracking",
+            Allocator::SinglePass => "single_pass",
+        }
+    }
+}
+
 /// Cranelift set up for a target: for this very host with all it has, or for another machine with
 /// the base features and those the target names.
 ///
 /// # Errors
 /// [`Error::Codegen`] if Cranelift does not know the machine.
-pub fn isa(target: &Target, host: bool) -> Result<Arc<dyn TargetIsa>, Error> {
+pub fn isa(target: &Target, host: bool, allocator: Allocator) -> Result<Arc<dyn TargetIsa>, Error> {
     let fail = |message: String| Error::Codegen { message };
     let mut shared = settings::builder();
     let verifier = if cfg!(debug_assertions) { "true" } else { "false" };
     let flags = [
         ("opt_level", "none"),
+        ("regalloc_algorithm", allocator.name()),
         ("enable_verifier", verifier),
         ("is_pic", if host { "false" } else { "true" }),
         ("use_colocated_libcalls", "false"),

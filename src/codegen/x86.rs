@@ -140,7 +140,12 @@ mod tests {
         let nests = Compiler::schedule(&problem, algorithm, &schedule).unwrap();
         let nest = lower::lower(nests[0].clone(), &target.limits()).unwrap();
         let entry = crate::codegen::Entry::Body;
-        let isa = crate::codegen::clif::isa(&target, false).unwrap();
+        let isa = crate::codegen::clif::isa(
+            &target,
+            false,
+            crate::codegen::clif::Allocator::Backtracking,
+        )
+        .unwrap();
         let mut context = cranelift_frontend::FunctionBuilderContext::new();
         let emitted = crate::codegen::clif::emit(&nest, entry, &target, &*isa, &mut context);
         assert_eq!(emitted.unfit, vec![], "{problem}");

@@ -312,7 +312,7 @@ mod tests {
         for isa in [Isa::Avx2, Isa::Avx512] {
             let triple = "x86_64-unknown-linux-gnu".parse().unwrap();
             let target = Target::new(triple, isa, true, Caches::TYPICAL, 1).unwrap();
-            let flags = clif::isa(&target, false).unwrap();
+            let flags = clif::isa(&target, false, clif::Allocator::Backtracking).unwrap();
             let mut context = cranelift_frontend::FunctionBuilderContext::new();
             let mut draw = Draw(1);
             for problem in problems {

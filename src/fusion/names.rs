@@ -29,8 +29,7 @@ impl<'n> Names<'n> {
                 continue;
             }
             let prefix = if buffer.role == Role::Input { "" } else { self.prefix };
-            let name =
-                unused(&format!("{prefix}{}", buffer.name), |name| to.find_buffer(name).is_some());
+            let name = to.new_buffer_name(&format!("{prefix}{}", buffer.name));
             *place = to.add_buffer(Buffer { name, ..buffer.clone() });
         }
     }
@@ -47,18 +46,14 @@ impl<'n> Names<'n> {
     /// Copies the axes, all but those of the tasks, which both nests have, and the names of values.
     pub(super) fn add_axes(&mut self, to: &mut Nest, tasks: &[AxisId]) {
         for axis in &self.nest.axes {
-            let name = unused(&format!("{}{}", self.prefix, axis.name), |name| {
-                to.find_axis(name).is_some()
-            });
+            let name = to.new_axis_name(&format!("{}{}", self.prefix, axis.name));
             self.axes.push(to.add_axis(name, axis.kind));
         }
         for (l, task) in self.nest.task_loops().zip(tasks) {
             self.axes[l.axis.0 as usize] = *task;
         }
         for local in &self.nest.locals {
-            let name = unused(&format!("{}{local}", self.prefix), |name| {
-                to.locals.iter().any(|other| other == name)
-            });
+            let name = to.new_local_name(&format!("{}{local}", self.prefix));
             self.locals.push(to.add_local(name));
         }
     }
@@ -94,13 +89,4 @@ impl<'n> Names<'n> {
             }
         }
     }
-}
-
-/// The name, with a number after it if it is taken.
-fn unused(name: &str, is_taken: impl Fn(&str) -> bool) -> String {
-    let numbered = (2..).map(|number| format!("{name}.{number}"));
-    std::iter::once(name.to_string())
-        .chain(numbered)
-        .find(|name| !is_taken(name))
-        .unwrap_or_default()
 }

@@ -211,24 +211,20 @@ fn strips(nest: &mut Nest, l: &Loop, length: i64) -> Vec<Stmt> {
     let mut result = Vec::new();
     if whole > 0 {
         let name = nest.axis(l.axis).name.clone();
-        let outer = nest.add_axis(fresh(nest, &format!("{name}.o")), AxisKind::Spatial);
-        let inner = nest.add_axis(fresh(nest, &format!("{name}.i")), AxisKind::Spatial);
+        let outer = nest.new_axis_name(&format!("{name}.o"));
+        let outer = nest.add_axis(outer, AxisKind::Spatial);
+        let inner = nest.new_axis_name(&format!("{name}.i"));
+        let inner = nest.add_axis(inner, AxisKind::Spatial);
         let body = vec![vector(inner, STRIP, &Affine::term(outer, STRIP))];
         result.push(Stmt::Loop(Loop::new(outer, Dim::Fixed(whole), body)));
     }
     if rest > 0 {
         let name = nest.axis(l.axis).name.clone();
-        let axis = nest.add_axis(fresh(nest, &format!("{name}.rest")), AxisKind::Spatial);
+        let axis = nest.new_axis_name(&format!("{name}.rest"));
+        let axis = nest.add_axis(axis, AxisKind::Spatial);
         result.push(vector(axis, rest, &Affine::constant(whole * STRIP)));
     }
     result
-}
-
-/// A name that no axis has.
-fn fresh(nest: &Nest, name: &str) -> String {
-    let numbered = (1..).map(|number| format!("{name}{number}"));
-    let mut names = [name.to_string()].into_iter().chain(numbered);
-    names.find(|name| nest.find_axis(name).is_none()).unwrap_or_default()
 }
 
 #[cfg(test)]

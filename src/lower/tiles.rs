@@ -1,7 +1,7 @@
 //! Shrinks register tiles to what is used of them.
 //!
 //! ```text
-//! reg acc f32[14,32]; .. acc[ow.i,oc.i] ..  ->  reg acc.1 f32[7,32]; .. acc.1[ow.i,oc.i] ..
+//! reg acc f32[14,32]; .. acc[ow.i,oc.i] ..  ->  reg acc.2 f32[7,32]; .. acc.2[ow.i,oc.i] ..
 //! ```
 //! where `ow.i` runs to 7 there, as in the last, incomplete tile of a loop. Each declaration that uses
 //! less than the whole tile gets a tile of its own.
@@ -36,17 +36,9 @@ fn shrink(nest: &mut Nest, block: &mut [Stmt]) {
 fn twin(nest: &mut Nest, id: BufferId, shape: Vec<Dim>) -> BufferId {
     let mut twin = nest.buffer(id).clone();
     twin.shape = shape;
-    twin.name = fresh_name(nest, &twin.name);
+    let base = twin.name.split('.').next().unwrap_or(&twin.name);
+    twin.name = nest.new_buffer_name(base);
     nest.add_buffer(twin)
-}
-
-fn fresh_name(nest: &Nest, name: &str) -> String {
-    let base = name.split('.').next().unwrap_or(name);
-    let mut number = 1;
-    while nest.find_buffer(&format!("{base}.{number}")).is_some() {
-        number += 1;
-    }
-    format!("{base}.{number}")
 }
 
 /// One past the largest index in each dimension, within the shape.

@@ -121,7 +121,7 @@ fn portable(host: &Host, vector_bits: u32, kind: Kind) -> Option<Vec<u8>> {
         return None;
     }
     let target = host.target(Isa::Clif).ok()?;
-    let isa = clif::isa(&target, true).ok()?;
+    let isa = clif::isa(&target, true, clif::Allocator::Backtracking).ok()?;
     let mut function = Function::with_name_signature(UserFuncName::default(), signature(&*isa));
     let mut context = FunctionBuilderContext::new();
     let mut builder = FunctionBuilder::new(&mut function, &mut context);

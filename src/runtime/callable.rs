@@ -1,5 +1,7 @@
 //! What all kernels have in common: code with a name, and calls that are checked before they run.
 
+use std::sync::OnceLock;
+
 use convgen_ir::problem::ConvProblem;
 
 use super::aligned::Aligned;
@@ -20,33 +22,41 @@ pub(super) struct Callable {
     biases: [bool; MAX_SUMS],
     /// Extra arguments of a call.
     extras: usize,
-    /// Predicted seconds of an image on one thread.
-    seconds: f64,
+    /// The first problem that it computes, and what for.
+    problem: ConvProblem,
+    target: Target,
+    /// Predicted seconds of an image on one thread: from the first shared call on.
+    seconds: OnceLock<f64>,
     code: Code,
 }
 
 impl Callable {
-    /// Code that computes these problems, each from what the one before it leaves.
+    /// Code that computes a problem, and perhaps a second one from what the first leaves.
     pub(super) fn new(
         name: String,
         fingerprint: u64,
-        problems: &[&ConvProblem],
+        first: &ConvProblem,
+        second: Option<&ConvProblem>,
         target: &Target,
         code: Code,
     ) -> Callable {
-        let image = problems.first().map_or(vec![], |first| first.input_shape(1));
-        let extras = problems.iter().map(|problem| problem.extra_shapes(1).len()).sum();
+        let problems = || [first].into_iter().chain(second);
+        let image = first.input_shape(1).iter().product::<u64>() as usize;
+        let extras = problems().map(|problem| problem.extra_shapes(1).len()).sum();
         let mut biases = [false; MAX_SUMS];
-        for (bias, problem) in biases.iter_mut().zip(problems) {
+        for (bias, problem) in biases.iter_mut().zip(problems()) {
             *bias = problem.bias();
         }
-        let seconds = problems.first().map_or(0.0, |first| seconds(first, target, &code));
-        let image = image.iter().product::<u64>() as usize;
-        Callable { name, fingerprint, image, biases, extras, seconds, code }
+        let (problem, target, seconds) = (first.clone(), target.clone(), OnceLock::new());
+        Callable { name, fingerprint, image, biases, extras, problem, target, seconds, code }
     }
 
     pub(super) fn name(&self) -> &str {
         &self.name
+    }
+
+    pub(super) fn target(&self) -> &Target {
+        &self.target
     }
 
     pub(super) fn code(&self) -> &Code {
@@ -55,7 +65,26 @@ impl Callable {
 
     /// How many of so many threads a call with that many images is shared by.
     pub(super) fn threads(&self, batch: usize, most: usize) -> usize {
-        threads::paying(self.seconds * batch as f64, most).min(self.code.tasks(batch).max(1))
+        if most <= 1 {
+            return 1;
+        }
+        let seconds = self.seconds() * batch as f64;
+        threads::paying(seconds, most).min(self.code.tasks(batch).max(1))
+    }
+
+    /// Predicted seconds of an image on one thread of an ordinary core.
+    fn seconds(&self) -> f64 {
+        *self.seconds.get_or_init(|| {
+            let rates = Rates::nominal(&self.target);
+            match self.code.source() {
+                // The nests of such code are its last stage only.
+                Some(source) => {
+                    let images = self.problem.batch().max(1) as f64;
+                    source.plan().seconds(&self.problem, &self.target, &rates) / images
+                }
+                None => cost::cost(self.code.nests(), &self.target, &rates, 1, 1).seconds,
+            }
+        })
     }
 
     /// Packs the weights of each problem.
@@ -118,18 +147,5 @@ impl Callable {
                 Err(RunError::Packed { given, expected })
             }
         }
-    }
-}
-
-/// Predicted seconds of an image on one thread of an ordinary core.
-fn seconds(problem: &ConvProblem, target: &Target, code: &Code) -> f64 {
-    let rates = Rates::nominal(target);
-    match code.source() {
-        // The nests of such code are its last stage only.
-        Some(source) => {
-            let images = problem.batch().max(1) as f64;
-            source.plan().seconds(problem, target, &rates) / images
-        }
-        None => cost::cost(code.nests(), target, &rates, 1, 1).seconds,
     }
 }

@@ -49,8 +49,8 @@ impl SeparableKernel {
             half.with_batch(1).as_ref().unwrap_or(half).hash(&mut hasher);
         }
         (&plan, code.packed_len()).hash(&mut hasher);
-        let halves = [depthwise, pointwise];
-        let callable = Callable::new(name, hasher.finish(), &halves, target, code);
+        let (first, second) = (depthwise, Some(pointwise));
+        let callable = Callable::new(name, hasher.finish(), first, second, target, code);
         SeparableKernel { separable, plan, callable }
     }
 

@@ -116,7 +116,7 @@ pub fn decide(problem: &ConvProblem, target: &Target, accuracy: Accuracy) -> Dec
 }
 
 /// The part of the taps that is not on padding: direct kernels skip the others.
-fn inside(problem: &ConvProblem) -> f64 {
+pub(super) fn inside(problem: &ConvProblem) -> f64 {
     if problem.direction() != Direction::Forward {
         return 1.0;
     }

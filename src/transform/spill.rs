@@ -80,8 +80,10 @@ fn spill(nest: &mut Nest, l: &Loop, at: &str, last: Option<AxisId>) -> Result<Ve
     unguard_all(nest, &tiles, &mut init);
     // Tiles that a guard leaves out are never summed, but no less of the scratch.
     if !blocks.is_empty() || tiles.iter().any(|tile| !tile.guards.is_empty()) {
-        let whole: Vec<Loop> =
-            tiles.iter().map(|tile| tile.with_body(vec![]).unguarded()).collect();
+        let whole: Vec<Loop> = tiles
+            .iter()
+            .map(|tile| Loop { ahead: None, ..tile.with_body(vec![]) }.unguarded())
+            .collect();
         body.extend(around(&whole, spilled(init.clone())));
     }
     let stored = match blocks.last() {
@@ -134,9 +136,7 @@ fn leave_to_tiles(block: Loop, tiles: &mut [Loop]) -> Loop {
 fn sums(nest: &mut Nest, tiles: &[Loop], acc: BufferId) -> BufferId {
     let mut buffer = nest.buffer(acc).clone();
     buffer.role = Role::Scratch;
-    let numbered = (1..).map(|number| format!("sums.{number}"));
-    let mut names = ["sums".to_string()].into_iter().chain(numbered);
-    buffer.name = names.find(|name| nest.find_buffer(name).is_none()).unwrap_or_default();
+    buffer.name = nest.new_buffer_name("sums");
     let outer: Vec<Dim> = tiles.iter().map(|tile| tile.hi).collect();
     buffer.shape = [outer, buffer.shape].concat();
     nest.add_buffer(buffer)
@@ -219,6 +219,7 @@ fn rename_loops(nest: &mut Nest, block: &mut [Stmt]) -> Result<(), Refusal> {
         l.axis = axis;
         // Plain loops: how the tiles were summed is no matter here.
         l.cut = false;
+        l.ahead = None;
         l.mode = Mode::Serial;
     });
     if let Some(axis) = taken {

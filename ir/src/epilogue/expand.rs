@@ -515,7 +515,7 @@ mod tests {
             .map(|op| {
                 let mut cost = 0;
                 for value in Expansion::new(op).values() {
-                    value.visit(&mut |x| cost += usize::from(!x.operands().is_empty()));
+                    value.visit(&mut |x| cost += usize::from(x.operands().next().is_some()));
                 }
                 format!("{} {cost}", op.name())
             })

@@ -5,7 +5,7 @@
 //! mixed-radix number of its loop variables counts as writing nothing.
 
 use crate::bounds::{Context, Range};
-use crate::nest::{Access, Affine, AxisId, BufferId, Dim, Expr, Guard, Nest, Stmt, Stripe};
+use crate::nest::{Access, Affine, AxisId, BufferId, Dim, Expr, Guard, Loop, Nest, Stmt, Stripe};
 use crate::padding::PaddingMode;
 
 /// Values along one dimension: `lo..=hi`, and the same again `count - 1` times, `step` apart.
@@ -181,6 +181,15 @@ fn extend_ends(nest: &Nest, buffer: BufferId, block: &[Stmt], around: &Context, 
     }
 }
 
+/// Whether some statement of a block stores to a buffer.
+fn stores(block: &[Stmt], buffer: BufferId) -> bool {
+    block.iter().any(|stmt| match stmt {
+        Stmt::Loop(Loop { body, .. }) | Stmt::If(_, body) => stores(body, buffer),
+        Stmt::Store(dst, _) => dst.buffer == buffer,
+        Stmt::Declare(_) | Stmt::Let(..) => false,
+    })
+}
+
 struct Walk {
     buffer: BufferId,
     stripes: Vec<Stripe>,
@@ -192,6 +201,8 @@ struct Walk {
 impl Walk {
     fn stmt(&mut self, stmt: &Stmt) {
         match stmt {
+            // Most loops write other buffers, and what is known inside costs more than a look.
+            Stmt::Loop(Loop { body, .. }) | Stmt::If(_, body) if !stores(body, self.buffer) => {}
             Stmt::Loop(l) => {
                 self.scoped(&l.guards, |walk| {
                     walk.inner.enter(l);

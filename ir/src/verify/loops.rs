@@ -25,8 +25,10 @@ impl Checker<'_> {
             }
         };
         // The guards are evaluated in every iteration, also where they do not hold.
-        let bare = Loop { guards: vec![], ..l.with_body(vec![]) };
-        self.inside(Some(&bare), &[], |checker| checker.guards(&l.guards))?;
+        if !l.guards.is_empty() {
+            let bare = Loop { guards: vec![], ..l.with_body(vec![]) };
+            self.inside(Some(&bare), &[], |checker| checker.guards(&l.guards))?;
+        }
         self.inside(Some(l), &[], |checker| {
             if l.mode == Mode::Vector {
                 checker.lanes(l)?;
@@ -45,14 +47,11 @@ impl Checker<'_> {
                 false => self.fail(Fault::Batch { reason: "is the end of loops from 0 only" }),
             };
         };
-        let axis = || self.axis_name(l.axis);
-        let ends = [
-            (format!("the first value of the loop over `{}`", axis()), l.lo, 0),
-            (format!("the length of the loop over `{}`", axis()), trips, 1),
-        ];
-        for (what, given, low) in ends {
+        let ends = [("the first value", l.lo, 0), ("the length", trips, 1)];
+        for (which, given, low) in ends {
             let (given, high) = (i128::from(given), SIZE_LIMIT);
             if !(low..=high).contains(&given) {
+                let what = format!("{which} of the loop over `{}`", self.axis_name(l.axis));
                 return self.fail(Fault::Size { what, given, low, high });
             }
         }

@@ -124,13 +124,8 @@ impl<'p> Builder<'p> {
     }
 
     fn axis(&mut self, name: &str, kind: AxisKind, extent: u64) -> Iteration {
-        let mut fresh = name.to_string();
-        let mut number = 1;
-        while self.nest.find_axis(&fresh).is_some() {
-            number += 1;
-            fresh = format!("{name}.{number}");
-        }
-        Iteration::new(&mut self.nest, fresh, kind, fixed(extent))
+        let name = self.nest.new_axis_name(name);
+        Iteration::new(&mut self.nest, name, kind, fixed(extent))
     }
 
     /// One loop a spatial axis.

@@ -6,11 +6,11 @@ use std::rc::Rc;
 use convgen_ir::nest::{Access, Affine, AxisId, Buffer, BufferId, Nest};
 use cranelift_codegen::ir::{InstBuilder, Value};
 
-use super::Emitter;
 use super::expr::LoadKey;
+use super::{Emitter, Terms};
 
 /// A buffer and the runtime terms of an offset in elements, outermost first.
-type Key = (BufferId, Vec<(AxisId, i64)>);
+type Key = (BufferId, Terms);
 
 /// Pointers that are available at the current point, innermost loop last.
 #[derive(Default)]
@@ -69,7 +69,7 @@ impl Emitter<'_, '_> {
         let Some(((axis, coefficient), outer)) = terms.split_last() else {
             return self.bases[&buffer];
         };
-        let key = (buffer, terms.to_vec());
+        let key = (buffer, Terms::from_slice(terms));
         if let Some(value) = self.addresses.values.get(&key) {
             return *value;
         }
@@ -92,7 +92,7 @@ impl Emitter<'_, '_> {
         buffer: BufferId,
         terms: &[(AxisId, i64)],
     ) -> Option<Value> {
-        self.addresses.values.get(&(buffer, terms.to_vec())).copied()
+        self.addresses.values.get(&(buffer, Terms::from_slice(terms))).copied()
     }
 
     /// A pointer and a displacement that fits the instruction.

@@ -8,14 +8,14 @@ use cranelift_codegen::ir::condcodes::FloatCC;
 use cranelift_codegen::ir::{BlockArg, InstBuilder, MemFlagsData, Value, types};
 
 use super::control::{Window, iterations};
-use super::{Bound, Emitter, LANES, Lanes, flags};
+use super::{Bound, Emitter, LANES, Lanes, Terms, flags};
 
 /// A load.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub(super) struct LoadKey {
     pub(super) buffer: BufferId,
     /// The runtime terms of the offset in elements, folded offsets in bytes, and the constant.
-    pub(super) terms: Vec<(AxisId, i64)>,
+    pub(super) terms: Terms,
     pub(super) folds: Vec<Value>,
     pub(super) constant: i64,
     /// The elements between lanes; none for a single element.

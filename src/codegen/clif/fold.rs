@@ -16,14 +16,14 @@ use cranelift_codegen::ir::{BlockArg, InstBuilder, Value};
 
 use super::control::{Window, iterations};
 use super::expr::LoadKey;
-use super::{Bound, Emitter, LANES, Lanes};
+use super::{Bound, Emitter, LANES, Lanes, Terms};
 
 /// An index by its runtime terms and its number, and what becomes of it: the mode, the extent, and the
 /// bytes between elements.
-type Key = (Vec<(AxisId, i64)>, i64, PaddingMode, i64, i64);
+type Key = (Terms, i64, PaddingMode, i64, i64);
 
 /// A pointer: the buffer, the runtime terms, and the folded offsets added to it.
-type Place = (BufferId, Vec<(AxisId, i64)>, Vec<Value>);
+type Place = (BufferId, Terms, Vec<Value>);
 
 /// Offsets in bytes of folded indices, and the pointers made of them.
 #[derive(Default)]
@@ -245,7 +245,7 @@ impl Emitter<'_, '_> {
         terms: &[(AxisId, i64)],
         folds: &[Value],
     ) -> Value {
-        let key = (buffer, terms.to_vec(), folds.to_vec());
+        let key = (buffer, Terms::from_slice(terms), folds.to_vec());
         if let Some(pointer) = self.folds.pointers.get(&key) {
             return *pointer;
         }

@@ -50,6 +50,30 @@ fn loop_depth(items: &[Item]) -> usize {
     items.iter().map(depth).max().unwrap_or(0)
 }
 
+/// Items that find registers for their pointers and counters.
+#[derive(Default)]
+struct Fitting {
+    items: usize,
+    streams: BTreeSet<Stream>,
+    depth: usize,
+}
+
+/// As many of the first items as fit together.
+fn fitting(items: &[Item]) -> Fitting {
+    let mut fitting = Fitting::default();
+    for item in items {
+        let item = std::slice::from_ref(item);
+        let mut used = fitting.streams.clone();
+        streams(item, &mut used);
+        let depth = fitting.depth.max(loop_depth(item));
+        if used.len() + depth > GENERAL_REGISTERS {
+            break;
+        }
+        fitting = Fitting { items: fitting.items + 1, streams: used, depth };
+    }
+    fitting
+}
+
 /// The streams by which some items reach memory.
 fn streams(items: &[Item], found: &mut BTreeSet<Stream>) {
     for item in items {
@@ -98,15 +122,10 @@ impl Assembler {
     fn block(&mut self, items: &[Item]) -> Result<(), Unfit> {
         let mut rest = items;
         while let [first, others @ ..] = rest {
-            let fitting = (1..=rest.len()).rev().find_map(|n| {
-                let (near, mut used) = (&rest[..n], BTreeSet::new());
-                streams(near, &mut used);
-                let depth = loop_depth(near);
-                (used.len() + depth <= GENERAL_REGISTERS).then_some((n, used, depth))
-            });
-            if let Some((fitting, used, depth)) = fitting {
-                let (near, others) = rest.split_at(fitting);
-                self.encoder.bring(&used, depth);
+            let fitting = fitting(rest);
+            if fitting.items > 0 {
+                let (near, others) = rest.split_at(fitting.items);
+                self.encoder.bring(&fitting.streams, fitting.depth);
                 self.near(near, 0)?;
                 self.encoder.forget();
                 rest = others;
@@ -162,31 +181,77 @@ enum Home {
     Memory,
 }
 
+/// What is known of a value of a line.
+#[derive(Clone, Default)]
+struct Known<'a> {
+    /// The steps that use it, ascending.
+    uses: SmallVec<[usize; 4]>,
+    definition: Option<&'a Op>,
+    /// Where it is, from its definition to its last use.
+    home: Option<Home>,
+}
+
 struct Line<'a> {
     assembler: &'a mut Assembler,
     steps: &'a [Step],
-    /// The steps that use each value, ascending.
-    uses: HashMap<Value, SmallVec<[usize; 4]>>,
-    definitions: HashMap<Value, &'a Op>,
-    homes: HashMap<Value, Home>,
+    /// The values of the line are numbered from this one on.
+    first: Value,
+    values: Vec<Known<'a>>,
+    /// The value in each register of the pool.
+    pool: Vec<Option<Value>>,
+    /// Values that are what a cell holds.
+    readers: Vec<Value>,
     free: Vec<Reg>,
 }
 
 impl<'a> Line<'a> {
     fn new(assembler: &'a mut Assembler, steps: &'a [Step]) -> Line<'a> {
-        let mut uses: HashMap<Value, SmallVec<[usize; 4]>> = HashMap::default();
-        let mut definitions = HashMap::default();
-        for (at, step) in steps.iter().enumerate() {
-            for value in operands(step) {
-                uses.entry(value).or_default().push(at);
-            }
-            if let Step::Define(value, op) = step {
-                definitions.insert(*value, op);
-            }
-        }
+        let defined = || steps.iter().flat_map(defined);
+        let first = defined().min().unwrap_or(0);
+        let count = defined().max().map_or(0, |last| last + 1 - first);
         let pool = assembler.registers - assembler.cells;
         let free = (0..pool).rev().map(|i| Reg(i as u8)).collect();
-        Line { assembler, steps, uses, definitions, homes: HashMap::default(), free }
+        let mut line = Line {
+            assembler,
+            steps,
+            first,
+            values: vec![Known::default(); count],
+            pool: vec![None; pool],
+            readers: vec![],
+            free,
+        };
+        for (at, step) in steps.iter().enumerate() {
+            for value in operands(step) {
+                if let Some(known) = line.known_mut(value) {
+                    known.uses.push(at);
+                }
+            }
+            if let Step::Define(value, op) = step
+                && let Some(known) = line.known_mut(*value)
+            {
+                known.definition = Some(op);
+            }
+        }
+        line
+    }
+
+    /// What is known of a value; nothing if it is of another line.
+    fn known(&self, value: Value) -> Option<&Known<'a>> {
+        self.values.get(value.checked_sub(self.first)?)
+    }
+
+    fn known_mut(&mut self, value: Value) -> Option<&mut Known<'a>> {
+        self.values.get_mut(value.checked_sub(self.first)?)
+    }
+
+    fn definition(&self, value: Value) -> Option<&'a Op> {
+        self.known(value)?.definition
+    }
+
+    fn set_home(&mut self, value: Value, home: Home) {
+        if let Some(known) = self.known_mut(value) {
+            known.home = Some(home);
+        }
     }
 
     fn step(&mut self, at: usize) -> Result<(), Unfit> {
@@ -195,7 +260,7 @@ impl<'a> Line<'a> {
             Step::Write(cell, value) => {
                 self.not_read_later(*cell, at)?;
                 let to = self.cell_register(*cell);
-                match self.definitions.get(value) {
+                match self.definition(*value) {
                     Some(Op::Const(0)) if self.home(*value) == Home::Memory => {
                         self.assembler.encoder.zero(to);
                     }
@@ -236,17 +301,18 @@ impl<'a> Line<'a> {
     }
 
     fn define(&mut self, value: Value, op: &Op, at: usize) -> Result<(), Unfit> {
-        if !self.uses.contains_key(&value) {
+        if self.next_use(value, at).is_none() {
             return Ok(());
         }
         match op {
             Op::Load(..) | Op::Broadcast(_) | Op::Const(_) | Op::Index(_) => {
                 // Loaded at the first use.
-                self.homes.insert(value, Home::Memory);
+                self.set_home(value, Home::Memory);
             }
             Op::Read(cell) => {
                 let register = self.cell_register(*cell);
-                self.homes.insert(value, Home::Cell(register));
+                self.set_home(value, Home::Cell(register));
+                self.readers.push(value);
             }
             Op::Unary(op, x) => {
                 let x = self.register(*x, at, &[])?;
@@ -302,7 +368,7 @@ impl<'a> Line<'a> {
     }
 
     fn home(&self, value: Value) -> Home {
-        self.homes.get(&value).copied().unwrap_or(Home::Memory)
+        self.known(value).and_then(|known| known.home).unwrap_or(Home::Memory)
     }
 
     fn cell_register(&self, cell: usize) -> Reg {
@@ -312,22 +378,22 @@ impl<'a> Line<'a> {
     /// A cell must not change while its old value is still wanted.
     fn not_read_later(&self, cell: usize, at: usize) -> Result<(), Unfit> {
         let register = self.cell_register(cell);
-        let wanted = self.homes.iter().any(|(value, home)| {
-            *home == Home::Cell(register) && self.next_use(*value, at + 1).is_some()
+        let wanted = self.readers.iter().any(|value| {
+            self.home(*value) == Home::Cell(register) && self.next_use(*value, at + 1).is_some()
         });
         if wanted { unfit("a tile changes while its old value is wanted") } else { Ok(()) }
     }
 
     fn next_use(&self, value: Value, from: usize) -> Option<usize> {
-        let uses = self.uses.get(&value)?;
+        let uses = &self.known(value)?.uses;
         uses.get(uses.partition_point(|at| *at < from)).copied()
     }
 
     /// Whether a value can be a memory operand at its only use.
     fn foldable(&self, value: Value, at: usize) -> bool {
-        let once = self.uses.get(&value).is_some_and(|uses| uses.len() == 1 && uses[0] == at);
+        let once = self.known(value).is_some_and(|known| known.uses[..] == [at]);
         once && self.home(value) == Home::Memory
-            && match self.definitions.get(&value) {
+            && match self.definition(value) {
                 Some(Op::Load(_, mask)) => self.assembler.encoder.is_whole(*mask),
                 Some(Op::Broadcast(_)) => self.assembler.encoder.folds_broadcasts(),
                 Some(_) | None => false,
@@ -337,7 +403,7 @@ impl<'a> Line<'a> {
     /// A register or a memory operand for a value.
     fn operand(&mut self, value: Value, at: usize, keep: &[Reg]) -> Result<Operand, Unfit> {
         if self.foldable(value, at) {
-            match self.definitions.get(&value) {
+            match self.definition(value) {
                 Some(Op::Load(place, _)) => return Ok(Operand::Memory(*place, false)),
                 Some(Op::Broadcast(place)) => return Ok(Operand::Memory(*place, true)),
                 Some(_) | None => {}
@@ -368,7 +434,7 @@ impl<'a> Line<'a> {
             self.assembler.encoder.reload(to, *slot);
             return Ok(to);
         }
-        match self.definitions.get(&value) {
+        match self.definition(value) {
             Some(Op::Load(place, mask)) => self.assembler.encoder.load(to, *place, *mask),
             Some(Op::Broadcast(place)) => self.assembler.encoder.broadcast(to, *place),
             Some(Op::Const(bits)) => self.assembler.encoder.constant(to, *bits),
@@ -389,8 +455,14 @@ impl<'a> Line<'a> {
     /// A free register for a value, made free if need be.
     fn allocate(&mut self, value: Value, at: usize, keep: &[Reg]) -> Result<Reg, Unfit> {
         let register = self.take(at, keep)?;
-        self.homes.insert(value, Home::Pool(register));
+        self.hold(value, register);
         Ok(register)
+    }
+
+    /// Puts a value into a register of the pool.
+    fn hold(&mut self, value: Value, register: Reg) {
+        self.set_home(value, Home::Pool(register));
+        self.pool[usize::from(register.0)] = Some(value);
     }
 
     /// A free register.
@@ -403,16 +475,17 @@ impl<'a> Line<'a> {
 
     /// Frees the register of the value that is used again last.
     fn evict(&mut self, at: usize, keep: &[Reg]) -> Result<Reg, Unfit> {
-        let candidates = self.homes.iter().filter_map(|(value, home)| match home {
-            Home::Pool(register) if !keep.contains(register) => {
-                Some((self.next_use(*value, at).unwrap_or(usize::MAX), *value, *register))
-            }
-            Home::Pool(_) | Home::Cell(_) | Home::Memory => None,
-        });
+        let registers = (0..).map(Reg).zip(&self.pool);
+        let candidates = registers.filter(|(register, _)| !keep.contains(register)).filter_map(
+            |(register, value)| {
+                let value = (*value)?;
+                Some((self.next_use(value, at).unwrap_or(usize::MAX), value, register))
+            },
+        );
         let Some((_, value, register)) = candidates.max() else {
             return unfit("an operation has more operands than registers");
         };
-        let again = match self.definitions.get(&value) {
+        let again = match self.definition(value) {
             Some(Op::Load(..) | Op::Broadcast(_) | Op::Const(_)) => true,
             Some(_) | None => self.assembler.frame.contains_key(&value),
         };
@@ -421,36 +494,44 @@ impl<'a> Line<'a> {
             self.assembler.frame.insert(value, slot);
             self.assembler.encoder.spill(slot, register);
         }
-        self.homes.insert(value, Home::Memory);
+        self.set_home(value, Home::Memory);
+        self.pool[usize::from(register.0)] = None;
         Ok(register)
     }
 
     /// Frees the registers of values that are not used after this step.
     fn release(&mut self, at: usize) {
         let step = &self.steps[at];
-        let defined = match step {
-            Step::Define(value, _) => Some(*value),
-            Step::Gather(_, _, _, values) => {
-                values.iter().flatten().for_each(|value| self.release_value(*value, at));
-                None
-            }
-            Step::Write(..)
-            | Step::Accumulate(..)
-            | Step::Store(..)
-            | Step::Prefetch(..)
-            | Step::Scatter(..) => None,
-        };
-        for value in operands(step).into_iter().chain(defined) {
+        for value in operands(step).into_iter().chain(defined(step)) {
             self.release_value(value, at);
         }
     }
 
     fn release_value(&mut self, value: Value, at: usize) {
-        if self.next_use(value, at + 1).is_none()
-            && let Some(Home::Pool(register)) = self.homes.remove(&value)
-        {
-            self.free.push(register);
+        if self.next_use(value, at + 1).is_some() {
+            return;
         }
+        match self.known_mut(value).and_then(|known| known.home.take()) {
+            Some(Home::Pool(register)) => {
+                self.pool[usize::from(register.0)] = None;
+                self.free.push(register);
+            }
+            Some(Home::Cell(_)) => self.readers.retain(|reader| *reader != value),
+            Some(Home::Memory) | None => {}
+        }
+    }
+}
+
+/// The values a step defines.
+fn defined(step: &Step) -> SmallVec<[Value; 4]> {
+    match step {
+        Step::Define(value, _) => smallvec![*value],
+        Step::Gather(_, _, _, values) => values.iter().flatten().copied().collect(),
+        Step::Write(..)
+        | Step::Accumulate(..)
+        | Step::Store(..)
+        | Step::Prefetch(..)
+        | Step::Scatter(..) => smallvec![],
     }
 }
 

@@ -36,10 +36,10 @@ impl Line<'_> {
             return unfit("a transpose has too few registers");
         };
         let results = self.assembler.encoder.gather_quad(five, place, mask, bytes);
-        let used = values.map(|value| value.filter(|value| self.uses.contains_key(value)));
+        let used = values.map(|value| value.filter(|value| self.next_use(*value, at).is_some()));
         for (value, register) in used.into_iter().zip(results) {
             if let Some(value) = value {
-                self.homes.insert(value, super::Home::Pool(register));
+                self.hold(value, register);
                 registers.retain(|other| *other != register);
             }
         }

@@ -96,7 +96,7 @@ impl Encoder {
             for (lane, from) in (first..mask.lanes as i32).zip(lanes) {
                 if mask.limit.is_some() {
                     self.push(Instruction::with2(Code::Cmp_rm32_imm32, Register::ECX, lane));
-                    self.push(Instruction::with_branch(Code::Jle_rel32_64, end));
+                    self.jump(Code::Jle_rel32_64, end);
                 }
                 let to = self.lane(place, lane, bytes);
                 self.store_elements(to, from, elements, mask_register);

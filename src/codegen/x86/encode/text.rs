@@ -1,0 +1,80 @@
+//! Machine code as it grows: each instruction becomes bytes at once, jumps go to labels.
+//!
+//! A jump back is short if it can be. A jump forward is a long one, whose distance is filled in at the end.
+
+use iced_x86::{Code, Encoder, IcedError, Instruction};
+
+/// Bytes that a jump back may cross to be short, its own included.
+const SHORT: u64 = 128;
+
+/// A place to jump to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Label(usize);
+
+/// Position-independent machine code.
+pub(super) struct Text {
+    encoder: Encoder,
+    length: u64,
+    /// Where each label is, if that is known yet.
+    places: Vec<Option<u64>>,
+    /// Jumps forward: where they end, and where they go.
+    forward: Vec<(u64, Label)>,
+    /// Whether something could not be encoded.
+    failed: bool,
+}
+
+impl Text {
+    pub(super) fn new() -> Text {
+        let encoder = Encoder::new(64);
+        Text { encoder, length: 0, places: vec![], forward: vec![], failed: false }
+    }
+
+    pub(super) fn push(&mut self, instruction: Result<Instruction, IcedError>) {
+        let encoded =
+            instruction.and_then(|instruction| self.encoder.encode(&instruction, self.length));
+        match encoded {
+            Ok(bytes) => self.length += bytes as u64,
+            Err(_) => self.failed = true,
+        }
+    }
+
+    /// A label that no place has yet.
+    pub(super) fn label(&mut self) -> Label {
+        self.places.push(None);
+        Label(self.places.len() - 1)
+    }
+
+    /// Gives a label this place.
+    pub(super) fn place(&mut self, label: Label) {
+        self.places[label.0] = Some(self.length);
+    }
+
+    /// A jump, by the code of its long form.
+    pub(super) fn jump(&mut self, long: Code, to: Label) {
+        match self.places[to.0] {
+            Some(place) => {
+                let near = self.length - place + MOST_SHORT_JUMP <= SHORT;
+                let code = if near { long.as_short_branch() } else { long };
+                self.push(Instruction::with_branch(code, place));
+            }
+            None => {
+                self.push(Instruction::with_branch(long, self.length));
+                self.forward.push((self.length, to));
+            }
+        }
+    }
+
+    /// The bytes; none if an instruction could not be encoded, or a jump goes nowhere.
+    pub(super) fn finish(mut self) -> Option<Vec<u8>> {
+        let mut bytes = self.encoder.take_buffer();
+        for (end, label) in self.forward {
+            let distance = self.places[label.0]? - end;
+            let (distance, end) = (i32::try_from(distance).ok()?, end as usize);
+            bytes[end - 4..end].copy_from_slice(&distance.to_le_bytes());
+        }
+        (!self.failed).then_some(bytes)
+    }
+}
+
+/// Bytes of a short conditional jump.
+const MOST_SHORT_JUMP: u64 = 2;
