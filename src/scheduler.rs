@@ -18,7 +18,7 @@ use convgen_ir::schedule::Schedule;
 
 use self::plan::{
     CopyInput, LARGEST_BODY, LaneAxis, Order, Plan, Shape, Walk, columns_are_neighbours,
-    groups_a_vector, has_padding, is_pointwise,
+    groups_fill_a_vector, has_padding, is_pointwise,
 };
 use crate::algorithm::{Algorithm, Part};
 use crate::target::{Isa, Target};
@@ -494,7 +494,7 @@ impl<'p> Picker<'p> {
         let channels_first = self.problem.layout() == Layout::ChannelsFirst;
         if let Some(lanes) = self.channel_lanes() {
             lanes
-        } else if self.groups_fill_a_vector() {
+        } else if groups_fill_a_vector(self.problem, self.target) {
             LaneAxis::GroupChannels
         } else if self.columns_fill_more(columns, channels)
             || (channels_first
@@ -524,17 +524,6 @@ impl<'p> Picker<'p> {
         self.target.isa().vectors().is_some()
             && columns_are_neighbours(self.problem)
             && share(columns) >= 1.5 * share(channels)
-    }
-
-    /// Whether the output channels of several groups are a vector, and those of one are less than half
-    /// of one. With 4 channels a group, 32 groups and 56x56 that is 108 GFLOP/s with AVX-512, where
-    /// lanes of one group reach 21; with 8 and 28x28 it is 77 to 90, where they reach 44.
-    fn groups_fill_a_vector(&self) -> bool {
-        let groups = groups_a_vector(self.problem, self.target).min(self.problem.groups());
-        self.target.isa().vectors().is_some()
-            && self.problem.layout() == Layout::ChannelsLast
-            && self.problem.out_channels_per_group() > 1
-            && groups > 1
     }
 
     /// The register tile: the lane axis by one or two vectors, another axis by rows.

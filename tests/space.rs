@@ -11,7 +11,7 @@ use convgen_ir::parse::parse_schedule;
 use convgen_ir::problem::ConvProblem;
 use convgen_ir::verify::{VerifiedNest, VerifyError};
 
-const PROBLEMS: [&str; 14] = [
+const PROBLEMS: [&str; 15] = [
     "conv2d ic8 oc12 ih6 iw7 kh3 kw3 ph1 pw1",
     "conv2d ic6 oc20 ih5 iw5 kh1 kw1 bias | relu",
     "conv2d g20 ic20 oc20 ih7 iw6 kh3 kw3 ph1 pw1",
@@ -21,6 +21,7 @@ const PROBLEMS: [&str; 14] = [
     "conv3d ic2 oc9 id3 ih4 iw5 kd2 kh3 kw3 ph1 pw1",
     "conv2d ic1 oc1 ih9 iw9 kh5 kw5 ph2 pw2",
     "conv2d g6 ic24 oc24 ih6 iw7 kh3 kw3 ph1 pw1",
+    "conv2d g4 ic32 oc32 ih6 iw7 kh3 kw3 ph1 pw1",
     "conv2d nchw g8 ic8 oc16 ih5 iw7 kh3 kw3 sh2 sw2 ph1 pw1",
     "conv2d ic6 oc20 ih5 iw9 kh3 kw3 ph2 pw1 reflect",
     "conv2d nchw g20 ic20 oc20 ih4 iw19 kh3 kw3 ph3 pw1 circular",

@@ -6,7 +6,7 @@ use convgen_ir::problem::ConvProblem;
 use convgen_ir::schedule::{Directive, Schedule, Tail};
 
 use super::super::LATENCY_SUMS;
-use super::{CopyInput, LaneAxis, Loops, Plan, Shape, Walk, has_padding};
+use super::{CopyInput, LaneAxis, Loops, Plan, Shape, Walk, groups_fill_a_vector, has_padding};
 use crate::target::Target;
 
 /// A plan being written down.
@@ -120,14 +120,15 @@ impl Writer<'_> {
         }
     }
 
-    /// Takes the taps of a row within each input channel where lanes are channels of several groups: a
-    /// channel of a pixel is spread over its lanes once for all taps that meet it, and many products of one sum
-    /// do not wait for one another. 3x3, 8 channels a group, 28x28: 94 GFLOP/s, and 115 this way; 4 channels
-    /// wait for little.
+    /// Takes the taps of a row within each input channel where a vector has channels of several groups: a
+    /// channel of a pixel is spread over its lanes once for all taps that meet it, and many products of one
+    /// sum do not wait for one another. 3x3, 8 channels a group, 28x28: 94 GFLOP/s, and 115 this way; 4
+    /// channels wait for little. A question of the problem alone, since all its plans add in one order.
     fn taps_innermost(&mut self) {
         let last = self.problem.axis_names().last().zip(self.problem.spatial().last());
-        if let (LaneAxis::GroupChannels, Some((name, s))) = (self.plan.lanes, last)
+        if let Some((name, s)) = last
             && s.kernel > 1
+            && groups_fill_a_vector(self.problem, self.target)
             && self.problem.in_channels_per_group() >= LATENCY_SUMS
         {
             let axes = vec!["ic".to_string(), format!("k{name}")];
