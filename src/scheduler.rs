@@ -316,10 +316,14 @@ impl<'p> Picker<'p> {
         lanes == LaneAxis::OutChannels
             && self.target.isa().vectors().is_some()
             && self.problem.layout() == Layout::ChannelsLast
-            && (!self.problem.in_channels().is_multiple_of(width)
-                || winograd::inside(self.problem) < MOSTLY_PADDING)
+            && (!self.problem.in_channels().is_multiple_of(width) || self.is_mostly_padding())
             && (products < PRODUCTS_WORTH_A_COPY * width
                 || self.problem.in_channels_per_group() <= FEWEST_STEPS)
+    }
+
+    /// Whether a copy would mostly write the zeros of padding, and products would mostly be of these.
+    fn is_mostly_padding(&self) -> bool {
+        winograd::inside(self.problem) < MOSTLY_PADDING
     }
 
     /// Meets padding where the input lies, and writes out all input channels of a tap, if the tile's
@@ -349,8 +353,9 @@ impl<'p> Picker<'p> {
             && self.block.is_none()
             && self.target.isa().vectors().is_some()
             && self.problem.layout() == Layout::ChannelsLast
-            && self.problem.in_channels_per_group() >= CHANNELS_WORTH_A_LOOP
-            && !self.weights_stay_near(plan.lanes)
+            && (self.is_mostly_padding()
+                || (self.problem.in_channels_per_group() >= CHANNELS_WORTH_A_LOOP
+                    && !self.weights_stay_near(plan.lanes)))
             && (!padded || (self.whole && self.shape.axes.len() > 1));
         if !fits {
             return false;
