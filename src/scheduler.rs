@@ -273,6 +273,12 @@ impl<'p> Picker<'p> {
             plan.in_place = false;
             self.task_block(&mut plan);
         }
+        if !plan.in_place && self.is_mostly_padding() {
+            // No tile meets so much padding in place, but a pixel does.
+            let (in_place, taps) = (self.whole, false);
+            let pixel = Plan { in_place, taps, rows: 1, ..plan.clone() };
+            self.adopt(&mut plan, pixel);
+        }
         if !plan.in_place {
             plan.copy = self.copied_input(&plan);
         }

@@ -340,10 +340,19 @@ impl Plan {
         if others.is_empty() && self.block < columns.output() {
             return excluded("tasks begin anywhere in a row");
         }
-        if loops_if_peeled(columns, self.columns_of_tile(problem, target)) > MOST_BORDERS {
+        if !self.is_pixel_in_place(problem)
+            && loops_if_peeled(columns, self.columns_of_tile(problem, target)) > MOST_BORDERS
+        {
             return excluded("too many tiles touch it");
         }
         Ok(())
+    }
+
+    /// Whether its tile is one of several pixels of a row that meet padding where the input lies: the taps
+    /// of each pixel are a loop that ends where its input does, and no border is written out.
+    pub(super) fn is_pixel_in_place(&self, problem: &ConvProblem) -> bool {
+        let several = problem.spatial().last().is_some_and(|s| s.output() > 1);
+        self.in_place && self.rows == 1 && !self.taps && self.lanes != LaneAxis::Columns && several
     }
 
     /// Output columns of a register tile.
@@ -472,7 +481,8 @@ impl Plan {
             return Err(Excluded::Steps { steps: self.steps, channels });
         }
         let kernel = problem.spatial().last().map_or(1, |s| s.kernel);
-        let taps = if self.taps || self.in_place { kernel } else { 1 };
+        let in_place = self.in_place && !self.is_pixel_in_place(problem);
+        let taps = if self.taps || in_place { kernel } else { 1 };
         let body = self.vectors * self.rows * self.steps * taps;
         match body > LARGEST_BODY {
             true => Err(Excluded::Body { body, limit: LARGEST_BODY }),
@@ -490,6 +500,9 @@ impl Plan {
         let Some(columns) = problem.spatial().last().filter(|s| has_padding(s)) else {
             return Ok(());
         };
+        if self.is_pixel_in_place(problem) {
+            return Ok(());
+        }
         let peeled = Peeled::new(columns, self.columns_of_tile(problem, target));
         // Of a sum: its first value, its taps, its epilogue, and its store.
         let steps = self.steps * columns.kernel + statements(problem) + 2;

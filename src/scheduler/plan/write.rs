@@ -34,7 +34,8 @@ impl Writer<'_> {
         if let Some(copy) = self.plan.copy {
             self.copy(&loops, copy);
         }
-        if let (true, Some(axis)) = (self.plan.in_place, loops.columns.first())
+        let tile = self.plan.in_place && !self.plan.is_pixel_in_place(self.problem);
+        if let (true, Some(axis)) = (tile, loops.columns.first())
             && self.problem.spatial().last().is_some_and(has_padding)
         {
             self.directives.push(Directive::Peel { axis: axis.clone() });
@@ -171,9 +172,8 @@ impl Writer<'_> {
         let (outer, inner) = self.split("ic", self.plan.steps, channels, Tail::Guard);
         self.directives.push(unroll(&inner));
         self.prefetch(outer);
-        if let (true, Some(name)) =
-            (self.plan.taps || self.plan.in_place, self.problem.axis_names().last())
-        {
+        let in_place = self.plan.in_place && !self.plan.is_pixel_in_place(self.problem);
+        if let (true, Some(name)) = (self.plan.taps || in_place, self.problem.axis_names().last()) {
             self.directives.push(unroll(&format!("k{name}")));
         }
     }
