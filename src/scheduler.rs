@@ -5,20 +5,22 @@
 //! register tile is, and how the work around the tile is blocked.
 
 mod channels_first;
+mod depthwise;
 pub mod fourier;
 mod gradient;
+mod in_place;
 pub mod plan;
 pub mod separable;
 pub mod space;
 pub mod winograd;
 
 use convgen_ir::elem::Layout;
-use convgen_ir::problem::{ConvProblem, Direction, SpatialAxis};
+use convgen_ir::problem::{ConvProblem, Direction};
 use convgen_ir::schedule::Schedule;
 
 use self::plan::{
     CopyInput, LARGEST_BODY, LaneAxis, Order, Plan, Shape, Walk, columns_are_neighbours,
-    groups_fill_a_vector, has_padding, is_pointwise,
+    groups_fill_a_vector, is_pointwise,
 };
 use crate::algorithm::{Algorithm, Part};
 use crate::target::{Isa, Target};
@@ -108,17 +110,8 @@ const UNROLLED_TAPS: u64 = 256;
 /// so tiles are kept short.
 const DEPTHWISE_COLUMNS: u64 = 14;
 
-/// Columns of such a tile of several vectors: neighbouring lines of memory are fetched together, so that
-/// few columns by many channels are read faster than many by few. 3x3 at stride 2 over 192 channels of
-/// 28x28: 67 GFLOP/s by tiles of 7 columns by three vectors, 54 of 14 by one.
-const COLUMNS_OF_VECTORS: u64 = 7;
-
 /// Memory that is written as one stream.
 const PAGE_BYTES: u64 = 4096;
-
-/// Columns, at most, of a tile of one vector for kernels so long that a border is several tiles: each is
-/// written out.
-const NARROW_COLUMNS: u64 = 12;
 
 /// One way of a first-level cache: a page, on every CPU that looks it up by virtual address. On 1x1
 /// layers of 1024 channels tiles of 14 rows reach 77 % of the peak, tiles of 7 rows 97 %.
@@ -127,25 +120,6 @@ const L1_WAY_BYTES: u64 = 4096;
 /// Rows of input that a task copies for itself, for each that its neighbour copies too: on ResNet-50's
 /// first layer, tasks of one row copy seven for two.
 const LEAST_OWN_ROWS: u64 = 4;
-
-/// Vector multiply-adds that each element of the input must serve for a copy by elements to pay:
-/// MobileNet's first layer, 3 channels to 32 at stride 2, has four and takes half the time without one;
-/// VGG-16's, to 64 at stride 1, has 36.
-const PRODUCTS_WORTH_A_COPY: u64 = 16;
-
-/// The part of the taps that is on the input, below which products are worth less than the padding that a
-/// copy for them writes: 6x6 taps dilated by two on 4x4 from 32 channels to 10, 13 GFLOP/s with a copy and
-/// 92 in place.
-const MOSTLY_PADDING: f64 = 0.5;
-
-/// Input channels that a sum has for each tap, at least, for padding to be met in place: each tap of a
-/// row is then a loop of its own, which must be long beside its ends.
-const CHANNELS_WORTH_A_LOOP: u64 = 32;
-
-/// Parts of the second-level cache, of eight, that the rows of input which a task reads in place may
-/// fill; panels of weights pass through the rest. 3x3 over 512 channels of 14x14 reaches 88 % of the
-/// 256-bit peak in tasks of 7 rows (3/8), 73 % in one of 14.
-const PARTS_FOR_ROWS: u64 = 3;
 
 /// Sums that hide the latency of two multiply-adds a cycle: smaller tiles take as long as one of these.
 /// 3x3 over 512 channels of 7x7 at 256 bits: 65 % of the peak by tiles of 4x2 and 3x2, 101 % of 4x3 and
@@ -242,22 +216,7 @@ impl<'p> Picker<'p> {
         if self.is_depthwise(lanes) && self.transposes() {
             self.channels_outermost(&mut plan);
         } else if self.is_depthwise(lanes) || lanes == LaneAxis::GroupChannels {
-            plan.order = self.depthwise_order();
-            // Whether padding can be met in place depends on whether tasks share a row.
-            plan.block = self.shape.axes[0].1;
-            // The borders of long kernels are written out by narrow tiles.
-            let columns = self.shape.axes.last().map_or(1, |(_, extent)| *extent);
-            let narrow = [balanced(columns, NARROW_COLUMNS), LATENCY_SUMS].map(|rows| (1, rows));
-            let narrow = narrow.into_iter().filter(|_| self.is_depthwise(lanes));
-            let tiles = [(plan.vectors, plan.rows)].into_iter().chain(narrow);
-            let in_place =
-                |(vectors, rows)| Plan { in_place: self.whole, vectors, rows, ..plan.clone() };
-            let fits = tiles.map(in_place).find(|plan| {
-                plan.check_in_place(self.problem, self.target).is_ok()
-                    && plan.check_borders(self.problem, self.target).is_ok()
-                    && plan.check_body(self.problem).is_ok()
-            });
-            plan = fits.unwrap_or(plan);
+            self.depthwise_in_place(&mut plan, lanes);
             if self.shares_channels_of_rows(&mut plan) {
                 return plan;
             }
@@ -296,202 +255,6 @@ impl<'p> Picker<'p> {
             && self.problem.layout() == Layout::ChannelsLast
             && self.problem.groups() == 1
             && bytes <= self.target.caches().l1d as u64 / 2
-    }
-
-    /// Meets padding where the input lies if the columns of a tile are lanes: masks leave it out.
-    fn read_columns_in_place(&self, plan: &mut Plan) {
-        self.adopt(plan, Plan { in_place: self.whole, ..plan.clone() });
-    }
-
-    /// Takes a plan that meets padding in place, if it does and is a schedule of the problem.
-    fn adopt(&self, plan: &mut Plan, candidate: Plan) {
-        if candidate.in_place && candidate.check(self.problem, self.target).is_ok() {
-            *plan = candidate;
-        }
-    }
-
-    /// Whether a copy of the input would take about as long as the products it is made for: few output
-    /// channels, and input channels that are not copied by vectors, or products that are mostly of the
-    /// zeros that it would write.
-    fn copies_for_little(&self, lanes: LaneAxis) -> bool {
-        let axes = self.problem.spatial().iter();
-        let (taps, strides) =
-            axes.fold((1, 1), |(taps, strides), s| (taps * s.kernel, strides * s.stride));
-        let products = self.problem.out_channels_per_group() * taps / strides;
-        let width = u64::from(self.target.lanes());
-        lanes == LaneAxis::OutChannels
-            && self.target.isa().vectors().is_some()
-            && self.problem.layout() == Layout::ChannelsLast
-            && (!self.problem.in_channels().is_multiple_of(width) || self.is_mostly_padding())
-            && (products < PRODUCTS_WORTH_A_COPY * width
-                || self.problem.in_channels_per_group() <= FEWEST_STEPS)
-    }
-
-    /// Whether a copy would mostly write the zeros of padding, and products would mostly be of these.
-    fn is_mostly_padding(&self) -> bool {
-        winograd::inside(self.problem) < MOSTLY_PADDING
-    }
-
-    /// Meets padding where the input lies, and writes out all input channels of a tap, if the tile's
-    /// code then stays small: the tile, or half of it. 7x7 from 3 channels to 64: 168 GFLOP/s from a copy, 185
-    /// in place; 3x3x3, 176 and 203.
-    fn read_in_place(&self, plan: &mut Plan) {
-        let steps = self.problem.in_channels_per_group();
-        let block = self.shape.axes[0].1;
-        let columns = self.shape.axes.last().map_or(1, |(_, extent)| *extent);
-        let half = balanced(columns, (plan.rows / 2).max(1));
-        for rows in [plan.rows, half] {
-            let hides = rows == plan.rows || rows * plan.vectors >= LATENCY_SUMS;
-            if !plan.in_place && hides {
-                let in_place = self.whole;
-                self.adopt(plan, Plan { in_place, steps, block, rows, ..plan.clone() });
-            }
-        }
-    }
-
-    /// Reads the input where it lies if many channels are summed at each tap: taps beyond the first and
-    /// last rows cost nothing, and what the taps of a dilated kernel lie apart is not copied. Tasks then
-    /// share channels, since no copy is made for each of them: a panel of weights, which may come from
-    /// far, serves all rows of a task, and their input stays near from one panel to the next.
-    fn sums_channels_in_place(&self, plan: &mut Plan) -> bool {
-        let padded = self.is_padded();
-        let fits = plan.lanes == LaneAxis::OutChannels
-            && self.block.is_none()
-            && self.target.isa().vectors().is_some()
-            && self.problem.layout() == Layout::ChannelsLast
-            && (self.is_mostly_padding()
-                || (self.problem.in_channels_per_group() >= CHANNELS_WORTH_A_LOOP
-                    && !self.weights_stay_near(plan.lanes)))
-            && (!padded || (self.whole && self.shape.axes.len() > 1));
-        if !fits {
-            return false;
-        }
-        let block = self.rows_in_place(plan);
-        let order = Order::ALL[0];
-        let candidate =
-            Plan { in_place: padded, channel_tasks: true, block, order, ..plan.clone() };
-        // Where one panel has all channels there is nothing to share.
-        let alone = Plan { channel_tasks: false, ..candidate.clone() };
-        let legal = |plan: &Plan| plan.check(self.problem, self.target).is_ok();
-        let accepted = [candidate, alone].into_iter().find(legal);
-        accepted.map(|accepted| *plan = accepted).is_some()
-    }
-
-    /// Output rows of a task that reads its input in place and whose channels are tasks too: as many as
-    /// use a panel of weights while their input stays in the second-level cache, in tasks of one size.
-    fn rows_in_place(&self, plan: &Plan) -> u64 {
-        let extent = self.shape.axes[0].1;
-        let pixel = self.problem.in_channels() * self.problem.elem().bytes() as u64;
-        let cached = self.target.caches().l2 as u64 * PARTS_FOR_ROWS / 8;
-        let fitting = match self.problem.spatial().split_first() {
-            Some((s, inner)) if !self.fused => {
-                // Padding is not read, nor is what lies between the taps of a dilated or strided kernel.
-                let read = |s: &SpatialAxis| s.input.min(s.output() * s.kernel);
-                let row = inner.iter().map(read).product::<u64>() * pixel;
-                let shared = s.kernel.saturating_sub(s.stride);
-                let whole = cached / row >= read(s);
-                let step = s.stride.min(s.kernel);
-                if whole { extent } else { (cached / row).saturating_sub(shared) / step }
-            }
-            Some(_) | None => cached / pixel,
-        };
-        let lanes = plan.lane_extent(self.problem, self.target);
-        let tiles = self.problem.groups() * self.problem.out_channels_per_group().div_ceil(lanes);
-        let tasks = TASKS_A_CORE * self.target.cores() as u64;
-        let most = fitting.min(extent * tiles / tasks).clamp(1, extent);
-        let unit = plan.task_unit(&self.shape, lanes);
-        extent.div_ceil(extent.div_ceil(most)).next_multiple_of(unit).min(extent)
-    }
-
-    /// Whether all loads of the tile are vectors: each element of the input is then used for so few
-    /// products that a copy of it costs as much as they do.
-    fn is_depthwise(&self, lanes: LaneAxis) -> bool {
-        lanes == LaneAxis::Groups && self.problem.in_channels_per_group() == 1
-    }
-
-    /// Channels inside pixels: the input is then read from front to back. Not if the weights, which
-    /// every pixel then needs, would fill the first-level cache, nor if the image stays in the second one: a
-    /// few channels of the rows that share taps then stay in the first. 3x3 over 576 channels of 14x14 at
-    /// stride 2: 61 GFLOP/s pixel by pixel, 81 channels outermost; over 96 of 112x112, which no near
-    /// cache holds, 24 and 18. The more rows share a line, the sooner that pays.
-    fn depthwise_order(&self) -> Order {
-        let elem = self.problem.elem().bytes() as u64;
-        let elements = |shape: Vec<u64>| shape.iter().product::<u64>();
-        let weights = elem * elements(self.problem.weights_shape());
-        let batch = self.problem.batch();
-        let image = elements(self.problem.input_shape(1)) + elements(self.problem.output_shape(1));
-        let rows = self.problem.spatial().first().map_or(1, |s| s.kernel);
-        let caches = self.target.caches();
-        if weights > caches.l1d as u64 / 2 {
-            return Order::ALL[0];
-        }
-        match elem * image * batch <= caches.l2 as u64 * rows / 4 {
-            // Neighbours in a column then lie in few sets of a cache: they are met one after the other.
-            true if self.is_crowded() => Order([Walk::Columns, Walk::Channels, Walk::Rows]),
-            true => Order::ALL[0],
-            false => Order([Walk::Rows, Walk::Columns, Walk::Channels]),
-        }
-    }
-
-    /// Makes tasks of channels where a row, all there is, is read in place and would be no task's alone; leaves it
-    /// one task where pixels go first and a core is alone: 4 taps over 1536 channels of 512 positions take 5 %
-    /// less without a copy.
-    fn shares_channels_of_rows(&self, plan: &mut Plan) -> bool {
-        let one_row = plan.in_place && self.shape.axes.len() == 1 && self.block.is_none();
-        if !one_row || plan.order.0[0] != Walk::Channels {
-            return one_row && self.target.cores() == 1;
-        }
-        let shared = Plan { channel_tasks: true, ..plan.clone() };
-        let fits = shared.check(self.problem, self.target).is_ok();
-        if fits {
-            *plan = shared;
-        }
-        fits
-    }
-
-    /// Whether neighbouring pixels are a multiple of half a way apart, and so fall into two sets of the
-    /// first-level cache.
-    fn is_crowded(&self) -> bool {
-        let pixel = self.problem.in_channels() * self.problem.elem().bytes() as u64;
-        self.problem.layout() == Layout::ChannelsLast && pixel.is_multiple_of(L1_WAY_BYTES / 2)
-    }
-
-    /// The tile of a depthwise kernel: beside the sums, the weights of a row of taps stay in registers,
-    /// and an element of the input, a zero and what the epilogue computes pass. Where pixels are a
-    /// multiple of half a way apart they fall into two sets of the first-level cache, and the rows of
-    /// taps put each other out (58 GFLOP/s at 512 channels): few pixels by many vectors, which are
-    /// neighbouring lines, do not (98).
-    fn depthwise_tile(&self) -> (u64, u64) {
-        let (lane, columns) = self.tiled(LaneAxis::Groups);
-        let taps = self.problem.spatial().last().map_or(1, |s| s.kernel);
-        let registers = u64::from(self.target.registers());
-        let budget = match self.target.isa() {
-            Isa::Clif => tile_registers(self.target),
-            Isa::Avx2 | Isa::Avx512 => registers.saturating_sub(taps + 3).max(registers / 2),
-        };
-        let rows = balanced(columns, budget.min(DEPTHWISE_COLUMNS));
-        let all = match self.target.isa() {
-            Isa::Clif => (lane / u64::from(self.target.lanes())).max(1),
-            Isa::Avx2 | Isa::Avx512 => lane.div_ceil(u64::from(self.target.lanes())),
-        };
-        let wide = if budget >= 4 * FEWEST_PIXELS { 4 } else { 2 };
-        if self.is_crowded() && all.is_multiple_of(wide) {
-            return (wide, balanced(columns, budget / wide));
-        }
-        let narrow = balanced(columns, COLUMNS_OF_VECTORS);
-        // The weights of a row of taps stay in registers beside the sums, and two operands.
-        let held = |vectors: u64| vectors * (narrow + taps) + 2 <= registers;
-        // Pairs of lines are fetched together, so an even number of vectors goes first: 3x3 over 192 channels of
-        // 28x28, 141 GFLOP/s by three vectors, 151 by two.
-        let wide = [4, 2, 3].into_iter();
-        let wide = wide.filter(|vectors| held(*vectors)).find(|n| all.is_multiple_of(*n));
-        match (wide, self.target.isa()) {
-            (Some(vectors), Isa::Avx2 | Isa::Avx512) => (vectors, narrow),
-            (_, _) => {
-                let fits = |vectors: &u64| all.is_multiple_of(*vectors) && vectors * rows <= budget;
-                ((1..=4).rev().find(fits).unwrap_or(1), rows)
-            }
-        }
     }
 
     /// Vectors should be contiguous in memory where the data is: channels last, channels; channels
@@ -684,11 +447,6 @@ impl<'p> Picker<'p> {
         let (at, transposed) = (own.then_some(Walk::Channels), torn);
         let copied = (self.is_padded() || torn) && fits;
         copied.then_some(CopyInput { at, layout, transposed })
-    }
-
-    /// Whether some tap of some output falls outside the input.
-    fn is_padded(&self) -> bool {
-        self.problem.spatial().iter().any(has_padding)
     }
 
     fn scratch_limit(&self) -> u64 {
