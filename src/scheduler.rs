@@ -285,6 +285,9 @@ impl<'p> Picker<'p> {
             LaneAxis::Columns
         } else if self.problem.groups() >= enough {
             LaneAxis::Groups
+        } else if self.target.isa().vectors().is_some() && channels.max(columns) > 1 {
+            // Two lanes of a mask take as long as one element, and that as long as one of Cranelift's.
+            if channels >= columns { LaneAxis::OutChannels } else { LaneAxis::Columns }
         } else {
             LaneAxis::None
         }
