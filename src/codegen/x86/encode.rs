@@ -23,7 +23,7 @@ use iced_x86::{Code, IcedError, Instruction, MemoryOperand, Register};
 use super::translate::{Mask, Place, Stream};
 use super::{Unfit, Vectors, unfit};
 use text::{Label, Text};
-pub(super) use transpose::TRANSPOSE_REGISTERS;
+pub(super) use transpose::{Rows, TRANSPOSE_REGISTERS};
 
 /// A vector register by number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

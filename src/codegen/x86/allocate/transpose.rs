@@ -1,10 +1,10 @@
 //! Registers for transposes, which need several at once.
 
-use super::super::encode::{Reg, TRANSPOSE_REGISTERS};
-use super::super::translate::{Mask, Place, Value};
+use super::super::encode::{Reg, Rows, TRANSPOSE_REGISTERS};
+use super::super::translate::{Mask, Op, Place, Value};
 use super::super::transpose::QUAD;
 use super::super::{Unfit, unfit};
-use super::{BORROWED, Line, TRANSPOSED};
+use super::{BORROWED, Home, Line, TRANSPOSED};
 
 /// Registers beside those with the sums, and the slots of the frame that keep what was in them.
 #[derive(Default)]
@@ -60,21 +60,42 @@ impl Line<'_> {
             self.assembler.encoder.scatter(place, mask, bytes, from, slot);
             return Ok(());
         }
-        let width = self.assembler.encoder.lanes();
-        let slot = self.slots(TRANSPOSED, width);
-        for (i, value) in values.iter().enumerate() {
-            let from = self.register(*value, at, &[])?;
-            self.assembler.encoder.spill(slot + i, from);
-        }
+        let loads: Option<Vec<Place>> = values.iter().map(|value| self.unloaded(*value)).collect();
+        let rows = match &loads {
+            Some(places) => Rows::Loads(places),
+            None => {
+                let width = self.assembler.encoder.lanes();
+                let slot = self.slots(TRANSPOSED, width);
+                for (i, value) in values.iter().enumerate() {
+                    let from = self.register(*value, at, &[])?;
+                    self.assembler.encoder.spill(slot + i, from);
+                }
+                Rows::Slots(slot, values.len())
+            }
+        };
         let borrowed = self.borrow(TRANSPOSE_REGISTERS + 1, at)?;
         let Some((mask_register, five)) = borrowed.registers.split_last() else { return Ok(()) };
         let Ok(five) = <[Reg; TRANSPOSE_REGISTERS]>::try_from(five) else {
             return unfit("a transpose has too few registers");
         };
-        let (from, to) = ((slot, values.len()), (place, mask, bytes));
-        self.assembler.encoder.scatter_all(five, *mask_register, from, to);
+        self.assembler.encoder.scatter_all(five, *mask_register, rows, (place, mask, bytes));
         self.give_back(borrowed);
         Ok(())
+    }
+
+    /// Where a value is to be loaded from with all lanes, if it was not yet.
+    fn unloaded(&self, value: Value) -> Option<Place> {
+        let in_memory = matches!(self.home(value), Home::Memory);
+        match self.definition(value) {
+            Some(Op::Load(place, mask))
+                if in_memory
+                    && !self.assembler.frame.contains_key(&value)
+                    && self.assembler.encoder.is_whole(*mask) =>
+            {
+                Some(*place)
+            }
+            Some(_) | None => None,
+        }
     }
 
     /// That many registers: free ones, then those of values, then those of sums.

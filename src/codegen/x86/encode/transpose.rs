@@ -14,8 +14,29 @@ use iced_x86::{Code, Instruction, MemoryOperand, Register};
 use super::super::transpose::QUAD;
 use super::{Encoder, Mask, Place, Reg};
 
+/// Bytes of an element.
+const BYTES: i32 = 4;
+
 /// Registers of a transpose: four in, four out, and one that passes between them.
 pub(in super::super) const TRANSPOSE_REGISTERS: usize = QUAD + 1;
+
+/// Vectors of a transpose, where they lie.
+#[derive(Clone, Copy)]
+pub(in super::super) enum Rows<'a> {
+    /// Neighbouring slots of the frame: the first, and how many.
+    Slots(usize, usize),
+    /// Memory that is read with all lanes.
+    Loads(&'a [Place]),
+}
+
+impl Rows<'_> {
+    fn count(self) -> usize {
+        match self {
+            Rows::Slots(_, count) => count,
+            Rows::Loads(places) => places.len(),
+        }
+    }
+}
 
 impl Encoder {
     /// Loads four neighbouring elements of every lane, of lanes `bytes` apart: one vector each.
@@ -68,16 +89,16 @@ impl Encoder {
         }
     }
 
-    /// Stores vectors that lie in neighbouring slots of the frame, their lanes `bytes` apart: of each
-    /// lane the elements of all vectors, side by side. `mask_register` is for the mask of these.
+    /// Stores vectors that lie in memory, their lanes `bytes` apart: of each lane the elements of all
+    /// vectors, side by side. `mask_register` is for the mask of these.
     pub(in super::super) fn scatter_all(
         &mut self,
         registers: [Reg; TRANSPOSE_REGISTERS],
         mask_register: Reg,
-        (slot, vectors): (usize, usize),
+        rows: Rows,
         (place, mask, bytes): (Place, Mask, i32),
     ) {
-        let elements = Mask { first: 0, lanes: vectors as i64, limit: None };
+        let elements = Mask { first: 0, lanes: rows.count() as i64, limit: None };
         if !self.is_whole(elements) {
             self.lane_mask(elements, mask_register);
         }
@@ -87,9 +108,9 @@ impl Encoder {
         let end = self.label();
         for first in (0..mask.lanes as i32).step_by(QUAD) {
             for (row, to) in registers.into_iter().take(QUAD).enumerate() {
-                let slots = (slot + row..slot + vectors).step_by(QUAD);
-                let at = |slot: usize| self.in_slot(slot, first);
-                let quads: Vec<MemoryOperand> = slots.map(at).collect();
+                let rows_of = (row..rows.count()).step_by(QUAD);
+                let quads: Vec<MemoryOperand> =
+                    rows_of.map(|row| self.quad(rows, row, first)).collect();
                 self.quads(to, &quads);
             }
             let lanes = self.transpose_quads(registers);
@@ -191,6 +212,14 @@ impl Encoder {
     fn lane(&self, place: Place, lane: i32, bytes: i32) -> MemoryOperand {
         let displacement = place.displacement + lane * bytes;
         self.memory(Place { displacement, ..place }, false)
+    }
+
+    /// The quad of a row that begins at a lane.
+    fn quad(&self, rows: Rows, row: usize, lane: i32) -> MemoryOperand {
+        match rows {
+            Rows::Slots(first, _) => self.in_slot(first + row, lane),
+            Rows::Loads(places) => self.lane(places[row], lane, BYTES),
+        }
     }
 
     /// A lane of a slot of the frame.
