@@ -138,6 +138,10 @@ const FEWEST_STEPS: u64 = 4;
 /// Tasks for each core that are enough for the slowest to wait for little.
 const TASKS_A_CORE: u64 = 4;
 
+/// Multiply-adds that take as long as a byte from the second-level cache or the third. Depthwise over 144
+/// channels of 56x56 at stride 2 is a task for one core by its multiply-adds, and four by what it moves.
+const MACS_A_BYTE: u64 = 2;
+
 /// Multiply-adds of one task, at least: a task should last some microseconds.
 const TASK_MACS: u64 = 1 << 20;
 
@@ -395,7 +399,7 @@ impl<'p> Picker<'p> {
         }
         let extent = self.shape.axes[0].1;
         let images = self.problem.batch().max(1);
-        let per_step = (self.problem.macs() / images / extent).max(1);
+        let per_step = (self.work() / images / extent).max(1);
         let unit = plan.task_unit(&self.shape, plan.lane_extent(self.problem, self.target));
         let enough = TASK_MACS.div_ceil(per_step).max(self.rows_worth_copying());
         let enough = enough.max(self.rows_for_weights(plan));
@@ -412,6 +416,16 @@ impl<'p> Picker<'p> {
             block = (block / 2).next_multiple_of(unit);
         }
         plan.block = block.min(extent);
+    }
+
+    /// The multiply-adds of a call, or as many as take as long as what it moves, if cores share it.
+    fn work(&self) -> u64 {
+        let (problem, images) = (self.problem, self.problem.batch().max(1));
+        let elements = |shape: Vec<u64>| shape.iter().product::<u64>();
+        let moved = elements(problem.input_shape(images)) + elements(problem.output_shape(images));
+        let bytes = moved * problem.elem().bytes() as u64;
+        let shared = if self.target.cores() > 1 { bytes * MACS_A_BYTE } else { 0 };
+        problem.macs().max(shared)
     }
 
     /// Rows of output for which a copy of the input has few rows that the neighbouring tasks copy too,

@@ -32,6 +32,9 @@ const MOST_TILES: u64 = 128;
 /// Registers that the products leave to operands.
 const OPERANDS: u64 = 4;
 
+/// Sums that hide the latency of two multiply-adds a cycle.
+const LATENCY_SUMS: u64 = 8;
+
 /// Multiply-adds in the body of the innermost loop.
 const UNROLLED_STEPS: u64 = 32;
 
@@ -362,7 +365,7 @@ impl Plan {
         let lanes = self.lanes as f64;
         let vectors = |channels: f64| (channels / lanes).ceil();
         let products = self.products() as f64 * tiles * reads * vectors(writes);
-        let multiply = products * rates.fma / PRODUCTS_RATE;
+        let multiply = products * rates.fma / PRODUCTS_RATE * self.waiting();
         // The weights come from where all of them fit, once a block.
         let caches = target.caches();
         let group = (reads * writes * 4.0) as usize * self.products() as usize;
@@ -382,6 +385,15 @@ impl Plan {
         let [written, read] = self.spilled_bytes(caches).map(|bytes| bytes * rates.l3);
         let far = weights + read;
         calls * (multiply.max(far) + 0.3 * multiply.min(far) + transforms + written)
+    }
+
+    /// By what the products of a small register tile take longer, whose sums wait for themselves or whose
+    /// operands for their loads.
+    fn waiting(&self) -> f64 {
+        let vectors = self.channels.div_ceil(self.lanes);
+        let sums = self.pixels * vectors;
+        let busy = sums.max(LATENCY_SUMS).max(self.pixels + vectors);
+        busy as f64 / sums as f64
     }
 
     /// Bytes of a block that pass the second-level cache, which holds weights beside them: transformed input on
