@@ -7,7 +7,7 @@
 mod accumulate;
 mod fuse;
 mod mode;
-mod pack_input;
+pub(crate) mod pack_input;
 mod pack_weights;
 pub(crate) mod peel;
 mod reorder;

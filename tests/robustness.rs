@@ -101,6 +101,10 @@ fn narrow_escapes_have_a_default_schedule() {
         // Every tile of a row touches padding: each is a kernel of its own, epilogue and all.
         "conv2d n2 ic224 oc64 ih3 iw3 kh8 kw8 sh2 sw2 ph33:194 pw33:194",
         "conv2d g64 ic64 oc64 ih56 iw56 kh31 kw31 ph15 pw15 bias | gelu",
+        // Rows of a copy that begin at a cache line just exceed the scratch.
+        "conv3d ic384 oc1 id16 ih16 iw16 kd3 kh3 kw3 pd1 ph1 pw1",
+        "conv3d ic192 oc1 id32 ih32 iw32 kd3 kh3 kw3 pd1 ph1 pw1",
+        "conv1d ic65536 oc1 iw6 kw3 pw1",
         // Lanes of padded groups write two channels each.
         "conv1d nchw g5 ic5 oc10 iw1 kw1",
     ] {

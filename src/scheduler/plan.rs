@@ -16,6 +16,7 @@ use convgen_ir::schedule::Schedule;
 
 use self::write::Writer;
 use crate::target::{Isa, Target};
+use crate::transform::pack_input::aligned_columns;
 
 /// Which axis becomes the lanes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -229,8 +230,18 @@ impl Plan {
         let lane_extent = self.lane_extent(problem, target);
         // The copy's box holds what the last, incomplete tile of columns would read if it were whole.
         let columns = self.columns_of_tile(problem, target);
-        let pixels: u64 = self.copied_pixels(problem, columns).into_iter().product();
-        pixels * self.copied_channels(problem, lane_extent) * problem.elem().bytes() as u64
+        let mut pixels = self.copied_pixels(problem, columns);
+        let neighbours =
+            self.lanes == LaneAxis::Columns && problem.layout() == Layout::ChannelsLast;
+        if let (true, Some(s), Some(columns)) =
+            (neighbours, problem.spatial().last(), pixels.last_mut())
+        {
+            let (_, length) = aligned_columns(-s.pad_before, *columns as i64, problem.elem());
+            *columns = length as u64;
+        }
+        pixels.into_iter().product::<u64>()
+            * self.copied_channels(problem, lane_extent)
+            * problem.elem().bytes() as u64
     }
 
     /// The spatial box that one task reads, if it is copied once a task, in tiles of these columns.

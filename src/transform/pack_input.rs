@@ -19,7 +19,7 @@
 use std::cmp::Ordering;
 
 use convgen_ir::PaddingMode;
-use convgen_ir::elem::Layout;
+use convgen_ir::elem::{ElemType, Layout};
 use convgen_ir::nest::{
     Access, Affine, AxisId, AxisKind, Buffer, BufferId, Dim, Expr, Guard, Loop, Nest, Role, Stmt,
     visit_exprs, visit_exprs_mut,
@@ -49,6 +49,17 @@ pub(super) fn apply(nest: &mut Nest, at: &str, layout: Option<Layout>) -> Result
 
 /// Bytes of a cache line.
 const LINE: i64 = 64;
+
+/// Elements before the columns of a row, and all of them, that make column zero of the input begin a cache line
+/// if `first` is the first one of the row: none if that made short rows half as long again.
+pub(crate) fn aligned_columns(first: i64, columns: i64, elem: ElemType) -> (i64, i64) {
+    let line = LINE / elem.bytes() as i64;
+    let lead = first.rem_euclid(line);
+    let length = (lead + columns + line - 1) / line * line;
+    // Rows a multiple of half a way apart would lie in two sets of a cache.
+    let length = length + if length % (LINE / 2 * line) == 0 { line } else { 0 };
+    if 2 * length > 3 * columns { (0, columns) } else { (lead, length) }
+}
 
 /// What a loop's body reads of the input.
 struct Window {
@@ -118,11 +129,8 @@ impl Window {
             (becomes, self.has_zeros(), outer.plus(*lo).as_constant())
             && hi > lo
         {
-            let line = LINE / nest.buffer(self.source.buffer).elem.bytes() as i64;
-            let lead = first.rem_euclid(line);
-            let mut length = (lead + hi - lo + 1 + line - 1) / line * line;
-            // Rows a multiple of half a way apart would lie in two sets of a cache.
-            length += if length % (LINE / 2 * line) == 0 { line } else { 0 };
+            let elem = nest.buffer(self.source.buffer).elem;
+            let (lead, length) = aligned_columns(first, hi - lo + 1, elem);
             let first = lo - lead;
             (self.dims[columns].2, self.dims[columns].3) = (first, first + length - 1);
         }
