@@ -13,11 +13,15 @@
 //! computes: tiny problems are dominated by it, and may lose to their neighbours by that much. What looks like
 //! a cliff is timed again, for longer, before it is believed.
 
+#[path = "common/calls.rs"]
+mod calls;
+
 use clap::Parser;
-use convgen::check::Data;
 use convgen::ir::elem::Layout;
 use convgen::ir::problem::{ConvProblem, ConvSpec, SpatialAxis};
 use convgen::{Arguments, Compiler, Host, Kernel, tune};
+
+use calls::call;
 
 /// How much slower than its neighbours a problem may be.
 const CLIFF: f64 = 2.0;
@@ -204,17 +208,6 @@ impl Comparison {
     fn is_cliff(&self) -> bool {
         self.seconds > CLIFF * self.expected + self.empty
     }
-}
-
-/// A call of the kernel with all its data.
-fn call(kernel: &Kernel) -> Box<dyn FnMut() + '_> {
-    let data = Data::reals(kernel.problem());
-    let weights = kernel.pack_weights(data.weights()).expect("weights of the kernel's own problem");
-    let mut output = vec![0.0; data.output_len()];
-    Box::new(move || {
-        let arguments = data.arguments(&weights, &[]);
-        kernel.run_with(&arguments, &mut output).expect("data of the kernel's own problem");
-    })
 }
 
 /// Seconds of a call that computes nothing.

@@ -2,13 +2,16 @@
 //!
 //! `cargo bench --bench padding` prints the ratios of the shortest calls; criterion then shows each alone.
 
+#[path = "common/calls.rs"]
+mod calls;
 #[path = "common/settings.rs"]
 mod settings;
 
-use convgen::check::Data;
 use convgen::ir::{ConvProblem, PaddingMode};
-use convgen::{Accuracy, Compiler, Host, Isa, Kernel, tune};
+use convgen::{Accuracy, Compiler, Host, Isa, tune};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+
+use calls::call;
 
 /// Copied rows are few beside its products, as in most layers that have padding.
 const LAYER: &str = "conv2d ic64 oc64 ih56 iw56 kh3 kw3 ph1 pw1";
@@ -49,17 +52,6 @@ fn measure(criterion: &mut Criterion, compiler: &Compiler) {
         group.bench_function(BenchmarkId::from_parameter(mode), |b| b.iter(&mut *call));
     }
     group.finish();
-}
-
-/// A call of the kernel with all its data.
-fn call(kernel: &Kernel) -> Box<dyn FnMut() + '_> {
-    let data = Data::reals(kernel.problem());
-    let weights = kernel.pack_weights(data.weights()).expect("weights of the kernel's own problem");
-    let mut output = vec![0.0; data.output_len()];
-    Box::new(move || {
-        let arguments = data.arguments(&weights, &[]);
-        kernel.run_with(&arguments, &mut output).expect("data of the kernel's own problem");
-    })
 }
 
 criterion_group! {

@@ -23,7 +23,7 @@ use self::plan::{
     groups_fill_a_vector, is_pointwise,
 };
 use crate::algorithm::{Algorithm, Part};
-use crate::target::{Isa, Target};
+use crate::target::{Isa, LATENCY_SUMS, Target};
 use crate::transform;
 
 /// The default pick among the schedules of the defining sum: legal for every problem on every target.
@@ -120,11 +120,6 @@ const L1_WAY_BYTES: u64 = 4096;
 /// Rows of input that a task copies for itself, for each that its neighbour copies too: on ResNet-50's
 /// first layer, tasks of one row copy seven for two.
 const LEAST_OWN_ROWS: u64 = 4;
-
-/// Sums that hide the latency of two multiply-adds a cycle: smaller tiles take as long as one of these.
-/// 3x3 over 512 channels of 7x7 at 256 bits: 65 % of the peak by tiles of 4x2 and 3x2, 101 % of 4x3 and
-/// 3x3 vectors.
-const LATENCY_SUMS: u64 = 8;
 
 /// Rows of a tile that are few: with two vectors each, their sums wait for one another.
 const FEW_ROWS: u64 = 4;

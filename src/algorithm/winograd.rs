@@ -11,8 +11,8 @@
 //! `U = G g G'` is computed when weights are packed. A tile of `m` outputs of `r` taps has `m + r - 1`
 //! points an axis where the sum has `m * r` products. A dilated sum is a dense one on each grid of every
 //! `d`-th output, some of which a block may share; one of stride `s` is the sum of dense ones of every `s`-th
-//! tap, and has the points of all. Axes of one tap are not transformed. The nests are written in the order in which
-//! they run: a [`Plan`] decides, no schedule rewrites them.
+//! tap, and has the points of all. Axes of one tap are not transformed. The nests are written in the order
+//! in which they run: a [`Plan`] decides, no schedule rewrites them.
 //!
 //! # Error
 //!

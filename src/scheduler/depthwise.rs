@@ -4,10 +4,8 @@
 use convgen_ir::elem::Layout;
 
 use super::plan::{LaneAxis, Order, Plan, Walk};
-use super::{
-    DEPTHWISE_COLUMNS, FEWEST_PIXELS, L1_WAY_BYTES, LATENCY_SUMS, Picker, balanced, tile_registers,
-};
-use crate::target::Isa;
+use super::{DEPTHWISE_COLUMNS, FEWEST_PIXELS, L1_WAY_BYTES, Picker, balanced, tile_registers};
+use crate::target::{Isa, LATENCY_SUMS};
 
 /// Columns of such a tile of several vectors: neighbouring lines of memory are fetched together, so that
 /// few columns by many channels are read faster than many by few. 3x3 at stride 2 over 192 channels of

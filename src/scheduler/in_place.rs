@@ -4,7 +4,8 @@ use convgen_ir::elem::Layout;
 use convgen_ir::problem::SpatialAxis;
 
 use super::plan::{LaneAxis, Order, Plan, has_padding};
-use super::{FEWEST_STEPS, LATENCY_SUMS, Picker, TASKS_A_CORE, balanced, winograd};
+use super::{FEWEST_STEPS, Picker, TASKS_A_CORE, balanced, winograd};
+use crate::target::LATENCY_SUMS;
 
 /// Vector multiply-adds that each element of the input must serve for a copy by elements to pay:
 /// MobileNet's first layer, 3 channels to 32 at stride 2, has four and takes half the time without one;

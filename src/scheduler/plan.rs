@@ -361,9 +361,14 @@ impl Plan {
 
     /// Whether its tile is one of several pixels of a row that meet padding where the input lies: the taps
     /// of each pixel are a loop that ends where its input does, and no border is written out.
-    pub(super) fn is_pixel_in_place(&self, problem: &ConvProblem) -> bool {
+    fn is_pixel_in_place(&self, problem: &ConvProblem) -> bool {
         let several = problem.spatial().last().is_some_and(|s| s.output() > 1);
         self.in_place && self.rows == 1 && !self.taps && self.lanes != LaneAxis::Columns && several
+    }
+
+    /// Whether padding is met where the input lies by tiles whose columns, taps and borders are written out.
+    pub(super) fn is_tile_in_place(&self, problem: &ConvProblem) -> bool {
+        self.in_place && !self.is_pixel_in_place(problem)
     }
 
     /// Output columns of a register tile.
@@ -492,8 +497,7 @@ impl Plan {
             return Err(Excluded::Steps { steps: self.steps, channels });
         }
         let kernel = problem.spatial().last().map_or(1, |s| s.kernel);
-        let in_place = self.in_place && !self.is_pixel_in_place(problem);
-        let taps = if self.taps || in_place { kernel } else { 1 };
+        let taps = if self.taps || self.is_tile_in_place(problem) { kernel } else { 1 };
         let body = self.vectors * self.rows * self.steps * taps;
         match body > LARGEST_BODY {
             true => Err(Excluded::Body { body, limit: LARGEST_BODY }),

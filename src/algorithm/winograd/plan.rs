@@ -9,7 +9,7 @@ use super::toom::{MAX_POINTS, Transforms};
 use crate::accuracy::ERROR_BUDGET;
 use crate::algorithm::direct::DenseSum;
 use crate::cost::Rates;
-use crate::target::{Caches, Isa, Target};
+use crate::target::{Caches, Isa, LATENCY_SUMS, Target};
 
 /// Channels that pass through the transforms together: a vector of the widest registers.
 pub(super) const SLICE: u64 = 16;
@@ -31,9 +31,6 @@ const MOST_TILES: u64 = 128;
 
 /// Registers that the products leave to operands.
 const OPERANDS: u64 = 4;
-
-/// Sums that hide the latency of two multiply-adds a cycle.
-const LATENCY_SUMS: u64 = 8;
 
 /// Multiply-adds in the body of the innermost loop.
 const UNROLLED_STEPS: u64 = 32;

@@ -5,9 +5,8 @@ use convgen_ir::elem::Layout;
 use convgen_ir::problem::ConvProblem;
 use convgen_ir::schedule::{Directive, Schedule, Tail};
 
-use super::super::LATENCY_SUMS;
 use super::{CopyInput, LaneAxis, Loops, Plan, Shape, Walk, groups_fill_a_vector, has_padding};
-use crate::target::Target;
+use crate::target::{LATENCY_SUMS, Target};
 
 /// A plan being written down.
 pub(super) struct Writer<'p> {
@@ -34,8 +33,8 @@ impl Writer<'_> {
         if let Some(copy) = self.plan.copy {
             self.copy(&loops, copy);
         }
-        let tile = self.plan.in_place && !self.plan.is_pixel_in_place(self.problem);
-        if let (true, Some(axis)) = (tile, loops.columns.first())
+        if let (true, Some(axis)) =
+            (self.plan.is_tile_in_place(self.problem), loops.columns.first())
             && self.problem.spatial().last().is_some_and(has_padding)
         {
             self.directives.push(Directive::Peel { axis: axis.clone() });
@@ -172,7 +171,7 @@ impl Writer<'_> {
         let (outer, inner) = self.split("ic", self.plan.steps, channels, Tail::Guard);
         self.directives.push(unroll(&inner));
         self.prefetch(outer);
-        let in_place = self.plan.in_place && !self.plan.is_pixel_in_place(self.problem);
+        let in_place = self.plan.is_tile_in_place(self.problem);
         if let (true, Some(name)) = (self.plan.taps || in_place, self.problem.axis_names().last()) {
             self.directives.push(unroll(&format!("k{name}")));
         }
