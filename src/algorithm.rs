@@ -40,6 +40,19 @@ pub struct Part {
     pub schedule: Option<Schedule>,
 }
 
+/// A loop over the phases of an axis of a transposed problem.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct PhaseLoop {
+    /// Its name.
+    pub name: String,
+    /// The spatial axis.
+    pub axis: usize,
+    /// How many phases it has.
+    pub count: u64,
+    /// How far the inputs of the first and the last phase lie apart.
+    pub shift: u64,
+}
+
 /// Why an algorithm does not compute a problem.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{algorithm} does not apply: {reason}")]
@@ -79,7 +92,8 @@ impl Algorithm {
     }
 
     /// The unscheduled nests of a problem: every loop serial, one sum in one register. Most problems
-    /// are one nest; a transposed one of stride `s` is `s` an axis.
+    /// are one nest; a transposed one of stride `s` is `s` an axis, or has a loop over `s` phases if they
+    /// differ evenly.
     ///
     /// # Errors
     /// [`Unsupported`] if the problem is outside the algorithm's domain.
@@ -133,6 +147,27 @@ impl Algorithm {
     }
 }
 
+/// The loops over phases that the nests of a direct problem have around those of
+/// [`Algorithm::as_forward`], outermost first.
+pub(crate) fn phase_loops(problem: &ConvProblem) -> Vec<PhaseLoop> {
+    // Each part of a problem has the same ones.
+    let sums = merged_sums(problem).unwrap_or_default();
+    sums.first().map(|sum| loops_over_phases(problem, sum)).unwrap_or_default()
+}
+
+fn loops_over_phases(problem: &ConvProblem, sum: &DenseSum) -> Vec<PhaseLoop> {
+    let axes = &sum.axes;
+    let names = problem.axis_names().iter().zip(axes).enumerate();
+    let loops = names.filter(|(_, (_, s))| s.phases() > 1);
+    let loops = loops.map(|(axis, (name, s))| PhaseLoop {
+        name: direct::phase_loop(name),
+        axis,
+        count: s.phases(),
+        shift: s.shift(),
+    });
+    loops.collect()
+}
+
 /// A name that is no algorithm of this build.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("no algorithm `{given}` in this build; there is: {known}")]
@@ -169,20 +204,32 @@ fn direct_parts(problem: &ConvProblem) -> Result<Vec<Part>, String> {
         Direction::Forward | Direction::Transposed | Direction::BackwardData => {
             let part = |sum: DenseSum| Part {
                 nest: sum.nest(problem),
-                schedule: sum.is_empty().then(|| fill(problem)),
+                schedule: sum.is_empty().then(|| fill(problem, &sum)),
             };
-            Ok(sums(problem)?.into_iter().map(part).collect())
+            Ok(merged_sums(problem)?.into_iter().map(part).collect())
         }
     }
 }
 
-/// The dense sums that make up a problem.
+/// The dense sums that make up a problem, one a phase.
 fn sums(problem: &ConvProblem) -> Result<Vec<DenseSum>, String> {
+    sums_by(problem, DenseSum::phases)
+}
+
+/// The same, phases that differ evenly as one.
+fn merged_sums(problem: &ConvProblem) -> Result<Vec<DenseSum>, String> {
+    sums_by(problem, DenseSum::transposed)
+}
+
+fn sums_by(
+    problem: &ConvProblem,
+    transposed: fn(&ConvProblem) -> Vec<DenseSum>,
+) -> Result<Vec<DenseSum>, String> {
     match problem.direction() {
         Direction::Forward => Ok(vec![DenseSum::forward(problem)]),
         Direction::Transposed | Direction::BackwardData => {
             check_phases(problem)?;
-            Ok(DenseSum::transposed(problem))
+            Ok(transposed(problem))
         }
         Direction::BackwardWeights | Direction::BackwardBias => {
             Err("the gradient of parameters is no sum over taps".to_string())
@@ -221,7 +268,7 @@ fn smallest_forward(problem: &ConvProblem) -> Option<ConvProblem> {
 }
 
 /// The schedule of a part that only writes: rows are tasks, what is contiguous is written at once.
-fn fill(problem: &ConvProblem) -> Schedule {
+fn fill(problem: &ConvProblem, sum: &DenseSum) -> Schedule {
     let name = |text: &str| text.to_string();
     let positions = problem.axis_names().iter().map(|name| format!("o{name}"));
     let channels = [name("g"), name("oc")];
@@ -231,6 +278,7 @@ fn fill(problem: &ConvProblem) -> Schedule {
         Layout::ChannelsLast => axes.extend(positions.chain(channels)),
     }
     let tasks = axes[..2].to_vec();
+    axes.splice(2..2, loops_over_phases(problem, sum).into_iter().map(|phases| phases.name));
     let mut directives = vec![Directive::Reorder { axes }];
     directives.extend(tasks.into_iter().map(|axis| Directive::Parallel { axis }));
     let channels = problem.result_channels() / problem.groups();

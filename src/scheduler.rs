@@ -22,7 +22,7 @@ use self::plan::{
     CopyInput, LARGEST_BODY, LaneAxis, Order, Plan, Shape, Walk, columns_are_neighbours,
     groups_fill_a_vector, is_pointwise,
 };
-use crate::algorithm::{Algorithm, Part};
+use crate::algorithm::{Algorithm, Part, PhaseLoop, phase_loops};
 use crate::target::{Isa, LATENCY_SUMS, Target};
 use crate::transform;
 
@@ -48,6 +48,8 @@ pub fn default_schedule(problem: &ConvProblem, target: &Target) -> (Algorithm, S
 struct Planned {
     /// A forward problem whose schedules fit every part of the problem.
     forward: ConvProblem,
+    /// The loops over phases around its own.
+    phases: Vec<PhaseLoop>,
     /// Whether its spatial axes may become one.
     whole: bool,
     algorithm: Algorithm,
@@ -61,12 +63,14 @@ impl Planned {
         // The phases of a transposed problem write stripes, which are no neighbours to fuse.
         let striped = problem.direction() != Direction::Forward
             && problem.spatial().iter().any(|axis| axis.stride != 1);
-        Some(Planned { forward, whole: !striped, algorithm, problem: problem.clone() })
+        let phases = phase_loops(problem);
+        Some(Planned { forward, phases, whole: !striped, algorithm, problem: problem.clone() })
     }
 
     /// The decisions of the default pick.
     fn default_plan(&self, target: &Target) -> Plan {
-        let plan = Picker::new(&self.forward, target, self.whole).plan();
+        let picker = Picker::new(&self.forward, target, self.whole);
+        let plan = Picker { phases: self.phases.clone(), ..picker }.plan();
         match plan.copy {
             // Phases of one row have no loop over rows to order.
             Some(copy) if copy.transposed && !self.whole && !self.applies(&plan, target) => {
@@ -149,6 +153,7 @@ struct Picker<'p> {
     /// Whether the problem is one nest. The phases of a transposed one share a schedule: their outputs
     /// are no neighbours to fuse, and not every phase meets padding.
     whole: bool,
+    phases: Vec<PhaseLoop>,
     fused: bool,
     shape: Shape<'p>,
     /// Iterations of the first axis in one task, where these are given.
@@ -158,7 +163,8 @@ struct Picker<'p> {
 impl<'p> Picker<'p> {
     fn new(problem: &'p ConvProblem, target: &'p Target, whole: bool) -> Picker<'p> {
         let fused = whole && is_pointwise(problem);
-        Picker { problem, target, whole, fused, shape: Shape::new(problem, fused), block: None }
+        let (phases, shape) = (vec![], Shape::new(problem, fused));
+        Picker { problem, target, whole, phases, fused, shape, block: None }
     }
 
     /// One whose tasks have that many indices of the first spatial axis, a divisor of its length.
@@ -191,8 +197,12 @@ impl<'p> Picker<'p> {
     fn decide(&self) -> Plan {
         let lanes = self.choose_lanes();
         let (vectors, rows) = self.tile(lanes);
-        let (steps, taps) = self.unrolled(lanes, vectors * rows);
+        let tile_phases = self.tiles_phases(lanes);
+        let phases = if tile_phases { self.phases_in_all() } else { 1 };
+        let (steps, taps) = self.unrolled(lanes, vectors * rows * phases);
         let mut plan = Plan {
+            phases: self.phases.clone(),
+            tile_phases,
             fused: self.fused,
             lanes,
             vectors,
@@ -322,12 +332,28 @@ impl<'p> Picker<'p> {
             // Cranelift has no masks: what is no whole vector is done lane by lane.
             Isa::Clif => (lane / width).clamp(1, 2),
             Isa::Avx2 | Isa::Avx512 if lanes == LaneAxis::Columns && row < FEW_ROWS => {
-                balanced(lane.div_ceil(width), (budget / row).min(WIDEST_ROW))
+                let phases = if self.tiles_phases(lanes) { self.phases_in_all() } else { 1 };
+                balanced(lane.div_ceil(width), (budget / (row * phases)).min(WIDEST_ROW))
             }
             Isa::Avx2 | Isa::Avx512 => fewest_lanes_wasted(lane.div_ceil(width), row, budget),
         };
         let rows = balanced(row, (budget / vectors).min(self.rows_in_cache(lanes)));
         (vectors, rows)
+    }
+
+    /// Whether the tile has all phases of few output channels, so that many sums do not wait for one another:
+    /// 64 channels to 3, 4x4 at stride 2, 64x64: 90 GFLOP/s a phase after the other, 106 this way.
+    fn tiles_phases(&self, lanes: LaneAxis) -> bool {
+        let (_, row) = self.tiled(lanes);
+        self.phases_in_all() > 1
+            && lanes == LaneAxis::Columns
+            && self.target.isa().vectors().is_some()
+            && row < FEW_ROWS
+            && row * self.phases_in_all() <= tile_registers(self.target)
+    }
+
+    fn phases_in_all(&self) -> u64 {
+        self.phases.iter().map(|phases| phases.count).product()
     }
 
     /// The tile where each pixel is written whole, and no cache holds what is written: of some vectors side by

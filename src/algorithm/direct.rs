@@ -8,7 +8,9 @@
 //! only every `s`-th tap, neighbours of them read neighbours of the input, and nothing is scattered
 //! or multiplied by inserted zeros. Each of these [phases](crate::algorithm::Part) is a sum like the
 //! forward one, whose tap `k` has the weight at `base + step*k` and whose output `o` is written at
-//! `from + by*o`. A phase without taps writes the epilogue of the bias.
+//! `from + by*o`. A phase without taps writes the epilogue of the bias. Where all phases of an axis have
+//! as many taps and outputs, and begin at even distances, they are one sum with a loop over them: what
+//! they read is then copied once for all.
 //!
 //! Loads that can fall on padding are `pad` loads, or those of the problem's other mode; all others are plain. A variable of a loop of
 //! length one is left out of every index, so that later rewrites see the dimensions as they are.
@@ -43,9 +45,74 @@ pub(super) struct SumAxis {
     /// The weight of tap `k` is at `first + step*k`.
     first_tap: i64,
     tap_step: i64,
-    /// Extent of the output tensor, and the part of it that is written.
+    /// Extent of the output tensor, and where in it the outputs are.
     pub(super) written: u64,
     pub(super) stripe: Stripe,
+    /// The phases that this one stands for; what is said above is said of the first.
+    phases: Phases,
+}
+
+/// Phases of an axis that differ by a multiple of their number, and write neighbours.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Phases {
+    count: u64,
+    /// What each adds to the padding before, and to the first tap.
+    padding: i64,
+    tap: i64,
+}
+
+impl Phases {
+    /// One, by itself.
+    const ONE: Phases = Phases { count: 1, padding: 0, tap: 0 };
+}
+
+impl SumAxis {
+    /// All phases of an axis as one, if they differ evenly.
+    fn of_phases(phases: &[SumAxis]) -> Option<SumAxis> {
+        let [first, second, ..] = phases else { return None };
+        let padding = second.conv.pad_before - first.conv.pad_before;
+        let tap = second.first_tap - first.first_tap;
+        let expected = |number: i64| SumAxis {
+            conv: SpatialAxis {
+                pad_before: first.conv.pad_before + number * padding,
+                ..first.conv
+            },
+            first_tap: first.first_tap + number * tap,
+            stripe: Stripe { from: first.stripe.from + number, ..first.stripe },
+            ..*first
+        };
+        let even = (0..).zip(phases).all(|(number, phase)| *phase == expected(number));
+        let phases = Phases { count: phases.len() as u64, padding, tap };
+        (even && first.conv.kernel > 0).then_some(SumAxis { phases, ..*first })
+    }
+
+    /// How many phases it stands for.
+    pub(super) fn phases(&self) -> u64 {
+        self.phases.count
+    }
+
+    /// What of the output tensor is written.
+    pub(super) fn written_stripe(&self) -> Stripe {
+        if self.phases() > 1 { Stripe::ALL } else { self.stripe }
+    }
+
+    /// How far the inputs of the first and the last phase lie apart.
+    pub(super) fn shift(&self) -> u64 {
+        (self.phases.count - 1) * self.phases.padding.unsigned_abs()
+    }
+
+    /// The padding before the first and the last phase.
+    fn paddings(&self) -> [i64; 2] {
+        let last = self.phases.count as i64 - 1;
+        [self.conv.pad_before, self.conv.pad_before + last * self.phases.padding]
+    }
+
+    /// Whether some tap of some phase falls outside the input.
+    fn reads_padding(&self) -> bool {
+        let reads =
+            |pad_before| SpatialAxis { pad_before, ..self.conv }.reads_padding(self.outputs);
+        self.paddings().into_iter().any(reads)
+    }
 }
 
 impl DenseSum {
@@ -54,7 +121,8 @@ impl DenseSum {
         let axis = |s: &SpatialAxis| {
             let (first_tap, tap_step) = turned(problem, s, 0, 1);
             let (outputs, stripe) = (s.output(), Stripe::ALL);
-            SumAxis { conv: *s, outputs, first_tap, tap_step, written: outputs, stripe }
+            let (conv, written, phases) = (*s, outputs, Phases::ONE);
+            SumAxis { conv, outputs, first_tap, tap_step, written, stripe, phases }
         };
         DenseSum {
             channels: (problem.in_channels_per_group(), problem.out_channels_per_group()),
@@ -64,12 +132,25 @@ impl DenseSum {
         }
     }
 
-    /// The sums of a transposed problem, the innermost axis's phases fastest.
+    /// The sums of a transposed problem, one a phase, the innermost axis's phases fastest.
+    pub(super) fn phases(problem: &ConvProblem) -> Vec<DenseSum> {
+        DenseSum::products(problem, |s| phases_of(problem, s))
+    }
+
+    /// The sums of a transposed problem, the phases of an axis as one where they can be.
     pub(super) fn transposed(problem: &ConvProblem) -> Vec<DenseSum> {
+        DenseSum::products(problem, |s| {
+            let phases = phases_of(problem, s);
+            SumAxis::of_phases(&phases).map_or(phases, |all| vec![all])
+        })
+    }
+
+    /// A sum for each choice of one of the parts of every axis.
+    fn products(
+        problem: &ConvProblem,
+        parts: impl Fn(&SpatialAxis) -> Vec<SumAxis>,
+    ) -> Vec<DenseSum> {
         let channels = (problem.out_channels_per_group(), problem.in_channels_per_group());
-        let phases = |s: &SpatialAxis| -> Vec<SumAxis> {
-            (0..s.stride.min(s.input)).map(|residue| phase(problem, s, residue as i64)).collect()
-        };
         let mut sums = vec![DenseSum {
             channels,
             weights_by_input: true,
@@ -77,13 +158,13 @@ impl DenseSum {
             axes: vec![],
         }];
         for s in problem.spatial() {
-            let phases = phases(s);
+            let parts = parts(s);
             let longer = |sum: &DenseSum| -> Vec<DenseSum> {
-                let with = |phase: &SumAxis| {
-                    let axes = sum.axes.iter().chain([phase]).copied().collect();
+                let with = |part: &SumAxis| {
+                    let axes = sum.axes.iter().chain([part]).copied().collect();
                     DenseSum { axes, ..sum.clone() }
                 };
-                phases.iter().map(with).collect()
+                parts.iter().map(with).collect()
             };
             sums = sums.iter().flat_map(longer).collect();
         }
@@ -95,20 +176,22 @@ impl DenseSum {
         self.axes.iter().any(|axis| axis.conv.kernel == 0)
     }
 
-    /// The forward convolution that has this sum's loops.
+    /// The forward convolution that has this sum's loops but those over phases.
     pub(super) fn as_forward(&self, problem: &ConvProblem) -> ConvSpec {
         let (reads, writes) = self.channels;
         let spatial = self.axes.iter().map(|axis| {
             let reach = (axis.outputs - 1) * axis.conv.stride + axis.conv.extent();
-            let pad_after = reach as i64 - axis.conv.input as i64 - axis.conv.pad_before;
-            SpatialAxis { pad_after, ..axis.conv }
+            let [first, last] = axis.paddings();
+            let pad_before = first.max(last);
+            let pad_after = reach as i64 - axis.conv.input as i64 - pad_before;
+            SpatialAxis { pad_before, pad_after, ..axis.conv }
         });
         let groups = problem.groups();
         let spec = ConvSpec::new(reads * groups, writes * groups, spatial.collect());
         spec.groups(groups).batch(problem.batch()).layout(problem.layout()).elem(problem.elem())
     }
 
-    /// The index of a weight, given what is read and written of the channels and the taps.
+    /// The index of a weight in the first phases, given what is read and written of the channels, and the taps.
     pub(super) fn weight_index(
         &self,
         [group, reads, writes]: [&Affine; 3],
@@ -161,7 +244,18 @@ fn phase(problem: &ConvProblem, s: &SpatialAxis, e: i64) -> SumAxis {
     let (first_tap, tap_step) = turned(problem, s, last, -tap_step);
     let stripe = Stripe { from: e, by: stride };
     let outputs = stripe.count(s.input as i64) as u64;
-    SumAxis { conv, outputs, first_tap, tap_step, written: s.input, stripe }
+    let (written, phases) = (s.input, Phases::ONE);
+    SumAxis { conv, outputs, first_tap, tap_step, written, stripe, phases }
+}
+
+/// Every phase of a transposed axis.
+fn phases_of(problem: &ConvProblem, s: &SpatialAxis) -> Vec<SumAxis> {
+    (0..s.stride.min(s.input)).map(|residue| phase(problem, s, residue as i64)).collect()
+}
+
+/// The name of the loop over the phases of a spatial axis.
+pub(super) fn phase_loop(axis: &str) -> String {
+    format!("p{axis}")
 }
 
 fn gcd(a: i64, b: i64) -> i64 {
@@ -176,8 +270,14 @@ struct Builder<'p> {
     group: Iteration,
     out_channel: Iteration,
     in_channel: Iteration,
-    /// Output position and kernel tap of each spatial axis, outermost first.
-    spatial: Vec<(Iteration, Iteration)>,
+    /// Output position, kernel tap and phase of each spatial axis, outermost first.
+    spatial: Vec<Spatial>,
+}
+
+struct Spatial {
+    output: Iteration,
+    tap: Iteration,
+    phase: Iteration,
 }
 
 impl<'p> Builder<'p> {
@@ -202,7 +302,9 @@ impl<'p> Builder<'p> {
             .zip(&sum.axes)
             .zip(outputs)
             .map(|((name, s), output)| {
-                (output, axis(format!("k{name}"), AxisKind::Reduction, s.conv.kernel))
+                let tap = axis(format!("k{name}"), AxisKind::Reduction, s.conv.kernel);
+                let phase = axis(phase_loop(name), AxisKind::Spatial, s.phases.count);
+                Spatial { output, tap, phase }
             })
             .collect();
         Builder { problem, sum, nest, batch, group, out_channel, in_channel, spatial }
@@ -246,7 +348,10 @@ impl<'p> Builder<'p> {
     fn output_index(&self) -> Vec<Affine> {
         let axes = self.spatial.iter().zip(&self.sum.axes);
         let positions = axes
-            .map(|((output, _), s)| output.index().scaled(s.stripe.by).plus(s.stripe.from))
+            .map(|(at, s)| {
+                let first = at.output.index().scaled(s.stripe.by).plus(s.stripe.from);
+                &first + &at.phase.index()
+            })
             .collect();
         ordered(self.problem.layout(), self.batch.index(), self.output_channel_index(), positions)
     }
@@ -254,13 +359,13 @@ impl<'p> Builder<'p> {
     fn input_load(&self, input: BufferId) -> Expr {
         let mut padded = false;
         let mut positions = Vec::new();
-        for (SumAxis { conv: s, outputs, .. }, (output, tap)) in
-            self.sum.axes.iter().zip(&self.spatial)
-        {
-            let at_output = output.index().scaled(s.stride as i64);
-            let at_tap = tap.index().scaled(s.dilation as i64);
-            positions.push((&at_output + &at_tap).plus(-s.pad_before));
-            padded |= s.reads_padding(*outputs);
+        for (axis, at) in self.sum.axes.iter().zip(&self.spatial) {
+            let s = &axis.conv;
+            let at_output = at.output.index().scaled(s.stride as i64);
+            let at_tap = at.tap.index().scaled(s.dilation as i64);
+            let at_phase = at.phase.index().scaled(-axis.phases.padding);
+            positions.push((&(&at_output + &at_tap) + &at_phase).plus(-s.pad_before));
+            padded |= axis.reads_padding();
         }
         let channel = self.input_channel_index();
         let index = ordered(self.problem.layout(), self.batch.index(), channel, positions);
@@ -269,17 +374,28 @@ impl<'p> Builder<'p> {
     }
 
     fn reduction(&self, input: BufferId, weights: BufferId, sum: &Access) -> Vec<Stmt> {
-        let taps: Vec<Affine> = self.spatial.iter().map(|(_, tap)| tap.index()).collect();
+        let taps: Vec<Affine> = self.spatial.iter().map(|at| at.tap.index()).collect();
         let channels = [&self.group.index(), &self.in_channel.index(), &self.out_channel.index()];
-        let index = self.sum.weight_index(channels, &taps);
+        let phases = self.spatial.iter().zip(&self.sum.axes);
+        let phases = phases.map(|(at, s)| at.phase.index().scaled(s.phases.tap));
+        let mut index = self.sum.weight_index(channels, &taps);
+        // The places of the taps are the last dimensions.
+        let first = index.len() - taps.len();
+        for (place, phase) in index[first..].iter_mut().zip(phases) {
+            *place = &*place + &phase;
+        }
         let weight = Expr::Load(Access { buffer: weights, index });
         let value = Expr::fma(self.input_load(input), weight, Expr::Load(sum.clone()));
-        let taps = self.spatial.iter().map(|(_, tap)| *tap);
+        let taps = self.spatial.iter().map(|at| at.tap);
         nested(taps.chain([self.in_channel]), vec![Stmt::Store(sum.clone(), value)])
     }
 
     fn spatial_loops(&self, body: Vec<Stmt>) -> Vec<Stmt> {
-        let positions = self.spatial.iter().map(|(output, _)| *output);
-        nested([self.batch, self.group, self.out_channel].into_iter().chain(positions), body)
+        let phases = self.spatial.iter().zip(&self.sum.axes).filter(|(_, s)| s.phases() > 1);
+        let phases = phases.map(|(at, _)| at.phase);
+        let positions = self.spatial.iter().map(|at| at.output);
+        let channels = [self.group, self.out_channel];
+        let inside: Vec<Iteration> = phases.chain(channels).chain(positions).collect();
+        nested([self.batch].into_iter().chain(inside), body)
     }
 }

@@ -102,7 +102,7 @@ pub(super) fn buffer(
 
 /// What is written of each dimension; nothing said if it is everything.
 fn stripes(problem: &ConvProblem, sum: &DenseSum) -> Vec<Stripe> {
-    let along: Vec<Stripe> = sum.axes.iter().map(|axis| axis.stripe).collect();
+    let along: Vec<Stripe> = sum.axes.iter().map(|axis| axis.written_stripe()).collect();
     match along.iter().all(|stripe| *stripe == Stripe::ALL) {
         true => vec![],
         false => ordered(problem.layout(), Stripe::ALL, Stripe::ALL, along),

@@ -46,7 +46,10 @@ pub(super) fn parts(problem: &ConvProblem, target: &Target) -> Result<Vec<Part>,
     Ok(planned
         .map(|(sum, plan)| match plan {
             Some(plan) => Part { nest: nest::nest(problem, &sum, &plan), schedule: None },
-            None => Part { nest: sum.nest(problem), schedule: Some(fill(problem)) },
+            None => {
+                let schedule = Some(fill(problem, &sum));
+                Part { nest: sum.nest(problem), schedule }
+            }
         })
         .collect())
 }

@@ -15,6 +15,7 @@ use convgen_ir::problem::{ConvProblem, SpatialAxis};
 use convgen_ir::schedule::Schedule;
 
 use self::write::Writer;
+use crate::algorithm::PhaseLoop;
 use crate::target::{Isa, Target};
 use crate::transform::pack_input::aligned_columns;
 
@@ -88,6 +89,10 @@ pub struct CopyInput {
 /// The knobs of a schedule.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Plan {
+    /// The loops over phases that the problem's nests have around the loops of one phase.
+    pub phases: Vec<PhaseLoop>,
+    /// Whether a register tile has all phases, each with its own rows: they are written out.
+    pub tile_phases: bool,
     /// Whether the spatial axes are one; only where every output pixel reads one input pixel.
     pub fused: bool,
     /// The axis of the lanes.
@@ -213,6 +218,13 @@ impl Plan {
         }
     }
 
+    /// Vectors of sums of a register tile.
+    pub(super) fn tile(&self) -> u64 {
+        let phases = self.phases.iter().map(|phases| phases.count);
+        let phases = if self.tile_phases { phases.product() } else { 1 };
+        self.vectors * self.rows * phases
+    }
+
     /// Where the only axis is tiled too, a task is a whole number of tiles.
     pub(super) fn task_unit(&self, shape: &Shape, lane_extent: u64) -> u64 {
         match (shape.axes.len(), self.lanes) {
@@ -250,7 +262,8 @@ impl Plan {
         let rows = |(i, s): (usize, &SpatialAxis)| {
             let outputs = if i == 0 && !self.fused { self.block } else { s.output() };
             let outputs = if i == last { outputs.next_multiple_of(columns) } else { outputs };
-            (outputs - 1) * s.stride + s.extent()
+            let phases = self.phases.iter().filter(|phases| phases.axis == i);
+            (outputs - 1) * s.stride + s.extent() + phases.map(|phases| phases.shift).sum::<u64>()
         };
         problem.spatial().iter().enumerate().map(rows).collect()
     }
@@ -404,7 +417,7 @@ impl Plan {
         if self.rows == 0 || self.rows > row {
             return Err(Excluded::Rows { rows: self.rows, extent: row });
         }
-        let (tile, registers) = (self.vectors * self.rows, u64::from(target.registers()));
+        let (tile, registers) = (self.tile(), u64::from(target.registers()));
         let operands = fewest_operands(target.isa());
         if tile + operands > registers {
             return Err(Excluded::Registers { tile, operands, registers });
@@ -498,7 +511,7 @@ impl Plan {
         }
         let kernel = problem.spatial().last().map_or(1, |s| s.kernel);
         let taps = if self.taps || self.is_tile_in_place(problem) { kernel } else { 1 };
-        let body = self.vectors * self.rows * self.steps * taps;
+        let body = self.tile() * self.steps * taps;
         match body > LARGEST_BODY {
             true => Err(Excluded::Body { body, limit: LARGEST_BODY }),
             false => Ok(()),

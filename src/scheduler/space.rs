@@ -218,6 +218,10 @@ impl<'p> Space<'p> {
                 numbers(divisors.collect(), |plan| &mut plan.steps)
             }
             Knob::Taps => flags(&[false, true], |plan| &mut plan.taps),
+            Knob::Phases => match plan.phases.is_empty() {
+                true => flags(&[false], |plan| &mut plan.tile_phases),
+                false => flags(&[false, true], |plan| &mut plan.tile_phases),
+            },
         }
     }
 
@@ -282,11 +286,12 @@ enum Knob {
     PackWeights,
     Steps,
     Taps,
+    Phases,
 }
 
 impl Knob {
     /// Every knob, those on which the choices of others depend first.
-    const ALL: [Knob; 11] = [
+    const ALL: [Knob; 12] = [
         Knob::Fused,
         Knob::Lanes,
         Knob::Vectors,
@@ -298,5 +303,6 @@ impl Knob {
         Knob::PackWeights,
         Knob::Steps,
         Knob::Taps,
+        Knob::Phases,
     ];
 }

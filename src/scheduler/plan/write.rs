@@ -103,7 +103,16 @@ impl Writer<'_> {
     fn order(&mut self, loops: &Loops) {
         let around = self.plan.order.0.into_iter().flat_map(|walk| loops.of(walk));
         let mut axes: Vec<String> = loops.tasks.iter().chain(around).cloned().collect();
-        let innermost = axes[axes.len() - 1].clone();
+        let phases = self.plan.phases.iter().map(|phases| phases.name.clone());
+        let innermost = if self.plan.tile_phases {
+            let innermost = axes[axes.len() - 1].clone();
+            axes.extend(phases);
+            innermost
+        } else {
+            let inside = self.task_loops(loops).count();
+            axes.splice(inside..inside, phases);
+            axes[axes.len() - 1].clone()
+        };
         axes.push(loops.row.clone());
         axes.extend(loops.lanes.iter().cloned());
         self.directives.push(Directive::Reorder { axes });
@@ -163,6 +172,9 @@ impl Writer<'_> {
     /// Writes out the tile and a few steps of the reduction.
     fn unroll(&mut self, loops: &Loops) {
         let unroll = |axis: &str| Directive::Unroll { axis: axis.to_string() };
+        if self.plan.tile_phases {
+            self.directives.extend(self.plan.phases.iter().map(|phases| unroll(&phases.name)));
+        }
         self.directives.push(unroll(&loops.row));
         let innermost_first = loops.lanes.iter().rev();
         self.directives
