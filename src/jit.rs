@@ -38,6 +38,7 @@ use crate::codegen::{self, Entry};
 use crate::error::{Error, RunError};
 use crate::fourier::{Means, Memory, Transforms};
 use crate::machine::probe::Probe;
+use crate::pages::Pages;
 use crate::target::Target;
 
 /// The C signature of the kernel ABI; see [`codegen`].
@@ -536,6 +537,8 @@ impl<'c> Tasks<'c> {
 #[derive(Default)]
 pub struct Scratch {
     lines: Vec<Line>,
+    /// In place of lines, if there are many.
+    pages: Option<Pages>,
     /// What transforms write.
     memory: Memory,
 }
@@ -553,12 +556,22 @@ impl Scratch {
 
     /// Bytes held.
     pub fn bytes(&self) -> usize {
-        self.lines.len() * SCRATCH_ALIGN as usize + self.memory.bytes()
+        let pages = self.pages.as_ref().map_or(0, |pages| pages.len());
+        self.lines.len() * SCRATCH_ALIGN as usize + pages + self.memory.bytes()
     }
 
     /// A pointer to at least this many bytes, all initialised.
     fn reserve(&mut self, bytes: i64) -> *mut u8 {
-        let lines = (bytes.max(0) as usize).div_ceil(SCRATCH_ALIGN as usize);
+        let bytes = bytes.max(0) as usize;
+        if self.pages.as_ref().is_none_or(|pages| pages.len() < bytes)
+            && let Some(pages) = Pages::zeroed(bytes)
+        {
+            self.pages = Some(pages);
+        }
+        if let Some(pages) = self.pages.as_mut().filter(|pages| pages.len() >= bytes) {
+            return pages.as_mut_ptr();
+        }
+        let lines = bytes.div_ceil(SCRATCH_ALIGN as usize);
         if self.lines.len() < lines {
             self.lines.resize(lines, Line([0; SCRATCH_ALIGN as usize]));
         }

@@ -69,6 +69,7 @@ pub mod machine;
 pub mod nn;
 pub mod object;
 pub mod onnx;
+mod pages;
 pub mod record;
 pub mod runtime;
 pub mod scheduler;

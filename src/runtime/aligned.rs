@@ -1,4 +1,4 @@
-//! Buffers that begin at a cache line.
+//! Buffers that begin at a cache line, large ones in [large pages](crate::pages).
 //!
 //! A vector as wide as a line that does not begin at one is two loads. Kernels take any slice; where the
 //! channels are a multiple of a line, those of a tensor that begins at a line are read twice as fast.
@@ -6,16 +6,28 @@
 
 use std::ops::{Deref, DerefMut};
 
+use bytemuck::{cast_slice, cast_slice_mut};
+
+use crate::pages::Pages;
+
 /// The alignment, in bytes.
 const LINE: usize = 64;
 
 /// A vector of floats of fixed length whose first element begins a cache line.
 #[derive(Debug)]
 pub struct Aligned {
-    /// A line more than needed.
-    values: Vec<f32>,
-    start: usize,
-    len: usize,
+    memory: Memory,
+}
+
+#[derive(Debug)]
+enum Memory {
+    /// A vector a line longer than needed.
+    Heap {
+        values: Vec<f32>,
+        start: usize,
+        len: usize,
+    },
+    Pages(Pages),
 }
 
 impl Aligned {
@@ -32,10 +44,16 @@ impl Aligned {
 
     /// The same value everywhere.
     pub fn filled(value: f32, len: usize) -> Aligned {
+        if let Some(pages) = len.checked_mul(size_of::<f32>()).and_then(Pages::zeroed) {
+            let mut aligned = Aligned { memory: Memory::Pages(pages) };
+            // Zeros too: what is written once has its memory.
+            aligned.fill(value);
+            return aligned;
+        }
         let values = vec![value; len + LINE / size_of::<f32>()];
         // The standard library may say that it does not know; then the beginning is as good as any.
         let start = values.as_ptr().align_offset(LINE).min(values.len() - len);
-        Aligned { values, start, len }
+        Aligned { memory: Memory::Heap { values, start, len } }
     }
 }
 
@@ -43,13 +61,19 @@ impl Deref for Aligned {
     type Target = [f32];
 
     fn deref(&self) -> &[f32] {
-        &self.values[self.start..self.start + self.len]
+        match &self.memory {
+            Memory::Heap { values, start, len } => &values[*start..*start + *len],
+            Memory::Pages(pages) => cast_slice(pages),
+        }
     }
 }
 
 impl DerefMut for Aligned {
     fn deref_mut(&mut self) -> &mut [f32] {
-        &mut self.values[self.start..self.start + self.len]
+        match &mut self.memory {
+            Memory::Heap { values, start, len } => &mut values[*start..*start + *len],
+            Memory::Pages(pages) => cast_slice_mut(pages),
+        }
     }
 }
 
