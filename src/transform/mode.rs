@@ -8,7 +8,8 @@
 //!
 //! Preconditions: the loops are serial; to vectorize, spatial, and innermost or around nothing but one
 //! innermost vector loop; to unroll or vectorize, of known length; to make parallel, spatial, without
-//! guards, directly inside other parallel loops or outermost; to prefetch, not looking ahead already.
+//! guards, directly inside other parallel loops or outermost; to prefetch, serial or parallel, and not
+//! looking ahead already.
 
 use convgen_ir::nest::{AxisKind, Loop, Mode, Nest, Stmt};
 
@@ -58,7 +59,7 @@ pub(super) fn prefetch(nest: &mut Nest, name: &str, by: u32) -> Result<(), Refus
     let axis = axis_with_loop(nest, name)?;
     replace_loops(&mut nest.body, axis, &mut |l| {
         let axis = || name.to_string();
-        if l.mode != Mode::Serial {
+        if !matches!(l.mode, Mode::Serial | Mode::Parallel) {
             return Err(Refusal::HasMode { axis: axis(), mode: mode_name(l.mode) });
         }
         match l.ahead {

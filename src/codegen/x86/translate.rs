@@ -184,7 +184,7 @@ pub(super) fn translate<'n>(
         values: 0,
         steps: 0,
         locals: HashMap::default(),
-        looking: None,
+        looking: Looking::outside(nest, outside),
     };
     translator.block(scope, None)?;
     translator.end_line();
@@ -311,7 +311,7 @@ struct Translator<'n> {
     values: usize,
     steps: usize,
     locals: HashMap<LocalId, Value>,
-    /// The innermost loop around that looks ahead, if all loops in between are known.
+    /// The innermost loop around that looks ahead.
     looking: Option<Looking>,
 }
 
@@ -321,8 +321,8 @@ struct Looking {
     axis: AxisId,
     /// By how many of its iterations.
     by: i64,
-    /// The loops between it and this place, outermost first, with their trips.
-    passes: Vec<(AxisId, i64)>,
+    /// The loops between it and this place, outermost first, with their trips if these are a number.
+    between: Vec<(AxisId, Option<i64>)>,
 }
 
 impl<'n> Translator<'n> {

@@ -2,13 +2,31 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use convgen_ir::nest::{Affine, AxisId, Dim, Fetch, Guard, Loop, Mode, Stmt, has_conditions};
+use convgen_ir::nest::{
+    Affine, AxisId, Dim, Fetch, Guard, Loop, Mode, Nest, Role, Stmt, has_conditions, visit_loops,
+};
 
 use super::{
     Item, Lanes, Level, Looking, Mask, Moving, Op, OuterLanes, Place, Step, Stream, StreamInfo,
     Terms, Translator, Trips,
 };
-use crate::codegen::x86::{Argument, Unfit, unfit};
+use crate::codegen::x86::{Argument, Outside, Unfit, unfit};
+
+impl Looking {
+    /// The innermost task loop around a scope, if it looks ahead: the next task is its next iteration.
+    pub(super) fn outside(nest: &Nest, outside: &Outside) -> Option<Looking> {
+        let mut tasks = None;
+        visit_loops(&nest.body, &mut |l| {
+            if l.mode == Mode::Parallel {
+                tasks = Some((l.axis, l.ahead));
+            }
+        });
+        let (axis, ahead) = tasks?;
+        let around = outside.variables.last().is_some_and(|(last, _)| *last == axis);
+        let by = ahead.filter(|_| around)?.into();
+        Some(Looking { axis, by, between: vec![] })
+    }
+}
 
 impl<'n> Translator<'n> {
     pub(super) fn loop_(&mut self, l: &'n Loop) -> Result<(), Unfit> {
@@ -183,8 +201,10 @@ impl<'n> Translator<'n> {
         moving.collect()
     }
 
+    /// By how many bytes a stream moves with a loop, or with one outside of the scope.
     fn stride(&self, info: &StreamInfo, axis: AxisId) -> Option<i64> {
-        let (_, coefficient) = info.inner.iter().find(|(other, _)| *other == axis)?;
+        let terms = info.inner.iter().chain(&info.outer);
+        let (_, coefficient) = terms.copied().find(|(other, _)| *other == axis)?;
         let unit = match info.what {
             Moving::Pointer(buffer) => self.nest.buffer(buffer).elem.bytes() as i64,
             Moving::Number(_) => 1,
@@ -195,11 +215,14 @@ impl<'n> Translator<'n> {
     /// The loop that looks ahead, seen from inside of `l`.
     fn looking_within(&self, l: &Loop, trips: &Trips) -> Option<Looking> {
         if let Some(by) = l.ahead {
-            return Some(Looking { axis: l.axis, by: by.into(), passes: vec![] });
+            return Some(Looking { axis: l.axis, by: by.into(), between: vec![] });
         }
-        let Trips::Fixed(trips) = trips else { return None };
         let mut looking = self.looking.clone()?;
-        looking.passes.push((l.axis, *trips));
+        let trips = match trips {
+            Trips::Fixed(trips) => Some(*trips),
+            Trips::Between { .. } | Trips::Within { .. } => None,
+        };
+        looking.between.push((l.axis, trips));
         Some(looking)
     }
 
@@ -217,17 +240,28 @@ impl<'n> Translator<'n> {
             let least = first.entry(place.stream).or_insert(place.displacement);
             *least = place.displacement.min(*least);
         }
-        let passes: i64 = looking.passes.iter().map(|(_, trips)| *trips).product();
         let mut lines = Vec::new();
         for (stream, displacement) in first {
             let info = &self.streams[stream];
             let steps = (self.stride(info, looking.axis), self.stride(info, inner));
             let (Some(block), Some(step)) = steps else { continue };
             let Moving::Pointer(buffer) = info.what else { continue };
-            if looking.passes.iter().any(|(axis, _)| self.stride(info, *axis).is_some()) {
-                continue;
-            }
-            let each = (block + LINE * trips * passes - 1).div_euclid(LINE * trips * passes);
+            let between = looking.between.iter().copied();
+            let (moving, passing): (Vec<_>, Vec<_>) =
+                between.partition(|(axis, _)| self.stride(info, *axis).is_some());
+            // Passes whose number is not known fetch the same.
+            let passing: Vec<(AxisId, i64)> =
+                passing.into_iter().filter_map(|(axis, trips)| Some((axis, trips?))).collect();
+            let passes: i64 = passing.iter().map(|(_, trips)| *trips).product();
+            let walked = match moving.is_empty() {
+                true => block,
+                // A part of a block; what is local is near.
+                false if passes > 1 && self.nest.buffer(buffer).role == Role::Packed => {
+                    step.saturating_mul(trips)
+                }
+                false => continue,
+            };
+            let each = (walked + LINE * trips * passes - 1).div_euclid(LINE * trips * passes);
             let worth = if passes > 1 { i64::MAX } else { WORTH_A_PREFETCH };
             let near = (1..worth).contains(&step) && (1..=MOST_LINES).contains(&each);
             let Ok(start) =
@@ -242,9 +276,7 @@ impl<'n> Translator<'n> {
             let mut terms: Terms =
                 info.inner.iter().filter(|(a, _)| *a != inner).copied().collect();
             let mut share = elements;
-            for (axis, trips) in
-                [(inner, trips)].into_iter().chain(looking.passes.iter().rev().copied())
-            {
+            for (axis, trips) in [(inner, trips)].into_iter().chain(passing.into_iter().rev()) {
                 terms.push((axis, share));
                 share *= trips;
             }
