@@ -230,4 +230,22 @@ mod tests {
         assert_eq!(products, 3 * 28 - 2 * 2);
         assert_eq!(operands, 3 * 14 - 2);
     }
+
+    /// Of the panel behind, as many lines as all rows need; of its own, those that an iteration reads.
+    #[test]
+    fn a_far_panel_is_fetched_in_shares_while_the_one_before_is_read() {
+        let fetches = |problem: &str, code: Code| {
+            let kernels = micro_kernels(problem, Isa::Avx512);
+            let code = |kernel: &MicroKernel| {
+                decoded(&kernel.code).iter().filter(|i| i.code() == code).count()
+            };
+            kernels.iter().map(code).sum::<usize>()
+        };
+        let far = "conv2d ic512 oc512 ih14 iw14 kh3 kw3 sh2 sw2 ph1 pw1";
+        let near = "conv2d ic64 oc64 ih14 iw14 kh3 kw3 sh2 sw2 ph1 pw1";
+        // Three taps of a row are a loop each, of two channels by two vectors: four lines, in two rows.
+        assert_eq!(fetches(far, Code::Prefetcht1_m8), 3 * 4 / 2);
+        assert_eq!(fetches(far, Code::Prefetcht0_m8), 3 * 4);
+        assert_eq!(fetches(near, Code::Prefetcht1_m8), 0);
+    }
 }

@@ -321,8 +321,9 @@ struct Looking {
     axis: AxisId,
     /// By how many of its iterations.
     by: i64,
-    /// The loops between it and this place, outermost first, with their trips if these are a number.
-    between: Vec<(AxisId, Option<i64>)>,
+    /// The loops between it and this place, outermost first, with their trips, those that guards cut
+    /// short too.
+    between: Vec<(AxisId, i64)>,
 }
 
 impl<'n> Translator<'n> {

@@ -155,7 +155,7 @@ impl<'n> Translator<'n> {
         let before = std::mem::take(&mut self.finished);
         self.variables.push((l.axis, None));
         let around = self.looking.clone();
-        self.looking = self.looking_within(l, &trips);
+        self.looking = self.looking_within(l);
         self.block(&l.body, None)?;
         self.looking = around;
         let mut fetched = Vec::new();
@@ -213,16 +213,12 @@ impl<'n> Translator<'n> {
     }
 
     /// The loop that looks ahead, seen from inside of `l`.
-    fn looking_within(&self, l: &Loop, trips: &Trips) -> Option<Looking> {
+    fn looking_within(&self, l: &Loop) -> Option<Looking> {
         if let Some(by) = l.ahead {
             return Some(Looking { axis: l.axis, by: by.into(), between: vec![] });
         }
         let mut looking = self.looking.clone()?;
-        let trips = match trips {
-            Trips::Fixed(trips) => Some(*trips),
-            Trips::Between { .. } | Trips::Within { .. } => None,
-        };
-        looking.between.push((l.axis, trips));
+        looking.between.push((l.axis, l.hi.fixed()? - l.lo));
         Some(looking)
     }
 
@@ -249,9 +245,6 @@ impl<'n> Translator<'n> {
             let between = looking.between.iter().copied();
             let (moving, passing): (Vec<_>, Vec<_>) =
                 between.partition(|(axis, _)| self.stride(info, *axis).is_some());
-            // Passes whose number is not known fetch the same.
-            let passing: Vec<(AxisId, i64)> =
-                passing.into_iter().filter_map(|(axis, trips)| Some((axis, trips?))).collect();
             let passes: i64 = passing.iter().map(|(_, trips)| *trips).product();
             let walked = match moving.is_empty() {
                 true => block,
