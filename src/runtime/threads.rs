@@ -12,6 +12,10 @@ use crate::jit::{Call, Scratch, Tasks};
 /// that two threads gain nothing below about 8 us of work.
 const WORTH: f64 = 5e-6;
 
+/// Parts of a call for each thread. The cores of a shared machine are not equally fast from one moment to the
+/// next: halves wait for the slower one.
+const PARTS_A_THREAD: usize = 4;
+
 thread_local! {
     /// The scratch of this thread, kept from call to call so that a call allocates nothing.
     static SCRATCH: RefCell<Scratch> = RefCell::new(Scratch::new());
@@ -32,12 +36,15 @@ impl Call<'_> {
     /// [`Kernel::run_parallel`](super::Kernel::run_parallel) takes only as many as do.
     pub fn share(mut self, threads: usize) {
         let tasks = self.tasks();
-        let parts = threads.clamp(1, tasks.len().max(1));
+        // A thread that runs late leaves parts to the others; if there are no more threads than may take one.
+        let all = threads > 1 && threads >= rayon::current_num_threads();
+        let parts = if all { PARTS_A_THREAD * threads } else { threads };
+        let parts = parts.clamp(1, tasks.len().max(1));
         run_parts(tasks, parts);
     }
 }
 
-/// Halves the tasks until there is one part a thread.
+/// Halves the tasks until there are so many parts, which idle threads take from the end.
 fn run_parts(tasks: Tasks, parts: usize) {
     if parts <= 1 {
         return SCRATCH.with_borrow_mut(|scratch| tasks.run(scratch));
