@@ -198,8 +198,7 @@ impl<'p> Picker<'p> {
         let lanes = self.choose_lanes();
         let (vectors, rows) = self.tile(lanes);
         let tile_phases = self.tiles_phases(lanes);
-        let phases = if tile_phases { self.phases_in_all() } else { 1 };
-        let (steps, taps) = self.unrolled(lanes, vectors * rows * phases);
+        let (steps, taps) = self.unrolled(lanes, vectors * rows * self.phases_of_tile(lanes));
         let mut plan = Plan {
             phases: self.phases.clone(),
             tile_phases,
@@ -332,8 +331,8 @@ impl<'p> Picker<'p> {
             // Cranelift has no masks: what is no whole vector is done lane by lane.
             Isa::Clif => (lane / width).clamp(1, 2),
             Isa::Avx2 | Isa::Avx512 if lanes == LaneAxis::Columns && row < FEW_ROWS => {
-                let phases = if self.tiles_phases(lanes) { self.phases_in_all() } else { 1 };
-                balanced(lane.div_ceil(width), (budget / (row * phases)).min(WIDEST_ROW))
+                let sums = row * self.phases_of_tile(lanes);
+                balanced(lane.div_ceil(width), (budget / sums).min(WIDEST_ROW))
             }
             Isa::Avx2 | Isa::Avx512 => fewest_lanes_wasted(lane.div_ceil(width), row, budget),
         };
@@ -350,6 +349,11 @@ impl<'p> Picker<'p> {
             && self.target.isa().vectors().is_some()
             && row < FEW_ROWS
             && row * self.phases_in_all() <= tile_registers(self.target)
+    }
+
+    /// Phases of a register tile.
+    fn phases_of_tile(&self, lanes: LaneAxis) -> u64 {
+        if self.tiles_phases(lanes) { self.phases_in_all() } else { 1 }
     }
 
     fn phases_in_all(&self) -> u64 {

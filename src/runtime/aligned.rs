@@ -1,4 +1,4 @@
-//! Buffers that begin at a cache line, large ones at a large page (`src/pages.rs`).
+//! Buffers that begin at a cache line, large ones in large pages (`src/pages.rs`).
 //!
 //! A vector as wide as a line that does not begin at one is two loads. Kernels take any slice; where the
 //! channels are a multiple of a line, those of a tensor that begins at a line are read twice as fast.
