@@ -245,7 +245,11 @@ impl<'n> Translator<'n> {
             let between = looking.between.iter().copied();
             let (moving, passing): (Vec<_>, Vec<_>) =
                 between.partition(|(axis, _)| self.stride(info, *axis).is_some());
-            let passes: i64 = passing.iter().map(|(_, trips)| *trips).product();
+            let passes = passing.iter().try_fold(1_i64, |all, (_, trips)| all.checked_mul(*trips));
+            let Some(passes) = passes else { continue };
+            let bytes = LINE.checked_mul(trips).and_then(|bytes| bytes.checked_mul(passes));
+            // One line an iteration, of all passes; none if some loop is empty.
+            let Some(share) = bytes.filter(|bytes| *bytes > 0) else { continue };
             let walked = match moving.is_empty() {
                 true => block,
                 // A part of a block; what is local is near.
@@ -254,7 +258,7 @@ impl<'n> Translator<'n> {
                 }
                 false => continue,
             };
-            let each = (walked + LINE * trips * passes - 1).div_euclid(LINE * trips * passes);
+            let each = walked.saturating_add(share - 1).div_euclid(share);
             let worth = if passes > 1 { i64::MAX } else { WORTH_A_PREFETCH };
             let near = (1..worth).contains(&step) && (1..=MOST_LINES).contains(&each);
             let Ok(start) =
@@ -268,10 +272,10 @@ impl<'n> Translator<'n> {
             let elements = each * LINE / self.nest.buffer(buffer).elem.bytes() as i64;
             let mut terms: Terms =
                 info.inner.iter().filter(|(a, _)| *a != inner).copied().collect();
-            let mut share = elements;
+            let mut step = elements;
             for (axis, trips) in [(inner, trips)].into_iter().chain(passing.into_iter().rev()) {
-                terms.push((axis, share));
-                share *= trips;
+                terms.push((axis, step));
+                step *= trips;
             }
             let outside = info.outer.clone();
             let stream = self.stream(Moving::Pointer(buffer), outside, terms);
