@@ -11,6 +11,7 @@ pub(crate) mod pack_input;
 mod pack_weights;
 pub(crate) mod peel;
 mod reorder;
+mod rfactor;
 mod skip_padding;
 mod spill;
 mod split;
@@ -74,6 +75,8 @@ pub enum Refusal {
     NoAccumulator { axis: String },
     #[error("`{axis}` is no reduction axis")]
     NotReduction { axis: String },
+    #[error("`{axis}` is not the innermost loop of a sum of products that begins with one value")]
+    NoSum { axis: String },
     #[error("no padding depends on `{axis}`")]
     NoPadding { axis: String },
     #[error("the padding inside `{axis}` is {mode}, not zeros")]
@@ -137,6 +140,7 @@ pub fn apply_one(nest: &Nest, directive: &Directive) -> Result<Nest, Refusal> {
         Directive::Unroll { axis } => mode::unroll(&mut nest, axis)?,
         Directive::Parallel { axis } => mode::parallel(&mut nest, axis)?,
         Directive::Prefetch { axis, by } => mode::prefetch(&mut nest, axis, *by)?,
+        Directive::Rfactor { axis } => rfactor::apply(&mut nest, axis)?,
         Directive::AccumulateOutput { at } => accumulate::apply(&mut nest, at)?,
         Directive::SpillSums { at, over } => spill::apply(&mut nest, at, over.as_deref())?,
         Directive::SkipPadding { at } => skip_padding::apply(&mut nest, at)?,

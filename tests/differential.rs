@@ -74,6 +74,7 @@ fn random_schedules_keep_the_meaning() {
     for some in [total.tiled, total.vectors, total.packed, total.copied, total.tasks] {
         assert!(some * 10 >= total.pairs, "{total:?}");
     }
+    assert!(total.sums * 50 >= total.pairs, "{total:?}");
     assert!(total.same_order * 2 >= total.pairs, "{total:?}");
     assert!(total.refused * 3 <= total.pairs, "{total:?}");
 }
@@ -136,6 +137,8 @@ struct Counts {
     packed: usize,
     copied: usize,
     tasks: usize,
+    /// An output is several sums, which are lanes.
+    sums: usize,
     without_fma: usize,
 }
 
@@ -155,6 +158,7 @@ impl Add for Counts {
             packed: self.packed + other.packed,
             copied: self.copied + other.copied,
             tasks: self.tasks + other.tasks,
+            sums: self.sums + other.sums,
             without_fma: self.without_fma + other.without_fma,
         }
     }
@@ -264,6 +268,7 @@ impl Pair<'_> {
             packed: usize::from(!nest.pack.is_empty()),
             copied: usize::from(name("rows")),
             tasks: usize::from(kernel.tasks(1) > 1),
+            sums: usize::from(text.contains("let sum") && text.contains("vector ic")),
             without_fma: 0,
         }
     }

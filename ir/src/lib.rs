@@ -176,13 +176,14 @@
 //!
 //! A [`schedule::Schedule`] is a list of rewrites, carried out in order, each on the nest that the ones
 //! before it left; one that does not apply is refused. A rewrite keeps every bit, unless it reorders
-//! the loops of reductions or skips padding. Directives end with the line or with `;`.
+//! the loops of reductions, makes one sum several, or skips padding. Directives end with the line or with `;`.
 //! ```text
 //! directive = "split" axis "by" integer [ "tail" "=" ("guard" | "cut" | "pad") ]   axis.o around axis.i
 //!           | "reorder" axis { axis }                    these loops in this order
 //!           | "fuse" axis axis                           two loops become a_b
 //!           | "vectorize" axis | "unroll" axis | "parallel" axis
 //!           | "prefetch" axis "by" integer               what is read so many iterations later
+//!           | "rfactor" axis                             a sum for each iteration, added at the end
 //!           | "accumulate" "output" "at" axis            one register tile for all sums inside
 //!           | "spill" "sums" "at" axis [ "over" axis ]   all tiles inside, a block of the sum at a time
 //!           | "skip" "padding" "at" axis               taps of this reduction outside the input

@@ -67,6 +67,7 @@ impl fmt::Display for Directive {
             Directive::Unroll { axis } => write!(f, "unroll {axis}"),
             Directive::Parallel { axis } => write!(f, "parallel {axis}"),
             Directive::Prefetch { axis, by } => write!(f, "prefetch {axis} by {by}"),
+            Directive::Rfactor { axis } => write!(f, "rfactor {axis}"),
             Directive::AccumulateOutput { at } => write!(f, "accumulate output at {at}"),
             Directive::SpillSums { at, over: None } => write!(f, "spill sums at {at}"),
             Directive::SpillSums { at, over: Some(over) } => {

@@ -77,6 +77,12 @@ pub enum Directive {
         /// How many iterations later.
         by: u32,
     },
+    /// `rfactor ic.i`: each iteration of this innermost reduction adds up a sum of its own, and these are
+    /// added at the end.
+    Rfactor {
+        /// The axis.
+        axis: String,
+    },
     /// `accumulate output at ow.o`: one register tile holds the sums of all loops inside `ow.o`.
     AccumulateOutput {
         /// The loop whose body holds the tile.

@@ -179,8 +179,10 @@ impl Fit<'_> {
         let mut steps = copies * lanes.vectors;
         value.visit(&mut |expr| match expr {
             Expr::Load(access) => {
-                fits &= lanes.two || !lanes.limited || self.stride(access, lanes) <= 1;
-                size.transposes |= self.transposes(access, lanes, size);
+                // Lanes of a register are permuted, wherever they are.
+                let memory = self.nest.buffer(access.buffer).role != Role::Reg;
+                fits &= !memory || lanes.two || !lanes.limited || self.stride(access, lanes) <= 1;
+                size.transposes |= memory && self.transposes(access, lanes, size);
                 steps += self.loads(access, lanes, size);
             }
             Expr::Pad(mode, access) => {

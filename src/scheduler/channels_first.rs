@@ -99,11 +99,12 @@ impl Picker<'_> {
                 let several = plan.lane_extent(self.problem, self.target) < self.problem.groups();
                 copy(several.then_some(Walk::Channels))
             }
-            LaneAxis::OutChannels if !self.fused => copy(None),
+            LaneAxis::OutChannels | LaneAxis::Channels if !self.fused => copy(None),
             LaneAxis::Columns if self.strip_is_reused(plan) => {
                 Some(CopyInput { at: None, layout: None, transposed: false })
             }
             LaneAxis::OutChannels
+            | LaneAxis::Channels
             | LaneAxis::GroupChannels
             | LaneAxis::Columns
             | LaneAxis::None => None,
@@ -126,7 +127,7 @@ impl Picker<'_> {
         let weights: u64 = self.problem.weights_shape().iter().product();
         let cached = self.target.caches().l2 as u64;
         let beyond = weights * self.problem.elem().bytes() as u64 > cached / 2;
-        if !self.transposes() || plan.lanes != LaneAxis::OutChannels || self.fused || !beyond {
+        if !self.transposes() || !plan.lanes.share_pixels() || self.fused || !beyond {
             return 1;
         }
         let extent = self.shape.axes[0].1;

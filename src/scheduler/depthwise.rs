@@ -50,7 +50,15 @@ impl Picker<'_> {
     /// Meets padding in place if some tile can: lanes are channels of several groups, and nothing is summed
     /// over the input for long.
     pub(super) fn depthwise_in_place(&self, plan: &mut Plan, lanes: LaneAxis) {
-        plan.order = self.depthwise_order();
+        plan.order = match lanes {
+            // A group has less than a line of a pixel. 8 channels a group, 28x28: 0.21 ms group by group, 0.19 so.
+            LaneAxis::Channels => Order([Walk::Rows, Walk::Columns, Walk::Channels]),
+            LaneAxis::OutChannels
+            | LaneAxis::Groups
+            | LaneAxis::GroupChannels
+            | LaneAxis::Columns
+            | LaneAxis::None => self.depthwise_order(),
+        };
         // Whether padding can be met in place depends on whether tasks share a row.
         plan.block = self.shape.axes[0].1;
         // The borders of long kernels are written out by narrow tiles.
@@ -63,7 +71,7 @@ impl Picker<'_> {
         let fits = tiles.map(in_place).find(|plan| {
             plan.check_in_place(self.problem, self.target).is_ok()
                 && plan.check_borders(self.problem, self.target).is_ok()
-                && plan.check_body(self.problem).is_ok()
+                && plan.check_body(self.problem, self.target).is_ok()
         });
         if let Some(fitting) = fits {
             *plan = fitting;

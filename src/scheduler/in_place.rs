@@ -48,7 +48,7 @@ impl Picker<'_> {
             axes.fold((1, 1), |(taps, strides), s| (taps * s.kernel, strides * s.stride));
         let products = self.problem.out_channels_per_group() * taps / strides;
         let width = u64::from(self.target.lanes());
-        lanes == LaneAxis::OutChannels
+        lanes.share_pixels()
             && self.target.isa().vectors().is_some()
             && self.problem.layout() == Layout::ChannelsLast
             && (!self.problem.in_channels().is_multiple_of(width) || self.is_mostly_padding())
@@ -65,7 +65,7 @@ impl Picker<'_> {
     /// code then stays small: the tile, or half of it. 7x7 from 3 channels to 64: 168 GFLOP/s from a copy, 185
     /// in place; 3x3x3, 176 and 203.
     pub(super) fn read_in_place(&self, plan: &mut Plan) {
-        let steps = self.problem.in_channels_per_group();
+        let steps = plan.summed_channels(self.problem, self.target);
         let block = self.shape.axes[0].1;
         let columns = self.shape.axes.last().map_or(1, |(_, extent)| *extent);
         let half = balanced(columns, (plan.rows / 2).max(1));
@@ -84,7 +84,7 @@ impl Picker<'_> {
     /// far, serves all rows of a task, and their input stays near from one panel to the next.
     pub(super) fn sums_channels_in_place(&self, plan: &mut Plan) -> bool {
         let padded = self.is_padded();
-        let fits = plan.lanes == LaneAxis::OutChannels
+        let fits = plan.lanes.share_pixels()
             && self.block.is_none()
             && self.target.isa().vectors().is_some()
             && self.problem.layout() == Layout::ChannelsLast

@@ -24,6 +24,9 @@ use crate::transform::pack_input::aligned_columns;
 pub enum LaneAxis {
     /// Output channels of a group: weights are vectors, activations are broadcast.
     OutChannels,
+    /// Output channels of a group, each with a few input channels, whose sums are added at the end: for
+    /// output channels that do not fill their vectors.
+    Channels,
     /// Groups: both are vectors (depthwise).
     Groups,
     /// Neighbouring groups by their output channels, in one vector: weights are vectors, the input of
@@ -37,13 +40,36 @@ pub enum LaneAxis {
 
 impl LaneAxis {
     /// Every choice.
-    pub const ALL: [LaneAxis; 5] = [
+    pub const ALL: [LaneAxis; 6] = [
         LaneAxis::OutChannels,
+        LaneAxis::Channels,
         LaneAxis::Groups,
         LaneAxis::GroupChannels,
         LaneAxis::Columns,
         LaneAxis::None,
     ];
+
+    /// Whether weights are vectors of the channels of one group, which all read the same pixel.
+    pub(super) fn share_pixels(self) -> bool {
+        match self {
+            LaneAxis::OutChannels | LaneAxis::Channels => true,
+            LaneAxis::Groups | LaneAxis::GroupChannels | LaneAxis::Columns | LaneAxis::None => {
+                false
+            }
+        }
+    }
+
+    /// Sums that each output has in a vector.
+    pub(super) fn sums(self, problem: &ConvProblem, target: &Target) -> u64 {
+        match self {
+            LaneAxis::Channels => sums_a_channel(problem, target),
+            LaneAxis::OutChannels
+            | LaneAxis::Groups
+            | LaneAxis::GroupChannels
+            | LaneAxis::Columns
+            | LaneAxis::None => 1,
+        }
+    }
 }
 
 /// The loops around a register tile, by what they walk over.
@@ -114,7 +140,7 @@ pub struct Plan {
     pub in_place: bool,
     /// Whether the weights are copied into the order in which they are read.
     pub pack_weights: bool,
-    /// Input channels written out in the innermost loop.
+    /// Input channels written out in the innermost loop, for each of the sums of an output.
     pub steps: u64,
     /// Whether the taps of the last axis are written out too; only if all input channels are.
     pub taps: bool,
@@ -150,6 +176,8 @@ pub enum Excluded {
     Interleaved { channels: u64 },
     #[error("groups by output channels are no lanes: {reason}")]
     GroupLanes { reason: &'static str },
+    #[error("input channels are no lanes: {reason}")]
+    SumLanes { reason: &'static str },
     #[error("the input has that layout already, or the lanes are no neighbours in it")]
     CopyLayout,
 }
@@ -166,6 +194,9 @@ pub fn fewest_operands(isa: Isa) -> u64 {
 /// Vector multiply-adds in the body of the innermost loop, at most: beyond, the time to compile grows
 /// and the first level of the instruction cache overflows.
 pub const LARGEST_BODY: u64 = 512;
+
+/// The sums that an output may have in a vector: what a load can repeat, and an epilogue add up soon.
+const MOST_SUMS: [u64; 3] = [1, 2, 4];
 
 /// Kernels for one loop over tiles of columns, at most: one a tile at a border, one for the others.
 pub const MOST_BORDERS: i64 = 8;
@@ -198,7 +229,7 @@ impl<'p> Shape<'p> {
     pub(super) fn tiled(&self, lanes: LaneAxis) -> (u64, u64) {
         let channels = self.problem.out_channels_per_group();
         match lanes {
-            LaneAxis::OutChannels => (channels, self.columns()),
+            LaneAxis::OutChannels | LaneAxis::Channels => (channels, self.columns()),
             LaneAxis::Groups | LaneAxis::GroupChannels => (self.problem.groups(), self.columns()),
             LaneAxis::Columns => (self.columns(), channels),
             LaneAxis::None => (1, self.columns()),
@@ -212,10 +243,20 @@ impl Plan {
         let (lane, _) = Shape::new(problem, self.fused).tiled(self.lanes);
         match self.lanes {
             LaneAxis::GroupChannels => groups_a_vector(problem, target).min(lane),
-            LaneAxis::OutChannels | LaneAxis::Groups | LaneAxis::Columns | LaneAxis::None => {
-                (self.vectors * u64::from(target.lanes())).min(lane)
+            LaneAxis::OutChannels
+            | LaneAxis::Channels
+            | LaneAxis::Groups
+            | LaneAxis::Columns
+            | LaneAxis::None => {
+                let lanes = u64::from(target.lanes()) / self.lanes.sums(problem, target);
+                (self.vectors * lanes).min(lane)
             }
         }
+    }
+
+    /// Input channels that one of the sums of an output goes over at each tap.
+    pub(super) fn summed_channels(&self, problem: &ConvProblem, target: &Target) -> u64 {
+        problem.in_channels_per_group() / self.lanes.sums(problem, target)
     }
 
     /// Vectors of sums of a register tile.
@@ -231,7 +272,11 @@ impl Plan {
             (1, LaneAxis::Columns) => lane_extent,
             (
                 1,
-                LaneAxis::OutChannels | LaneAxis::Groups | LaneAxis::GroupChannels | LaneAxis::None,
+                LaneAxis::OutChannels
+                | LaneAxis::Channels
+                | LaneAxis::Groups
+                | LaneAxis::GroupChannels
+                | LaneAxis::None,
             ) => self.rows,
             (_, _) => 1,
         }
@@ -329,7 +374,7 @@ impl Plan {
             self.check_in_place(problem, target)?;
             self.check_borders(problem, target)?;
         }
-        self.check_body(problem)
+        self.check_body(problem, target)
     }
 
     /// Whether all padding is skipped or known at compile time.
@@ -388,9 +433,11 @@ impl Plan {
     fn columns_of_tile(&self, problem: &ConvProblem, target: &Target) -> u64 {
         match self.lanes {
             LaneAxis::Columns => self.lane_extent(problem, target),
-            LaneAxis::OutChannels | LaneAxis::Groups | LaneAxis::GroupChannels | LaneAxis::None => {
-                self.rows
-            }
+            LaneAxis::OutChannels
+            | LaneAxis::Channels
+            | LaneAxis::Groups
+            | LaneAxis::GroupChannels
+            | LaneAxis::None => self.rows,
         }
     }
 
@@ -405,6 +452,9 @@ impl Plan {
         // Cranelift has no masks: what is no whole vector is done lane by lane.
         let needed = match (self.lanes, target.isa()) {
             (LaneAxis::GroupChannels, _) => 1,
+            (LaneAxis::Channels, _) => {
+                lane.div_ceil(lanes / self.lanes.sums(problem, target).min(lanes))
+            }
             (_, Isa::Clif) => (lane / lanes).max(1),
             (_, Isa::Avx2 | Isa::Avx512) => lane.div_ceil(lanes),
         };
@@ -422,14 +472,18 @@ impl Plan {
         if tile + operands > registers {
             return Err(Excluded::Registers { tile, operands, registers });
         }
-        if self.lanes == LaneAxis::GroupChannels {
-            self.check_group_lanes(problem, target)?;
+        match self.lanes {
+            LaneAxis::GroupChannels => self.check_group_lanes(problem, target)?,
+            LaneAxis::Channels => self.check_sum_lanes(problem, target, needed)?,
+            LaneAxis::OutChannels | LaneAxis::Groups | LaneAxis::Columns | LaneAxis::None => {}
         }
         let wanted = match self.lanes {
             LaneAxis::Columns => Layout::ChannelsFirst,
-            LaneAxis::OutChannels | LaneAxis::Groups | LaneAxis::GroupChannels | LaneAxis::None => {
-                Layout::ChannelsLast
-            }
+            LaneAxis::OutChannels
+            | LaneAxis::Channels
+            | LaneAxis::Groups
+            | LaneAxis::GroupChannels
+            | LaneAxis::None => Layout::ChannelsLast,
         };
         match self.copy.and_then(|copy| copy.layout) {
             Some(layout) if layout != wanted || layout == problem.layout() => {
@@ -457,6 +511,27 @@ impl Plan {
         }
         if self.steps != problem.in_channels_per_group() {
             return excluded("not all input channels of a group are written out");
+        }
+        Ok(())
+    }
+
+    /// Whether input channels are lanes beside output channels, and neighbours where they are read.
+    fn check_sum_lanes(
+        &self,
+        problem: &ConvProblem,
+        target: &Target,
+        needed: u64,
+    ) -> Result<(), Excluded> {
+        let excluded = |reason| Err(Excluded::SumLanes { reason });
+        let copied = self.copy.and_then(|copy| copy.layout).unwrap_or(problem.layout());
+        if sums_a_channel(problem, target) == 1 {
+            return excluded("output channels alone fill their vectors as well");
+        }
+        if copied != Layout::ChannelsLast {
+            return excluded("the channels of a pixel are no neighbours");
+        }
+        if !needed.is_multiple_of(self.vectors) {
+            return excluded("some tile would have fewer vectors");
         }
         Ok(())
     }
@@ -504,8 +579,12 @@ impl Plan {
     }
 
     /// Whether the body of the innermost loop is short enough.
-    pub(super) fn check_body(&self, problem: &ConvProblem) -> Result<(), Excluded> {
-        let channels = problem.in_channels_per_group();
+    pub(super) fn check_body(
+        &self,
+        problem: &ConvProblem,
+        target: &Target,
+    ) -> Result<(), Excluded> {
+        let channels = self.summed_channels(problem, target);
         if self.steps == 0 || !channels.is_multiple_of(self.steps) || self.taps_early(channels) {
             return Err(Excluded::Steps { steps: self.steps, channels });
         }
@@ -538,9 +617,11 @@ impl Plan {
         let column = match self.lanes {
             // The lanes are the columns, beside one another for each row of the tile.
             LaneAxis::Columns => self.rows * steps,
-            LaneAxis::OutChannels | LaneAxis::Groups | LaneAxis::GroupChannels | LaneAxis::None => {
-                column
-            }
+            LaneAxis::OutChannels
+            | LaneAxis::Channels
+            | LaneAxis::Groups
+            | LaneAxis::GroupChannels
+            | LaneAxis::None => column,
         };
         let (kernels, limit) = (peeled.kernels(), target.limits().unrolled);
         let given = column as i64 * peeled.columns_written();
@@ -562,6 +643,8 @@ struct Loops {
     rows: Vec<String>,
     columns: Vec<String>,
     row: String,
+    /// The loop over the vectors of a row of the tile, if it is one of its own.
+    vectors: Option<String>,
     /// The loops of the lanes, outermost first.
     lanes: Vec<String>,
 }
@@ -596,6 +679,27 @@ fn statements(problem: &ConvProblem) -> u64 {
         expand(op, &mut nest, Expr::f32(0.0), extra, &mut written);
     }
     written.len() as u64
+}
+
+/// How many input channels each output channel has beside it in a vector, for a pixel to take least time:
+/// one, two or four.
+pub(super) fn sums_a_channel(problem: &ConvProblem, target: &Target) -> u64 {
+    let divides = |sums: &u64| problem.in_channels_per_group().is_multiple_of(*sums);
+    let possible = MOST_SUMS.into_iter().filter(divides);
+    match target.isa().vectors() {
+        Some(_) => possible.min_by_key(|sums| pixel_work(problem, target, *sums)).unwrap_or(1),
+        None => 1,
+    }
+}
+
+/// Vector operations of a pixel of a group where each output is so many sums: their products, and then
+/// a permutation of each and the additions.
+pub(super) fn pixel_work(problem: &ConvProblem, target: &Target, sums: u64) -> u64 {
+    let taps: u64 = problem.spatial().iter().map(|s| s.kernel).product();
+    let outputs = (u64::from(target.lanes()) / sums).max(1);
+    let added = if sums > 1 { 2 * sums - 1 } else { 0 };
+    let each = problem.in_channels_per_group() * taps / sums + added;
+    problem.out_channels_per_group().div_ceil(outputs) * each
 }
 
 /// Groups of which a vector holds all output channels, and another one all input channels.

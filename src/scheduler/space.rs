@@ -189,8 +189,13 @@ impl<'p> Space<'p> {
                 LaneAxis::ALL.into_iter().map(|lanes| with(&|plan| plan.lanes = lanes)).collect()
             }
             Knob::Vectors => {
-                let most =
-                    if plan.lanes == LaneAxis::Columns { MOST_COLUMNS } else { MOST_VECTORS };
+                let most = match plan.lanes {
+                    LaneAxis::Columns | LaneAxis::Channels => MOST_COLUMNS,
+                    LaneAxis::OutChannels
+                    | LaneAxis::Groups
+                    | LaneAxis::GroupChannels
+                    | LaneAxis::None => MOST_VECTORS,
+                };
                 numbers((1..=most).collect(), |plan| &mut plan.vectors)
             }
             Knob::Rows => {
@@ -212,7 +217,7 @@ impl<'p> Space<'p> {
             }
             Knob::PackWeights => flags(&[true, false], |plan| &mut plan.pack_weights),
             Knob::Steps => {
-                let channels = problem.in_channels_per_group();
+                let channels = plan.summed_channels(problem, self.target);
                 let divisors =
                     (1..=MOST_STEPS.min(channels)).filter(|by| channels.is_multiple_of(*by));
                 numbers(divisors.collect(), |plan| &mut plan.steps)
@@ -244,7 +249,17 @@ impl<'p> Space<'p> {
         let shape = Shape::new(problem, plan.fused);
         let (lane, row) = shape.tiled(plan.lanes);
         let lanes = u64::from(self.target.lanes());
-        plan.vectors = plan.vectors.clamp(1, lane.div_ceil(lanes).max(1));
+        let needed = lane.div_ceil(lanes / plan.lanes.sums(problem, self.target)).max(1);
+        plan.vectors = plan.vectors.clamp(1, needed);
+        let channels = plan.summed_channels(problem, self.target);
+        if plan.lanes == LaneAxis::Channels {
+            let fits = |by: &u64| needed.is_multiple_of(*by);
+            plan.vectors = (1..=plan.vectors).rev().find(fits).unwrap_or(1);
+        }
+        if !channels.is_multiple_of(plan.steps) {
+            let fits = |by: &u64| channels.is_multiple_of(*by);
+            plan.steps = (1..=plan.steps.min(channels)).rev().find(fits).unwrap_or(1);
+        }
         if plan.lanes == LaneAxis::GroupChannels {
             plan.vectors = 1;
             plan.steps = problem.in_channels_per_group();
@@ -252,7 +267,7 @@ impl<'p> Space<'p> {
         plan.rows = plan.rows.min(row);
         let unit = plan.task_unit(&shape, plan.lane_extent(problem, self.target));
         plan.block = plan.block.next_multiple_of(unit).min(shape.axes[0].1);
-        plan.taps &= plan.steps == problem.in_channels_per_group();
+        plan.taps &= plan.steps == channels;
         plan
     }
 }

@@ -26,6 +26,11 @@ pub enum Step {
     Unroll(Index),
     /// The outermost serial loop.
     Parallel,
+    /// One of the innermost reductions: a sum for each iteration.
+    Rfactor(Index),
+    /// One of the loops around spatial loops: a register tile whose lanes are those of the innermost and, beside
+    /// them, so many iterations of a reduction.
+    SumLanes(Index, u32),
     /// One of the loops around spatial loops: a register tile of them, its inner loop unrolled or
     /// a vector, its other loops unrolled.
     Tile(Index, bool),
@@ -59,7 +64,7 @@ fn step() -> impl Strategy<Value = Step> {
         2 => unroll(),
         2 => Just(Step::Parallel),
         3 => tile(),
-        3 => prop_oneof![accumulate(), spill(), prefetch()],
+        4 => prop_oneof![accumulate(), spill(), prefetch(), rfactor(), sum_lanes()],
         1 => Just(Step::PackWeights),
         3 => prop_oneof![pack_input(), skip_padding(), peel()],
     ]
@@ -68,7 +73,8 @@ fn step() -> impl Strategy<Value = Step> {
 fn ordered() -> impl Strategy<Value = Vec<Step>> {
     let shape = (some(prop_oneof![4 => split(), 1 => fuse()], 4), some(reorder(), 2));
     let tasks = (some(Just(Step::Parallel), 3), some(prop_oneof![pack_input(), skip_padding()], 1));
-    let tile = (tile().prop_map(|step| vec![step]), some(vectorize(), 1), some(unroll(), 2));
+    let tile = prop_oneof![3 => tile(), 1 => sum_lanes()].prop_map(|step| vec![step]);
+    let tile = (tile, some(vectorize(), 1), some(unroll(), 2));
     let panels =
         (some(Just(Step::PackWeights), 1), some(prop_oneof![3 => pack_input(), 2 => peel()], 1));
     let memory = (some(spill(), 1), some(prefetch(), 1));
@@ -118,6 +124,15 @@ fn tile() -> impl Strategy<Value = Step> {
     (any::<Index>(), prop::bool::weighted(0.8)).prop_map(|(at, vector)| Step::Tile(at, vector))
 }
 
+fn rfactor() -> impl Strategy<Value = Step> {
+    any::<Index>().prop_map(Step::Rfactor)
+}
+
+fn sum_lanes() -> impl Strategy<Value = Step> {
+    (any::<Index>(), prop::sample::select(&[2, 4, 8, 3][..]))
+        .prop_map(|(at, by)| Step::SumLanes(at, by))
+}
+
 fn accumulate() -> impl Strategy<Value = Step> {
     any::<Index>().prop_map(Step::Accumulate)
 }
@@ -156,26 +171,38 @@ pub fn apply(unscheduled: &Nest, steps: &[Step]) -> Vec<Applied> {
                 None => (unscheduled, false),
             };
             let Ok(rewritten) = transform::apply_one(nest, &directive) else { continue };
-            let reassociated = before || moves_reductions(nest, &directive);
+            let reassociated = before || moves_reductions(nest, &rewritten, &directive);
             applied.push(Applied { directive, nest: rewritten, reassociated });
         }
     }
     applied
 }
 
-/// Whether two reductions change places, or taps are left out.
-fn moves_reductions(nest: &Nest, directive: &Directive) -> bool {
-    if matches!(directive, Directive::SkipPadding { .. }) {
-        return true;
+/// Whether two reductions change places, perhaps because a loop between them moves, one becomes several sums, or
+/// taps are left out.
+fn moves_reductions(before: &Nest, after: &Nest, directive: &Directive) -> bool {
+    match directive {
+        Directive::SkipPadding { .. } | Directive::Rfactor { .. } => true,
+        Directive::Reorder { .. } => reductions(before) != reductions(after),
+        Directive::Split { .. }
+        | Directive::Fuse { .. }
+        | Directive::Vectorize { .. }
+        | Directive::Unroll { .. }
+        | Directive::Parallel { .. }
+        | Directive::Prefetch { .. }
+        | Directive::AccumulateOutput { .. }
+        | Directive::SpillSums { .. }
+        | Directive::Peel { .. }
+        | Directive::PackWeights
+        | Directive::PackInput { .. } => false,
     }
-    let Directive::Reorder { axes } = directive else { return false };
-    let is_named_sum = |l: &&Found| l.reduction && axes.contains(&l.name);
-    let mut before: Vec<String> =
-        loops(nest).iter().filter(is_named_sum).map(|l| l.name.clone()).collect();
+}
+
+/// The reductions of a nest, outermost first.
+fn reductions(nest: &Nest) -> Vec<String> {
     let mut seen = std::collections::HashSet::new();
-    before.retain(|name| seen.insert(name.clone()));
-    let after: Vec<&String> = axes.iter().filter(|name| before.contains(name)).collect();
-    before.iter().ne(after)
+    let reductions = loops(nest).into_iter().filter(|l| l.reduction).map(|l| l.name);
+    reductions.filter(|name| seen.insert(name.clone())).collect()
 }
 
 /// What a step needs to know of a loop.
@@ -315,6 +342,36 @@ fn resolve(step: &Step, nest: &Nest) -> Option<Vec<Directive>> {
                     false => Directive::Unroll { axis: inner },
                 },
             ];
+            directives.extend(outer.map(|axis| Directive::Unroll { axis }));
+            return Some(directives);
+        }
+        Step::Rfactor(axis) => {
+            let axis = pick(axis, |l| l.reduction && l.innermost && l.serial)?;
+            Directive::Rfactor { axis }
+        }
+        Step::SumLanes(at, by) => {
+            let at = pick(at, Found::is_small_tile)?;
+            let found = loops(nest);
+            let tile = found.iter().find(|l| l.name == at)?.tile.clone();
+            let sum = found.iter().find(|l| l.reduction && l.innermost && l.serial)?;
+            let whole = sum.extent == Some(i64::from(*by));
+            let (split, sums) = match whole {
+                true => (None, sum.name.clone()),
+                false => {
+                    let (axis, tail) = (sum.name.clone(), Tail::Guard);
+                    let by = (*by).min(sum.extent? as u32);
+                    (Some(Directive::Split { axis, by, tail }), format!("{}.i", sum.name))
+                }
+            };
+            let (inner, _) = tile.last()?.clone();
+            let outer = tile[..tile.len() - 1].iter().map(|(axis, _)| axis.clone());
+            let mut directives: Vec<Directive> = split.into_iter().collect();
+            directives.extend([
+                Directive::Rfactor { axis: sums.clone() },
+                Directive::AccumulateOutput { at },
+                Directive::Vectorize { axis: sums },
+                Directive::Vectorize { axis: inner },
+            ]);
             directives.extend(outer.map(|axis| Directive::Unroll { axis }));
             return Some(directives);
         }

@@ -46,6 +46,7 @@ impl ScheduleParser<'_> {
             "unroll" => Ok(Directive::Unroll { axis: self.axis()? }),
             "parallel" => Ok(Directive::Parallel { axis: self.axis()? }),
             "prefetch" => self.prefetch(),
+            "rfactor" => Ok(Directive::Rfactor { axis: self.axis()? }),
             "accumulate" => {
                 self.cursor.keyword("output", "`output`")?;
                 Ok(Directive::AccumulateOutput { at: self.at()? })
@@ -150,6 +151,7 @@ fuse oh ow
 vectorize oc.i
 unroll ow.i
 parallel oh
+rfactor ic.i
 accumulate output at ow.o
 skip padding at kh
 peel ow.o

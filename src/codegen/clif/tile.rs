@@ -50,9 +50,10 @@ impl Tile {
         (self.cells[cell as usize], column % self.width)
     }
 
-    /// Whether four lanes from an element on are one variable.
+    /// Whether four lanes from an element on are one variable: not those of several rows.
     fn is_group(&self, element: i64, stride: i64) -> bool {
-        self.width == LANES && stride == 1 && self.cell(element).1 == 0
+        let in_row = element % self.row + LANES <= self.row;
+        self.width == LANES && stride == 1 && in_row && self.cell(element).1 == 0
     }
 
     /// One element.

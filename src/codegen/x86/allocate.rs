@@ -87,7 +87,7 @@ fn streams(items: &[Item], found: &mut BTreeSet<Stream>) {
 /// The memory that a step touches.
 fn place(step: &Step) -> Option<Place> {
     match step {
-        Step::Define(_, Op::Load(place, _) | Op::Broadcast(place))
+        Step::Define(_, Op::Load(place, _) | Op::Broadcast(place, _))
         | Step::Prefetch(place, _)
         | Step::Store(place, ..)
         | Step::Gather(place, ..)
@@ -305,7 +305,7 @@ impl<'a> Line<'a> {
             return Ok(());
         }
         match op {
-            Op::Load(..) | Op::Broadcast(_) | Op::Const(_) | Op::Index(_) => {
+            Op::Load(..) | Op::Broadcast(..) | Op::Const(_) | Op::Index(_) => {
                 // Loaded at the first use.
                 self.set_home(value, Home::Memory);
             }
@@ -395,7 +395,7 @@ impl<'a> Line<'a> {
         once && self.home(value) == Home::Memory
             && match self.definition(value) {
                 Some(Op::Load(_, mask)) => self.assembler.encoder.is_whole(*mask),
-                Some(Op::Broadcast(_)) => self.assembler.encoder.folds_broadcasts(),
+                Some(Op::Broadcast(_, 1)) => self.assembler.encoder.folds_broadcasts(),
                 Some(_) | None => false,
             }
     }
@@ -405,7 +405,7 @@ impl<'a> Line<'a> {
         if self.foldable(value, at) {
             match self.definition(value) {
                 Some(Op::Load(place, _)) => return Ok(Operand::Memory(*place, false)),
-                Some(Op::Broadcast(place)) => return Ok(Operand::Memory(*place, true)),
+                Some(Op::Broadcast(place, 1)) => return Ok(Operand::Memory(*place, true)),
                 Some(_) | None => {}
             }
         }
@@ -436,7 +436,9 @@ impl<'a> Line<'a> {
         }
         match self.definition(value) {
             Some(Op::Load(place, mask)) => self.assembler.encoder.load(to, *place, *mask),
-            Some(Op::Broadcast(place)) => self.assembler.encoder.broadcast(to, *place),
+            Some(Op::Broadcast(place, elements)) => {
+                self.assembler.encoder.broadcast(to, *place, *elements);
+            }
             Some(Op::Const(bits)) => self.assembler.encoder.constant(to, *bits),
             Some(Op::Index(spread)) => self.assembler.encoder.index(to, *spread),
             Some(
@@ -486,7 +488,7 @@ impl<'a> Line<'a> {
             return unfit("an operation has more operands than registers");
         };
         let again = match self.definition(value) {
-            Some(Op::Load(..) | Op::Broadcast(_) | Op::Const(_)) => true,
+            Some(Op::Load(..) | Op::Broadcast(..) | Op::Const(_)) => true,
             Some(_) | None => self.assembler.frame.contains_key(&value),
         };
         if !again {
@@ -539,7 +541,7 @@ fn defined(step: &Step) -> SmallVec<[Value; 4]> {
 fn operands(step: &Step) -> SmallVec<[Value; 4]> {
     match step {
         Step::Define(_, op) => match op {
-            Op::Load(..) | Op::Broadcast(_) | Op::Const(_) | Op::Index(_) | Op::Read(_) => {
+            Op::Load(..) | Op::Broadcast(..) | Op::Const(_) | Op::Index(_) | Op::Read(_) => {
                 smallvec![]
             }
             Op::Spread(from, index, _) => [*from].into_iter().chain(*index).collect(),

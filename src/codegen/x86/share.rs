@@ -25,9 +25,9 @@ pub(super) fn share_loads(line: Vec<Step>) -> Vec<Step> {
                 run.places.insert(value, Origin { load: value, place, phase: 0 });
                 run.loads.push(Step::Define(value, Op::Load(place, mask)));
             }
-            Step::Define(value, Op::Broadcast(place)) => {
+            Step::Define(value, Op::Broadcast(place, elements)) => {
                 run.places.insert(value, Origin { load: value, place, phase: 0 });
-                run.loads.push(Step::Define(value, Op::Broadcast(place)));
+                run.loads.push(Step::Define(value, Op::Broadcast(place, elements)));
             }
             Step::Define(value, Op::Const(bits)) => {
                 run.loads.push(Step::Define(value, Op::Const(bits)));

@@ -85,8 +85,8 @@ impl Spread {
 pub(super) enum Op {
     /// Lanes from memory, zero where masked out.
     Load(Place, Mask),
-    /// One element in every lane.
-    Broadcast(Place),
+    /// One element in every lane, or so many neighbours over and over.
+    Broadcast(Place, u8),
     /// A constant, by its bits, in every lane.
     Const(u32),
     /// The numbers of lanes by which a value is spread.
@@ -246,6 +246,8 @@ enum LaneStep {
     By(i64),
     /// By that many elements from one iteration of the outer loop to the next, not within one.
     Outer(i64, OuterLanes),
+    /// By one element within an iteration of the outer loop, the same for each, so many times.
+    Inner(i64),
     /// In another way.
     Uneven,
 }
@@ -259,16 +261,24 @@ impl Lanes {
             (0, Some((by, outer))) => LaneStep::Outer(by, outer),
             (by, None) => LaneStep::By(by),
             (by, Some((far, outer))) if far == by * outer.inner => LaneStep::By(by),
+            (1, Some((0, outer))) => LaneStep::Inner(outer.inner),
             (_, Some(_)) => LaneStep::Uneven,
         }
     }
+}
+
+/// What a load brings: some lanes, or so many elements over and over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Brought {
+    Lanes(Mask),
+    Elements(u8),
 }
 
 /// A straight line under construction.
 #[derive(Default)]
 struct Line {
     steps: Vec<Step>,
-    loads: HashMap<(Place, Option<Mask>), Value>,
+    loads: HashMap<(Place, Brought), Value>,
     gathers: HashMap<(Place, Mask, i32), Value>,
     spreads: HashMap<(Value, Spread), Value>,
     indices: HashMap<Spread, Value>,
@@ -286,6 +296,14 @@ struct Tile {
     /// Elements of one row, whose groups of lanes are a cell each.
     row: i64,
     groups: i64,
+}
+
+impl Tile {
+    /// The cell that holds an element.
+    fn cell(&self, element: i64, width: i64) -> Cell {
+        let (row, column) = (element / self.row, element % self.row);
+        self.first + (row * self.groups + column / width) as usize
+    }
 }
 
 struct Translator<'n> {
@@ -539,23 +557,30 @@ impl<'n> Translator<'n> {
         }
     }
 
-    /// The cell of a tile that a group of lanes is.
-    fn cell(&mut self, access: &'n Access, lanes: Lanes) -> Result<Cell, Unfit> {
+    /// The tile of an access, and which of its elements is in the first lane.
+    fn element(&mut self, access: &'n Access, lanes: Lanes) -> Result<(Tile, i64), Unfit> {
         let offset = self.offset(access);
         let (outer, inner, element) = self.resolve(&offset, Some(lanes));
         if !outer.is_empty() || !inner.is_empty() {
             return unfit("a tile has no fixed address");
         }
-        let Some(tile) = self.tiles.get(&access.buffer).copied() else {
-            return unfit("a register tile is declared outside of the scope");
-        };
+        match self.tiles.get(&access.buffer) {
+            Some(tile) => Ok((*tile, element)),
+            None => unfit("a register tile is declared outside of the scope"),
+        }
+    }
+
+    /// The cell of a tile that a group of lanes is.
+    fn cell(&mut self, access: &'n Access, lanes: Lanes) -> Result<Cell, Unfit> {
+        let offset = self.offset(access);
+        let (tile, element) = self.element(access, lanes)?;
         let column = element % tile.row;
         // Other lanes of the cell would change with these.
         let whole = lanes.mask.lanes == self.width.min(tile.row - column);
         if !matches!(lanes.steps(&offset), LaneStep::By(1)) || column % self.width != 0 || !whole {
             return unfit("lanes of a tile are not in one register");
         }
-        Ok(tile.first + (element / tile.row * tile.groups + column / self.width) as usize)
+        Ok(tile.cell(element, self.width))
     }
 
     fn constant(&mut self, number: f32) -> Result<Value, Unfit> {

@@ -67,7 +67,24 @@ impl Writer<'_> {
         let columns = axes.pop().unwrap_or_default();
         let (oc, g) = (self.problem.out_channels_per_group(), self.problem.groups());
         let named = |name: &str| name.to_string();
+        let mut vectors = None;
         let (channels, columns, row, lanes) = match plan.lanes {
+            LaneAxis::Channels => {
+                let sums = plan.lanes.sums(self.problem, self.target);
+                let by = u64::from(self.target.lanes()) / sums;
+                let (tiles, lane) = self.split("oc", by, oc, Tail::Pad);
+                let tiles = match tiles {
+                    Some(all) if plan.vectors > 1 => {
+                        let (tiles, tile) =
+                            self.split(&all, plan.vectors, oc.div_ceil(by), Tail::Guard);
+                        vectors = Some(tile);
+                        tiles
+                    }
+                    Some(_) | None => tiles,
+                };
+                let row = self.split(&columns.0, plan.rows, columns.1, Tail::Cut);
+                (with(named("g"), tiles), row.0, row.1, vec![lane])
+            }
             LaneAxis::Columns => {
                 let lane = self.split(&columns.0, self.lane_extent, columns.1, Tail::Cut);
                 let row = self.split("oc", plan.rows, oc, Tail::Cut);
@@ -96,7 +113,8 @@ impl Writer<'_> {
         };
         let tasks = with(named("n"), task);
         let rows = axes.into_iter().map(|(name, _)| name).collect();
-        Loops { tasks, channels, rows, columns: columns.into_iter().collect(), row, lanes }
+        let columns = columns.into_iter().collect();
+        Loops { tasks, channels, rows, columns, row, vectors, lanes }
     }
 
     /// Orders the loops, hands out the tasks, and puts the sums into registers.
@@ -114,13 +132,19 @@ impl Writer<'_> {
             axes[axes.len() - 1].clone()
         };
         axes.push(loops.row.clone());
-        axes.extend(loops.lanes.iter().cloned());
+        axes.extend(loops.vectors.iter().chain(&loops.lanes).cloned());
         self.directives.push(Directive::Reorder { axes });
         for axis in self.task_loops(loops) {
             self.directives.push(Directive::Parallel { axis: axis.clone() });
         }
         if self.plan.in_place {
             self.skip_padding();
+        }
+        let sums = self.plan.lanes.sums(self.problem, self.target);
+        if sums > 1 {
+            let channels = self.problem.in_channels_per_group();
+            let (_, axis) = self.split("ic", sums, channels, Tail::Guard);
+            self.directives.push(Directive::Rfactor { axis });
         }
         self.directives.push(Directive::AccumulateOutput { at: innermost });
         self.taps_innermost();
@@ -137,6 +161,7 @@ impl Writer<'_> {
         let last = self.problem.axis_names().last().zip(self.problem.spatial().last());
         if let Some((name, s)) = last
             && s.kernel > 1
+            && self.plan.lanes != LaneAxis::Channels
             && groups_fill_a_vector(self.problem, self.target)
             && self.problem.in_channels_per_group() >= LATENCY_SUMS
         {
@@ -175,17 +200,31 @@ impl Writer<'_> {
         if self.plan.tile_phases {
             self.directives.extend(self.plan.phases.iter().map(|phases| unroll(&phases.name)));
         }
-        self.directives.push(unroll(&loops.row));
-        let innermost_first = loops.lanes.iter().rev();
-        self.directives
-            .extend(innermost_first.map(|axis| Directive::Vectorize { axis: axis.clone() }));
-        let channels = self.problem.in_channels_per_group();
-        let (outer, inner) = self.split("ic", self.plan.steps, channels, Tail::Guard);
-        self.directives.push(unroll(&inner));
-        self.prefetch(loops, outer);
+        self.directives.extend([&loops.row].into_iter().chain(&loops.vectors).map(|l| unroll(l)));
+        let (sums, summed) = self.input_channels();
+        let innermost_first = sums.into_iter().chain(loops.lanes.iter().rev().cloned());
+        self.directives.extend(innermost_first.map(|axis| Directive::Vectorize { axis }));
+        let channels = self.plan.summed_channels(self.problem, self.target);
+        if let Some(axis) = summed {
+            let (outer, inner) = self.split(&axis, self.plan.steps, channels, Tail::Guard);
+            self.directives.push(unroll(&inner));
+            self.prefetch(loops, outer);
+        }
         let in_place = self.plan.is_tile_in_place(self.problem);
         if let (true, Some(name)) = (self.plan.taps || in_place, self.problem.axis_names().last()) {
             self.directives.push(unroll(&format!("k{name}")));
+        }
+    }
+
+    /// The loop over the sums of an output in a vector, if there are several, and that over the input channels of
+    /// each, if these are several.
+    fn input_channels(&self) -> (Option<String>, Option<String>) {
+        let named = |name: &str| Some(name.to_string());
+        let sums = self.plan.lanes.sums(self.problem, self.target);
+        match self.problem.in_channels_per_group() {
+            _ if sums == 1 => (None, named("ic")),
+            all if all == sums => (named("ic"), None),
+            _ => (named("ic.i"), named("ic.o")),
         }
     }
 
@@ -195,8 +234,9 @@ impl Writer<'_> {
     fn prefetch(&mut self, loops: &Loops, channels: Option<String>) {
         let elem = self.problem.elem().bytes() as u64;
         let weights = elem * self.problem.weights_shape().iter().product::<u64>();
-        let panels = self.plan.pack_weights && self.plan.lanes == LaneAxis::OutChannels;
-        let step = elem * self.plan.steps * self.lane_extent;
+        let panels = self.plan.pack_weights && self.plan.lanes.share_pixels();
+        let sums = self.plan.lanes.sums(self.problem, self.target);
+        let step = elem * self.plan.steps * sums * self.lane_extent;
         if let (true, Some(axis)) = (panels, channels)
             && let Some(by) = self.target.ahead(weights, step)
         {
@@ -218,7 +258,7 @@ impl Writer<'_> {
         let pixels: u64 = problem.spatial().iter().map(|s| s.input).product();
         let bytes = pixels * problem.in_channels() * problem.elem().bytes() as u64;
         let far = bytes > self.target.caches().l1d as u64 && self.target.isa().vectors().is_some();
-        let in_place = self.plan.copy.is_none() && self.plan.lanes == LaneAxis::OutChannels;
+        let in_place = self.plan.copy.is_none() && self.plan.lanes.share_pixels();
         if let (true, true, true, Some(axis)) = (dense, far, in_place, loops.columns.last()) {
             self.directives.push(Directive::Prefetch { axis: axis.clone(), by: 1 });
         }

@@ -16,11 +16,17 @@ impl Encoder {
         self.push(Instruction::with1(code, memory));
     }
 
-    pub(in super::super) fn broadcast(&mut self, to: Reg, place: Place) {
-        let code = if self.wide() {
-            Code::EVEX_Vbroadcastss_zmm_k1z_xmmm32
-        } else {
-            Code::VEX_Vbroadcastss_ymm_m32
+    /// One, two, four or eight neighbouring elements, over and over.
+    pub(in super::super) fn broadcast(&mut self, to: Reg, place: Place, elements: u8) {
+        let code = match (elements, self.wide()) {
+            (1, true) => Code::EVEX_Vbroadcastss_zmm_k1z_xmmm32,
+            (1, false) => Code::VEX_Vbroadcastss_ymm_m32,
+            (2, true) => Code::EVEX_Vbroadcastsd_zmm_k1z_xmmm64,
+            (2, false) => Code::VEX_Vbroadcastsd_ymm_m64,
+            (4, true) => Code::EVEX_Vbroadcastf32x4_zmm_k1z_m128,
+            (4, false) => Code::VEX_Vbroadcastf128_ymm_m128,
+            (_, true) => Code::EVEX_Vbroadcastf64x4_zmm_k1z_m256,
+            (_, false) => Code::VEX_Vmovups_ymm_ymmm256,
         };
         let memory = self.memory(place, false);
         self.push(Instruction::with2(code, self.vector(to), memory));

@@ -3,8 +3,13 @@
 use convgen_ir::PaddingMode;
 use convgen_ir::nest::{Access, Affine, AxisId, Dim, Guard, Role};
 
-use super::{LaneStep, Lanes, Mask, Op, OuterLanes, Place, Spread, Step, Translator, Value};
+use super::{
+    Brought, Cell, LaneStep, Lanes, Mask, Op, OuterLanes, Place, Spread, Step, Translator, Value,
+};
 use crate::codegen::x86::{Argument, Unfit, unfit};
+
+/// How many neighbouring elements a load can bring over and over.
+const BROADCAST: [i64; 4] = [1, 2, 4, 8];
 
 impl<'n> Translator<'n> {
     /// The lanes in which conditions hold, if these are on nothing but the lane and there is one.
@@ -65,43 +70,68 @@ impl<'n> Translator<'n> {
     ) -> Result<Value, Unfit> {
         let Some(lanes) = lanes else { return unfit("an element is loaded outside of vectors") };
         if self.nest.buffer(access.buffer).role == Role::Reg {
-            let cell = self.cell(access, lanes)?;
-            if let Some(value) = self.line.cells.get(&cell) {
-                return Ok(*value);
-            }
-            let value = self.define(Op::Read(cell))?;
-            self.line.cells.insert(cell, value);
-            return Ok(value);
+            return self.read(access, lanes);
         }
         self.line.read.insert(access.buffer);
         if self.line.written.contains(&access.buffer) {
             return unfit("memory is read in the line that writes it");
         }
         let offset = self.offset(access);
-        let mask = match lanes.steps(&offset) {
-            LaneStep::Same | LaneStep::Outer(..) if mask.is_some() => {
+        let brought = match lanes.steps(&offset) {
+            LaneStep::Same | LaneStep::Inner(_) | LaneStep::Outer(..) if mask.is_some() => {
                 return unfit("a broadcast is padded");
             }
-            LaneStep::Same => None,
+            LaneStep::Same => Brought::Elements(1),
+            LaneStep::Inner(elements) if elements < self.width && BROADCAST.contains(&elements) => {
+                Brought::Elements(elements as u8)
+            }
+            LaneStep::Inner(_) => return unfit("no load repeats as many elements"),
             LaneStep::Outer(stride, outer) => return self.spread(access, lanes, stride, outer),
-            LaneStep::By(1) => Some(mask.unwrap_or(lanes.mask)),
+            LaneStep::By(1) => Brought::Lanes(mask.unwrap_or(lanes.mask)),
             LaneStep::By(_) if mask.is_some() => return unfit("lanes that lie apart are padded"),
             LaneStep::By(step) => return self.gather(access, lanes, step),
             LaneStep::Uneven => return unfit("lanes are loaded unevenly"),
         };
         let place = self.place(access, lanes)?;
-        self.load_at(place, mask)
+        self.load_at(place, brought)
     }
 
-    fn load_at(&mut self, place: Place, mask: Option<Mask>) -> Result<Value, Unfit> {
-        if let Some(value) = self.line.loads.get(&(place, mask)) {
+    fn load_at(&mut self, place: Place, brought: Brought) -> Result<Value, Unfit> {
+        if let Some(value) = self.line.loads.get(&(place, brought)) {
             return Ok(*value);
         }
-        let value = self.define(match mask {
-            Some(mask) => Op::Load(place, mask),
-            None => Op::Broadcast(place),
+        let value = self.define(match brought {
+            Brought::Lanes(mask) => Op::Load(place, mask),
+            Brought::Elements(elements) => Op::Broadcast(place, elements),
         })?;
-        self.line.loads.insert((place, mask), value);
+        self.line.loads.insert((place, brought), value);
+        Ok(value)
+    }
+
+    /// What a register of a tile holds; or every so many of its lanes, where each sum is several.
+    fn read(&mut self, access: &'n Access, lanes: Lanes) -> Result<Value, Unfit> {
+        let offset = self.offset(access);
+        let LaneStep::By(stride @ 2..) = lanes.steps(&offset) else {
+            let cell = self.cell(access, lanes)?;
+            return self.read_cell(cell);
+        };
+        let (tile, element) = self.element(access, lanes)?;
+        let reach = (lanes.mask.lanes - 1).saturating_mul(stride);
+        let (column, phase) = (element % tile.row, element % tile.row % self.width);
+        if phase + reach >= self.width || column + reach >= tile.row {
+            return unfit("lanes of a tile are not in one register");
+        }
+        let whole = self.read_cell(tile.cell(element, self.width))?;
+        let [stride, phase, lanes] = [stride, phase, lanes.mask.lanes].map(|number| number as u8);
+        self.permuted(whole, Spread { repeat: 1, stride, phase, lanes })
+    }
+
+    fn read_cell(&mut self, cell: Cell) -> Result<Value, Unfit> {
+        if let Some(value) = self.line.cells.get(&cell) {
+            return Ok(*value);
+        }
+        let value = self.define(Op::Read(cell))?;
+        self.line.cells.insert(cell, value);
         Ok(value)
     }
 
@@ -128,16 +158,20 @@ impl<'n> Translator<'n> {
         let phase = constant.rem_euclid(stride);
         let place = self.place_at(access.buffer, terms, inner, constant - phase)?;
         let mask = Mask { first: 0, lanes: outer.trips * stride, limit: None };
-        let block = self.load_at(place, Some(mask))?;
+        let block = self.load_at(place, Brought::Lanes(mask))?;
         let [repeat, stride, phase, lanes] =
             [outer.inner, stride, phase, lanes.mask.lanes].map(|number| number as u8);
-        let spread = Spread { repeat, stride, phase, lanes };
-        if let Some(value) = self.line.spreads.get(&(block, spread)) {
+        self.permuted(block, Spread { repeat, stride, phase, lanes })
+    }
+
+    /// Some lanes of a value.
+    fn permuted(&mut self, from: Value, spread: Spread) -> Result<Value, Unfit> {
+        if let Some(value) = self.line.spreads.get(&(from, spread)) {
             return Ok(*value);
         }
         let index = if spread.within_fours() { None } else { Some(self.index(spread)?) };
-        let value = self.define(Op::Spread(block, index, spread))?;
-        self.line.spreads.insert((block, spread), value);
+        let value = self.define(Op::Spread(from, index, spread))?;
+        self.line.spreads.insert((from, spread), value);
         Ok(value)
     }
 

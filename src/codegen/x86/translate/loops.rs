@@ -315,7 +315,7 @@ fn loads(body: &[Item]) -> impl Iterator<Item = (Place, i64)> {
     });
     lines.filter_map(|step| match step {
         Step::Define(_, Op::Load(place, mask)) => Some((*place, 4 * mask.lanes)),
-        Step::Define(_, Op::Broadcast(place)) => Some((*place, 4)),
+        Step::Define(_, Op::Broadcast(place, elements)) => Some((*place, 4 * i64::from(*elements))),
         Step::Define(..)
         | Step::Prefetch(..)
         | Step::Write(..)
