@@ -53,6 +53,13 @@ pub struct PhaseLoop {
     pub shift: u64,
 }
 
+impl PhaseLoop {
+    /// The phases of all loops together.
+    pub(crate) fn in_all(loops: &[PhaseLoop]) -> u64 {
+        loops.iter().map(|phases| phases.count).product()
+    }
+}
+
 /// Why an algorithm does not compute a problem.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{algorithm} does not apply: {reason}")]
@@ -150,6 +157,9 @@ impl Algorithm {
 /// The loops over phases that the nests of a direct problem have around those of
 /// [`Algorithm::as_forward`], outermost first.
 pub(crate) fn phase_loops(problem: &ConvProblem) -> Vec<PhaseLoop> {
+    if problem.direction() == Direction::Forward {
+        return vec![];
+    }
     // Each part of a problem has the same ones.
     let sums = merged_sums(problem).unwrap_or_default();
     sums.first().map(|sum| loops_over_phases(problem, sum)).unwrap_or_default()

@@ -395,7 +395,6 @@ impl<'p> Builder<'p> {
         let phases = phases.map(|(at, _)| at.phase);
         let positions = self.spatial.iter().map(|at| at.output);
         let channels = [self.group, self.out_channel];
-        let inside: Vec<Iteration> = phases.chain(channels).chain(positions).collect();
-        nested([self.batch].into_iter().chain(inside), body)
+        nested([self.batch].into_iter().chain(phases).chain(channels).chain(positions), body)
     }
 }

@@ -423,11 +423,14 @@ impl Walk<'_> {
     }
 
     fn load(&self, access: &Access, code: Code, written: &Written, straight: &mut Straight) {
-        if self.nest.buffer(access.buffer).role == Role::Reg {
-            return;
-        }
         let apart = self.apart(access, code, written);
         let addresses = self.addresses(access, code, written);
+        if self.nest.buffer(access.buffer).role == Role::Reg {
+            // Lanes of a register that lie apart are brought together by a permutation.
+            let permuted = apart > 1.0 && code == Code::Wide;
+            straight.operations += if permuted { addresses.len() as f64 } else { 0.0 };
+            return;
+        }
         if apart > 1.0 && code == Code::Wide {
             let step = written.lanes.map_or(0, |(axis, _)| self.coefficient(access, axis));
             self.gather(access.buffer, addresses, (apart, step), straight);

@@ -1,22 +1,23 @@
 //! A plan: the decisions behind a schedule as plain numbers, and the directives that carry them out.
 //!
 //! Promises: a plan that [`Plan::check`] accepts becomes a schedule whose directives all apply to the
-//! plain nest of the problem; equal plans become equal schedules. No decision changes the order of a
-//! sum, so every plan of a problem gives the same bits, or two sets of bits where padding may be
-//! skipped ([`Plan::in_place`]). Does not: choose (that is the scheduler), or
+//! plain nest of the problem; equal plans become equal schedules. Two decisions change the order of a
+//! sum: whether padding is skipped ([`Plan::in_place`]), and whether an output is several sums
+//! ([`LaneAxis::Channels`]); plans that agree in these give the same bits. Does not: choose (that is the scheduler), or
 //! ask whether the nest fits the target's limits (that is the verifier).
 
+mod check;
 mod write;
 
 use convgen_ir::elem::Layout;
-use convgen_ir::epilogue::expand::expand;
-use convgen_ir::nest::{Expr, Nest};
 use convgen_ir::problem::{ConvProblem, SpatialAxis};
 use convgen_ir::schedule::Schedule;
 
+pub(super) use self::check::loops_if_peeled;
+pub use self::check::{Excluded, LARGEST_BODY, fewest_operands};
 use self::write::Writer;
 use crate::algorithm::PhaseLoop;
-use crate::target::{Isa, Target};
+use crate::target::Target;
 use crate::transform::pack_input::aligned_columns;
 
 /// Which axis becomes the lanes.
@@ -51,24 +52,12 @@ impl LaneAxis {
 
     /// Whether weights are vectors of the channels of one group, which all read the same pixel.
     pub(super) fn share_pixels(self) -> bool {
-        match self {
-            LaneAxis::OutChannels | LaneAxis::Channels => true,
-            LaneAxis::Groups | LaneAxis::GroupChannels | LaneAxis::Columns | LaneAxis::None => {
-                false
-            }
-        }
+        matches!(self, LaneAxis::OutChannels | LaneAxis::Channels)
     }
 
     /// Sums that each output has in a vector.
     pub(super) fn sums(self, problem: &ConvProblem, target: &Target) -> u64 {
-        match self {
-            LaneAxis::Channels => sums_a_channel(problem, target),
-            LaneAxis::OutChannels
-            | LaneAxis::Groups
-            | LaneAxis::GroupChannels
-            | LaneAxis::Columns
-            | LaneAxis::None => 1,
-        }
+        if self == LaneAxis::Channels { sums_a_channel(problem, target) } else { 1 }
     }
 }
 
@@ -146,60 +135,8 @@ pub struct Plan {
     pub taps: bool,
 }
 
-/// Why a plan is no schedule of a problem.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[allow(missing_docs, reason = "the message names every field")]
-pub enum Excluded {
-    #[error("outputs depend on more than the pixel at their place, so axes are not fused")]
-    NotPointwise,
-    #[error("{axis:?} is {extent} long: no lanes")]
-    NoLanes { axis: LaneAxis, extent: u64 },
-    #[error("{vectors} vectors are more than the {needed} that the lanes need")]
-    Vectors { vectors: u64, needed: u64 },
-    #[error("{rows} rows do not fit the {extent} there are")]
-    Rows { rows: u64, extent: u64 },
-    #[error("a tile of {tile} registers and {operands} operands do not fit {registers}")]
-    Registers { tile: u64, operands: u64, registers: u64 },
-    #[error("a task of {block} does not fit the {extent} there are, or is no multiple of {unit}")]
-    Block { block: u64, extent: u64, unit: u64 },
-    #[error("there is no loop over {walk:?} to order or to copy in")]
-    NoLoop { walk: Walk },
-    #[error("{steps} steps do not divide {channels} input channels")]
-    Steps { steps: u64, channels: u64 },
-    #[error("a loop body of {body} multiply-adds is larger than {limit}")]
-    Body { body: u64, limit: u64 },
-    #[error("{kernels} kernels for the borders have {given} lane operations, the limit is {limit}")]
-    Borders { kernels: i64, given: i64, limit: i64 },
-    #[error("padding is not met in place: {reason}")]
-    InPlace { reason: &'static str },
-    #[error("tasks of one of {channels} output channels a group write between one another")]
-    Interleaved { channels: u64 },
-    #[error("groups by output channels are no lanes: {reason}")]
-    GroupLanes { reason: &'static str },
-    #[error("input channels are no lanes: {reason}")]
-    SumLanes { reason: &'static str },
-    #[error("the input has that layout already, or the lanes are no neighbours in it")]
-    CopyLayout,
-}
-
-/// Vector registers that must be left for operands, at least: a weight, and a value or a broadcast; of a
-/// micro-kernel one more of each, or it is left to Cranelift where a mask or an epilogue needs some.
-pub fn fewest_operands(isa: Isa) -> u64 {
-    match isa {
-        Isa::Clif => 2,
-        Isa::Avx2 | Isa::Avx512 => 4,
-    }
-}
-
-/// Vector multiply-adds in the body of the innermost loop, at most: beyond, the time to compile grows
-/// and the first level of the instruction cache overflows.
-pub const LARGEST_BODY: u64 = 512;
-
 /// The sums that an output may have in a vector: what a load can repeat, and an epilogue add up soon.
 const MOST_SUMS: [u64; 3] = [1, 2, 4];
-
-/// Kernels for one loop over tiles of columns, at most: one a tile at a border, one for the others.
-pub const MOST_BORDERS: i64 = 8;
 
 /// A problem as a plan sees it: the loops that are tiled, named as they are after fusing.
 pub(super) struct Shape<'p> {
@@ -241,17 +178,11 @@ impl Plan {
     /// Iterations of the loop of the lanes in a register tile: lanes, or groups of them.
     pub fn lane_extent(&self, problem: &ConvProblem, target: &Target) -> u64 {
         let (lane, _) = Shape::new(problem, self.fused).tiled(self.lanes);
-        match self.lanes {
-            LaneAxis::GroupChannels => groups_a_vector(problem, target).min(lane),
-            LaneAxis::OutChannels
-            | LaneAxis::Channels
-            | LaneAxis::Groups
-            | LaneAxis::Columns
-            | LaneAxis::None => {
-                let lanes = u64::from(target.lanes()) / self.lanes.sums(problem, target);
-                (self.vectors * lanes).min(lane)
-            }
-        }
+        let most = match self.lanes == LaneAxis::GroupChannels {
+            true => groups_a_vector(problem, target),
+            false => self.vectors * u64::from(target.lanes()) / self.lanes.sums(problem, target),
+        };
+        most.min(lane)
     }
 
     /// Input channels that one of the sums of an output goes over at each tap.
@@ -261,23 +192,15 @@ impl Plan {
 
     /// Vectors of sums of a register tile.
     pub(super) fn tile(&self) -> u64 {
-        let phases = self.phases.iter().map(|phases| phases.count);
-        let phases = if self.tile_phases { phases.product() } else { 1 };
+        let phases = if self.tile_phases { PhaseLoop::in_all(&self.phases) } else { 1 };
         self.vectors * self.rows * phases
     }
 
     /// Where the only axis is tiled too, a task is a whole number of tiles.
     pub(super) fn task_unit(&self, shape: &Shape, lane_extent: u64) -> u64 {
-        match (shape.axes.len(), self.lanes) {
-            (1, LaneAxis::Columns) => lane_extent,
-            (
-                1,
-                LaneAxis::OutChannels
-                | LaneAxis::Channels
-                | LaneAxis::Groups
-                | LaneAxis::GroupChannels
-                | LaneAxis::None,
-            ) => self.rows,
+        match (shape.axes.len(), self.lanes == LaneAxis::Columns) {
+            (1, true) => lane_extent,
+            (1, false) => self.rows,
             (_, _) => 1,
         }
     }
@@ -359,64 +282,6 @@ impl Plan {
         self
     }
 
-    /// Whether the plan is a schedule of the problem whose tile stays in the target's registers.
-    ///
-    /// # Errors
-    /// What rules it out.
-    pub fn check(&self, problem: &ConvProblem, target: &Target) -> Result<(), Excluded> {
-        if self.fused && !is_pointwise(problem) {
-            return Err(Excluded::NotPointwise);
-        }
-        let shape = Shape::new(problem, self.fused);
-        self.check_tile(problem, target, &shape)?;
-        self.check_loops(problem, target, &shape)?;
-        if self.in_place {
-            self.check_in_place(problem, target)?;
-            self.check_borders(problem, target)?;
-        }
-        self.check_body(problem, target)
-    }
-
-    /// Whether all padding is skipped or known at compile time.
-    pub(super) fn check_in_place(
-        &self,
-        problem: &ConvProblem,
-        target: &Target,
-    ) -> Result<(), Excluded> {
-        let excluded = |reason| Err(Excluded::InPlace { reason });
-        let Some((columns, others)) = problem.spatial().split_last() else {
-            return excluded("there is no axis");
-        };
-        if self.copy.is_some() {
-            return excluded("the input is copied");
-        }
-        if !problem.spatial().iter().any(has_padding) {
-            return excluded("there is none");
-        }
-        if problem.extends_input() {
-            return excluded("it is made of the input");
-        }
-        if others.iter().any(|s| s.kernel == 1 && has_padding(s)) {
-            return excluded("no loop over taps can skip it");
-        }
-        if !has_padding(columns) {
-            return Ok(());
-        }
-        let by_lanes = self.lanes == LaneAxis::Columns;
-        if by_lanes && !columns_are_neighbours(problem) {
-            return excluded("columns are the lanes, and no neighbours");
-        }
-        if others.is_empty() && self.block < columns.output() {
-            return excluded("tasks begin anywhere in a row");
-        }
-        if !self.is_pixel_in_place(problem)
-            && loops_if_peeled(columns, self.columns_of_tile(problem, target)) > MOST_BORDERS
-        {
-            return excluded("too many tiles touch it");
-        }
-        Ok(())
-    }
-
     /// Whether its tile is one of several pixels of a row that meet padding where the input lies: the taps
     /// of each pixel are a loop that ends where its input does, and no border is written out.
     fn is_pixel_in_place(&self, problem: &ConvProblem) -> bool {
@@ -431,208 +296,10 @@ impl Plan {
 
     /// Output columns of a register tile.
     fn columns_of_tile(&self, problem: &ConvProblem, target: &Target) -> u64 {
-        match self.lanes {
-            LaneAxis::Columns => self.lane_extent(problem, target),
-            LaneAxis::OutChannels
-            | LaneAxis::Channels
-            | LaneAxis::Groups
-            | LaneAxis::GroupChannels
-            | LaneAxis::None => self.rows,
+        match self.lanes == LaneAxis::Columns {
+            true => self.lane_extent(problem, target),
+            false => self.rows,
         }
-    }
-
-    fn check_tile(
-        &self,
-        problem: &ConvProblem,
-        target: &Target,
-        shape: &Shape,
-    ) -> Result<(), Excluded> {
-        let (lane, row) = shape.tiled(self.lanes);
-        let lanes = u64::from(target.lanes());
-        // Cranelift has no masks: what is no whole vector is done lane by lane.
-        let needed = match (self.lanes, target.isa()) {
-            (LaneAxis::GroupChannels, _) => 1,
-            (LaneAxis::Channels, _) => {
-                lane.div_ceil(lanes / self.lanes.sums(problem, target).min(lanes))
-            }
-            (_, Isa::Clif) => (lane / lanes).max(1),
-            (_, Isa::Avx2 | Isa::Avx512) => lane.div_ceil(lanes),
-        };
-        if lane < 2 && self.lanes != LaneAxis::None {
-            return Err(Excluded::NoLanes { axis: self.lanes, extent: lane });
-        }
-        if self.vectors == 0 || self.vectors > needed {
-            return Err(Excluded::Vectors { vectors: self.vectors, needed });
-        }
-        if self.rows == 0 || self.rows > row {
-            return Err(Excluded::Rows { rows: self.rows, extent: row });
-        }
-        let (tile, registers) = (self.tile(), u64::from(target.registers()));
-        let operands = fewest_operands(target.isa());
-        if tile + operands > registers {
-            return Err(Excluded::Registers { tile, operands, registers });
-        }
-        match self.lanes {
-            LaneAxis::GroupChannels => self.check_group_lanes(problem, target)?,
-            LaneAxis::Channels => self.check_sum_lanes(problem, target, needed)?,
-            LaneAxis::OutChannels | LaneAxis::Groups | LaneAxis::Columns | LaneAxis::None => {}
-        }
-        let wanted = match self.lanes {
-            LaneAxis::Columns => Layout::ChannelsFirst,
-            LaneAxis::OutChannels
-            | LaneAxis::Channels
-            | LaneAxis::Groups
-            | LaneAxis::GroupChannels
-            | LaneAxis::None => Layout::ChannelsLast,
-        };
-        match self.copy.and_then(|copy| copy.layout) {
-            Some(layout) if layout != wanted || layout == problem.layout() => {
-                Err(Excluded::CopyLayout)
-            }
-            Some(_) | None => Ok(()),
-        }
-    }
-
-    /// Whether groups by output channels fill a vector whose input is one vector of memory too.
-    fn check_group_lanes(&self, problem: &ConvProblem, target: &Target) -> Result<(), Excluded> {
-        let excluded = |reason| Err(Excluded::GroupLanes { reason });
-        let copied = self.copy.and_then(|copy| copy.layout).unwrap_or(problem.layout());
-        if target.isa().vectors().is_none() {
-            return excluded("no micro-kernels permute lanes here");
-        }
-        if problem.out_channels_per_group() < 2 {
-            return excluded("a group has one output channel");
-        }
-        if groups_a_vector(problem, target).min(problem.groups()) < 2 {
-            return excluded("two groups have more channels than a vector has lanes");
-        }
-        if copied != Layout::ChannelsLast {
-            return excluded("the channels of a pixel are no neighbours");
-        }
-        if self.steps != problem.in_channels_per_group() {
-            return excluded("not all input channels of a group are written out");
-        }
-        Ok(())
-    }
-
-    /// Whether input channels are lanes beside output channels, and neighbours where they are read.
-    fn check_sum_lanes(
-        &self,
-        problem: &ConvProblem,
-        target: &Target,
-        needed: u64,
-    ) -> Result<(), Excluded> {
-        let excluded = |reason| Err(Excluded::SumLanes { reason });
-        let copied = self.copy.and_then(|copy| copy.layout).unwrap_or(problem.layout());
-        if sums_a_channel(problem, target) == 1 {
-            return excluded("output channels alone fill their vectors as well");
-        }
-        if copied != Layout::ChannelsLast {
-            return excluded("the channels of a pixel are no neighbours");
-        }
-        if !needed.is_multiple_of(self.vectors) {
-            return excluded("some tile would have fewer vectors");
-        }
-        Ok(())
-    }
-
-    fn check_loops(
-        &self,
-        problem: &ConvProblem,
-        target: &Target,
-        shape: &Shape,
-    ) -> Result<(), Excluded> {
-        let extent = shape.axes[0].1;
-        let unit = self.task_unit(shape, self.lane_extent(problem, target));
-        let whole = self.block.is_multiple_of(unit) || self.block == extent;
-        if self.block == 0 || self.block > extent || !whole {
-            return Err(Excluded::Block { block: self.block, extent, unit });
-        }
-        let loops = self.loops(problem, target);
-        let missing = |walk: Walk| loops.of(walk).is_empty();
-        if let (Some(walk), true) = (
-            self.order.0.into_iter().find(|walk| missing(*walk)),
-            self.order.canonical(&loops) != self.order,
-        ) {
-            return Err(Excluded::NoLoop { walk });
-        }
-        // Loops that are tasks have nothing but one another in their bodies.
-        if let Some(CopyInput { at: Some(walk), .. }) = self.copy
-            && (missing(walk) || (walk == Walk::Channels && self.channel_tasks))
-        {
-            return Err(Excluded::NoLoop { walk });
-        }
-        let channels = problem.out_channels_per_group();
-        if self.channel_tasks && self.lanes == LaneAxis::Groups && channels > 1 {
-            return Err(Excluded::Interleaved { channels });
-        }
-        // Tasks of groups alone need a loop inside of them to put the tile in.
-        let shared = match loops.channels.len() {
-            0 => false,
-            1 => problem.groups() > 1 && !(missing(Walk::Rows) && missing(Walk::Columns)),
-            _ => true,
-        };
-        if self.channel_tasks && (self.order.0[0] != Walk::Channels || !shared) {
-            return Err(Excluded::NoLoop { walk: Walk::Channels });
-        }
-        Ok(())
-    }
-
-    /// Whether the body of the innermost loop is short enough.
-    pub(super) fn check_body(
-        &self,
-        problem: &ConvProblem,
-        target: &Target,
-    ) -> Result<(), Excluded> {
-        let channels = self.summed_channels(problem, target);
-        if self.steps == 0 || !channels.is_multiple_of(self.steps) || self.taps_early(channels) {
-            return Err(Excluded::Steps { steps: self.steps, channels });
-        }
-        let kernel = problem.spatial().last().map_or(1, |s| s.kernel);
-        let taps = if self.taps || self.is_tile_in_place(problem) { kernel } else { 1 };
-        let body = self.tile() * self.steps * taps;
-        match body > LARGEST_BODY {
-            true => Err(Excluded::Body { body, limit: LARGEST_BODY }),
-            false => Ok(()),
-        }
-    }
-
-    /// Whether the kernels of all borders of a row are a small program together: each writes out the
-    /// whole tile, its epilogue too.
-    pub(super) fn check_borders(
-        &self,
-        problem: &ConvProblem,
-        target: &Target,
-    ) -> Result<(), Excluded> {
-        let Some(columns) = problem.spatial().last().filter(|s| has_padding(s)) else {
-            return Ok(());
-        };
-        if self.is_pixel_in_place(problem) {
-            return Ok(());
-        }
-        let peeled = Peeled::new(columns, self.columns_of_tile(problem, target));
-        // Of a sum: its first value, its taps, its epilogue, and its store.
-        let steps = self.steps * columns.kernel + statements(problem) + 2;
-        let column = self.vectors * u64::from(target.lanes()) * steps;
-        let column = match self.lanes {
-            // The lanes are the columns, beside one another for each row of the tile.
-            LaneAxis::Columns => self.rows * steps,
-            LaneAxis::OutChannels
-            | LaneAxis::Channels
-            | LaneAxis::Groups
-            | LaneAxis::GroupChannels
-            | LaneAxis::None => column,
-        };
-        let (kernels, limit) = (peeled.kernels(), target.limits().unrolled);
-        let given = column as i64 * peeled.columns_written();
-        match given > limit {
-            true => Err(Excluded::Borders { kernels, given, limit }),
-            false => Ok(()),
-        }
-    }
-
-    fn taps_early(&self, channels: u64) -> bool {
-        self.taps && self.steps < channels
     }
 }
 
@@ -668,17 +335,6 @@ impl Order {
         let same = |order: &Order| written(order) == written(&self);
         Order::ALL.into_iter().find(same).unwrap_or(self)
     }
-}
-
-/// Statements of the epilogue of a sum.
-fn statements(problem: &ConvProblem) -> u64 {
-    let mut nest = Nest::new("epilogue");
-    let mut written = vec![];
-    for op in problem.epilogue() {
-        let extra = op.takes_extra().map(|_| Expr::f32(0.0));
-        expand(op, &mut nest, Expr::f32(0.0), extra, &mut written);
-    }
-    written.len() as u64
 }
 
 /// How many input channels each output channel has beside it in a vector, for a pixel to take least time:
@@ -722,56 +378,6 @@ pub(super) fn groups_fill_a_vector(problem: &ConvProblem, target: &Target) -> bo
 /// Whether some tap of some output falls outside the input in this axis.
 pub(super) fn has_padding(s: &SpatialAxis) -> bool {
     s.reads_padding(s.output())
-}
-
-/// The tiles of an axis where those that touch padding are peeled: kernels of their own, where the tile is
-/// unrolled.
-struct Peeled {
-    /// Outputs of a tile, and of the last one if that is shorter.
-    tile: i64,
-    rest: i64,
-    /// How many tiles there are; the first that touches no padding, and the first after it that does.
-    tiles: i64,
-    first: i64,
-    end: i64,
-}
-
-impl Peeled {
-    fn new(s: &SpatialAxis, tile: u64) -> Peeled {
-        let tiles = s.output().div_ceil(tile) as i64;
-        let step = (tile * s.stride) as i64;
-        let reach = ((tile - 1) * s.stride + s.extent()) as i64;
-        let first = (s.pad_before + step - 1).div_euclid(step).clamp(0, tiles);
-        let end = (s.input as i64 + s.pad_before - reach).div_euclid(step) + 1;
-        let rest = (s.output() % tile) as i64;
-        Peeled { tile: tile as i64, rest, tiles, first, end: end.clamp(first, tiles) }
-    }
-
-    /// Loops that the one over the tiles becomes.
-    fn loops(&self) -> i64 {
-        self.first + (self.tiles - self.end) + i64::from(self.first < self.end)
-    }
-
-    /// Whether the short tile at the end is cut from tiles that touch no padding.
-    fn cuts(&self) -> bool {
-        self.rest > 0 && self.end == self.tiles
-    }
-
-    fn kernels(&self) -> i64 {
-        self.loops() + i64::from(self.cuts())
-    }
-
-    /// Columns of all kernels.
-    fn columns_written(&self) -> i64 {
-        let whole = self.kernels() - i64::from(self.rest > 0);
-        whole * self.tile + self.rest
-    }
-}
-
-/// Loops that the loop over tiles of `rows` outputs of an axis becomes if those that touch padding are
-/// peeled.
-pub(super) fn loops_if_peeled(s: &SpatialAxis, rows: u64) -> i64 {
-    Peeled::new(s, rows).loops()
 }
 
 /// Whether the columns that neighbouring outputs read are neighbours in memory.

@@ -10,7 +10,7 @@ use convgen_ir::problem::ConvProblem;
 use convgen_ir::schedule::Schedule;
 use convgen_ir::separable::Separable;
 
-use super::plan::{LaneAxis, Order, Plan, Walk};
+use super::plan::{Order, Plan, Walk};
 use super::{Picker, TASKS_A_CORE};
 use crate::target::Target;
 
@@ -44,7 +44,7 @@ pub fn plan_by(separable: &Separable, target: &Target, most: u64) -> SeparablePl
     let half = |problem| Picker::in_blocks(problem, target, rows).plan();
     let fetch = reads_far(separable, target);
     let mut second = half(pointwise);
-    if fetch && second.lanes == LaneAxis::OutChannels && weights_stay(pointwise, target) {
+    if fetch && second.lanes.share_pixels() && weights_stay(pointwise, target) {
         let order = Order([Walk::Rows, Walk::Columns, Walk::Channels]);
         second = Plan { order, ..second }.canonical(pointwise, target);
     }

@@ -25,7 +25,7 @@ use crate::target::Target;
 /// Vectors of a register tile along the lanes, at most: more make the rows too few to pay for them.
 const MOST_VECTORS: u64 = 4;
 
-/// The same where columns are the lanes: few output channels leave registers for many columns.
+/// The same where columns are the lanes, or input channels too: few output channels leave registers for many.
 const MOST_COLUMNS: u64 = 8;
 
 /// Input channels written out in the innermost loop, at most.
@@ -189,13 +189,8 @@ impl<'p> Space<'p> {
                 LaneAxis::ALL.into_iter().map(|lanes| with(&|plan| plan.lanes = lanes)).collect()
             }
             Knob::Vectors => {
-                let most = match plan.lanes {
-                    LaneAxis::Columns | LaneAxis::Channels => MOST_COLUMNS,
-                    LaneAxis::OutChannels
-                    | LaneAxis::Groups
-                    | LaneAxis::GroupChannels
-                    | LaneAxis::None => MOST_VECTORS,
-                };
+                let many = matches!(plan.lanes, LaneAxis::Columns | LaneAxis::Channels);
+                let most = if many { MOST_COLUMNS } else { MOST_VECTORS };
                 numbers((1..=most).collect(), |plan| &mut plan.vectors)
             }
             Knob::Rows => {
