@@ -276,9 +276,8 @@ impl<'p> Picker<'p> {
         match lanes {
             LaneAxis::GroupChannels => true,
             LaneAxis::Channels => {
-                let sums = lanes.sums(self.problem, self.target);
-                let one =
-                    self.problem.out_channels_per_group() * sums <= u64::from(self.target.lanes());
+                let outputs = lanes.outputs_a_vector(self.problem, self.target);
+                let one = self.problem.out_channels_per_group() <= outputs;
                 let taps = self.problem.spatial().iter().map(|s| s.kernel).product::<u64>();
                 let several = taps > 1 || self.problem.groups() > 1;
                 one && several && self.pixels_written_out(lanes) >= FEWEST_WRITTEN_OUT
@@ -290,7 +289,7 @@ impl<'p> Picker<'p> {
     /// Pixels of a tile of one vector for which the products with a row of taps may be written out.
     fn pixels_written_out(&self, lanes: LaneAxis) -> u64 {
         let taps = self.problem.spatial().last().map_or(1, |s| s.kernel);
-        let channels = self.problem.in_channels_per_group() / lanes.sums(self.problem, self.target);
+        let channels = lanes.summed_channels(self.problem, self.target);
         LARGEST_BODY / (taps * channels).max(1)
     }
 
@@ -315,9 +314,8 @@ impl<'p> Picker<'p> {
             return tile;
         }
         if lanes == LaneAxis::Channels {
-            let needed = lane.div_ceil(width / lanes.sums(self.problem, self.target));
-            let fits = |vectors: &u64| needed.is_multiple_of(*vectors);
-            let vectors = (1..=needed.min(MOST_VECTORS_OF_SUMS)).rev().find(fits).unwrap_or(1);
+            let needed = lane.div_ceil(lanes.outputs_a_vector(self.problem, self.target));
+            let vectors = divisor(needed, MOST_VECTORS_OF_SUMS);
             let rows = (budget / vectors).min(self.rows_in_cache(lanes));
             return (vectors, balanced(row, rows));
         }
@@ -384,7 +382,7 @@ impl<'p> Picker<'p> {
 
     /// Input channels written out in the innermost loop, and whether the taps of a row are as well.
     fn unrolled(&self, lanes: LaneAxis, tile: u64) -> (u64, bool) {
-        let channels = self.problem.in_channels_per_group() / lanes.sums(self.problem, self.target);
+        let channels = lanes.summed_channels(self.problem, self.target);
         if self.sums_few_channels(lanes) {
             // A permuted pixel serves all taps of a row that are written out.
             let taps = self.problem.spatial().last().map_or(1, |s| s.kernel);
@@ -392,8 +390,7 @@ impl<'p> Picker<'p> {
         }
         let few = channels <= FEWEST_STEPS && tile * channels <= LARGEST_BODY / 2;
         let steps = if few { channels } else { (UNROLLED_STEPS / tile).max(1) };
-        let by = (1..=steps.min(channels)).rev().find(|by| channels.is_multiple_of(*by));
-        let by = by.unwrap_or(1);
+        let by = divisor(channels, steps);
         if by < channels {
             return (by, false);
         }
@@ -515,6 +512,11 @@ fn fewest_lanes_wasted(vectors: u64, rows: u64, budget: u64) -> u64 {
             .fold(2, |best, width| if time(&width) * 20 < time(&best) * 19 { width } else { best }),
         (_, true) => (2..=most).rev().min_by_key(time).unwrap_or(2),
     }
+}
+
+/// The largest divisor that is at most `most`.
+fn divisor(extent: u64, most: u64) -> u64 {
+    (1..=most.clamp(1, extent)).rev().find(|part| extent.is_multiple_of(*part)).unwrap_or(1)
 }
 
 /// The rows of a tile, at most `limit`: a divisor of the extent if one is nearly as large, so that no

@@ -65,7 +65,7 @@ impl Picker<'_> {
     /// code then stays small: the tile, or half of it. 7x7 from 3 channels to 64: 168 GFLOP/s from a copy, 185
     /// in place; 3x3x3, 176 and 203.
     pub(super) fn read_in_place(&self, plan: &mut Plan) {
-        let steps = plan.summed_channels(self.problem, self.target);
+        let steps = plan.lanes.summed_channels(self.problem, self.target);
         let block = self.shape.axes[0].1;
         let columns = self.shape.axes.last().map_or(1, |(_, extent)| *extent);
         let half = balanced(columns, (plan.rows / 2).max(1));

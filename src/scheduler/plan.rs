@@ -59,6 +59,16 @@ impl LaneAxis {
     pub(super) fn sums(self, problem: &ConvProblem, target: &Target) -> u64 {
         if self == LaneAxis::Channels { sums_a_channel(problem, target) } else { 1 }
     }
+
+    /// Lanes of a vector that belong to different outputs.
+    pub(super) fn outputs_a_vector(self, problem: &ConvProblem, target: &Target) -> u64 {
+        u64::from(target.lanes()) / self.sums(problem, target)
+    }
+
+    /// Input channels that one of the sums of an output goes over at each tap.
+    pub(super) fn summed_channels(self, problem: &ConvProblem, target: &Target) -> u64 {
+        problem.in_channels_per_group() / self.sums(problem, target)
+    }
 }
 
 /// The loops around a register tile, by what they walk over.
@@ -136,7 +146,7 @@ pub struct Plan {
 }
 
 /// The sums that an output may have in a vector: what a load can repeat, and an epilogue add up soon.
-const MOST_SUMS: [u64; 3] = [1, 2, 4];
+const SUMS_A_CHANNEL: [u64; 3] = [1, 2, 4];
 
 /// A problem as a plan sees it: the loops that are tiled, named as they are after fusing.
 pub(super) struct Shape<'p> {
@@ -180,14 +190,9 @@ impl Plan {
         let (lane, _) = Shape::new(problem, self.fused).tiled(self.lanes);
         let most = match self.lanes == LaneAxis::GroupChannels {
             true => groups_a_vector(problem, target),
-            false => self.vectors * u64::from(target.lanes()) / self.lanes.sums(problem, target),
+            false => self.vectors * self.lanes.outputs_a_vector(problem, target),
         };
         most.min(lane)
-    }
-
-    /// Input channels that one of the sums of an output goes over at each tap.
-    pub(super) fn summed_channels(&self, problem: &ConvProblem, target: &Target) -> u64 {
-        problem.in_channels_per_group() / self.lanes.sums(problem, target)
     }
 
     /// Vectors of sums of a register tile.
@@ -341,7 +346,7 @@ impl Order {
 /// one, two or four.
 pub(super) fn sums_a_channel(problem: &ConvProblem, target: &Target) -> u64 {
     let divides = |sums: &u64| problem.in_channels_per_group().is_multiple_of(*sums);
-    let possible = MOST_SUMS.into_iter().filter(divides);
+    let possible = SUMS_A_CHANNEL.into_iter().filter(divides);
     match target.isa().vectors() {
         Some(_) => possible.min_by_key(|sums| pixel_work(problem, target, *sums)).unwrap_or(1),
         None => 1,

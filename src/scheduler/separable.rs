@@ -11,7 +11,7 @@ use convgen_ir::schedule::Schedule;
 use convgen_ir::separable::Separable;
 
 use super::plan::{Order, Plan, Walk};
-use super::{Picker, TASKS_A_CORE};
+use super::{Picker, TASKS_A_CORE, divisor};
 use crate::target::Target;
 
 /// Parts of the second-level cache, of eight, that the tensor between the halves may fill in one task, with what
@@ -84,9 +84,4 @@ fn rows(separable: &Separable, target: &Target) -> u64 {
     let fitting = target.caches().l2 as u64 * PARTS_FOR_MIDDLE / 8 / bytes;
     let tasks = (TASKS_A_CORE * target.cores() as u64).div_ceil(images);
     fitting.min(extent / tasks).max(1)
-}
-
-/// The largest divisor that is not larger.
-fn divisor(extent: u64, most: u64) -> u64 {
-    (1..=most.clamp(1, extent)).rev().find(|rows| extent.is_multiple_of(*rows)).unwrap_or(1)
 }

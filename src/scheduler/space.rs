@@ -16,7 +16,7 @@ use convgen_ir::problem::ConvProblem;
 use convgen_ir::schedule::Schedule;
 
 use super::plan::{CopyInput, Excluded, LaneAxis, Order, Plan, Shape, Walk, is_pointwise};
-use super::{Planned, default_schedule};
+use super::{Planned, default_schedule, divisor};
 use crate::algorithm::winograd;
 use crate::algorithm::{Algorithm, Unsupported};
 use crate::fourier;
@@ -212,7 +212,7 @@ impl<'p> Space<'p> {
             }
             Knob::PackWeights => flags(&[true, false], |plan| &mut plan.pack_weights),
             Knob::Steps => {
-                let channels = plan.summed_channels(problem, self.target);
+                let channels = plan.lanes.summed_channels(problem, self.target);
                 let divisors =
                     (1..=MOST_STEPS.min(channels)).filter(|by| channels.is_multiple_of(*by));
                 numbers(divisors.collect(), |plan| &mut plan.steps)
@@ -243,18 +243,13 @@ impl<'p> Space<'p> {
         let problem = &planned.forward;
         let shape = Shape::new(problem, plan.fused);
         let (lane, row) = shape.tiled(plan.lanes);
-        let lanes = u64::from(self.target.lanes());
-        let needed = lane.div_ceil(lanes / plan.lanes.sums(problem, self.target)).max(1);
+        let needed = lane.div_ceil(plan.lanes.outputs_a_vector(problem, self.target)).max(1);
         plan.vectors = plan.vectors.clamp(1, needed);
-        let channels = plan.summed_channels(problem, self.target);
         if plan.lanes == LaneAxis::Channels {
-            let fits = |by: &u64| needed.is_multiple_of(*by);
-            plan.vectors = (1..=plan.vectors).rev().find(fits).unwrap_or(1);
+            plan.vectors = divisor(needed, plan.vectors);
         }
-        if !channels.is_multiple_of(plan.steps) {
-            let fits = |by: &u64| channels.is_multiple_of(*by);
-            plan.steps = (1..=plan.steps.min(channels)).rev().find(fits).unwrap_or(1);
-        }
+        let channels = plan.lanes.summed_channels(problem, self.target);
+        plan.steps = divisor(channels, plan.steps);
         if plan.lanes == LaneAxis::GroupChannels {
             plan.vectors = 1;
             plan.steps = problem.in_channels_per_group();

@@ -29,7 +29,7 @@ pub(super) fn apply(nest: &mut Nest, name: &str) -> Result<(), Refusal> {
     let axis = reduction_axis(nest, name)?;
     let mut rewrite = Rewrite { name, axis, found: None };
     let body = std::mem::take(&mut nest.body);
-    nest.body = rewrite.block(nest, body)?;
+    nest.body = rewrite.block(nest, &body)?;
     let Some((acc, sums)) = rewrite.found else { return Err(rewrite.no_sum()) };
     nest.buffer_mut(acc).shape = vec![Dim::Fixed(sums)];
     nest.axes[axis.0 as usize].kind = AxisKind::Spatial;
@@ -48,7 +48,7 @@ impl Rewrite<'_> {
         Refusal::NoSum { axis: self.name.to_string() }
     }
 
-    fn block(&mut self, nest: &mut Nest, block: Vec<Stmt>) -> Result<Vec<Stmt>, Refusal> {
+    fn block(&mut self, nest: &mut Nest, block: &[Stmt]) -> Result<Vec<Stmt>, Refusal> {
         let mut result = Vec::with_capacity(block.len());
         for (i, stmt) in block.iter().enumerate() {
             let sum = Parts::of(nest, &block[i..]).filter(|parts| self.is_in(parts.reduce));
@@ -58,8 +58,8 @@ impl Rewrite<'_> {
             }
             result.push(match stmt {
                 Stmt::Loop(l) if l.axis == self.axis => return Err(self.no_sum()),
-                Stmt::Loop(l) => Stmt::Loop(l.with_body(self.block(nest, l.body.clone())?)),
-                Stmt::If(guards, body) => Stmt::If(guards.clone(), self.block(nest, body.clone())?),
+                Stmt::Loop(l) => Stmt::Loop(l.with_body(self.block(nest, &l.body)?)),
+                Stmt::If(guards, body) => Stmt::If(guards.clone(), self.block(nest, body)?),
                 Stmt::Declare(_) | Stmt::Let(..) | Stmt::Store(..) => stmt.clone(),
             });
         }

@@ -133,9 +133,7 @@ impl Plan {
         // Cranelift has no masks: what is no whole vector is done lane by lane.
         let needed = match (self.lanes, target.isa()) {
             (LaneAxis::GroupChannels, _) => 1,
-            (LaneAxis::Channels, _) => {
-                lane.div_ceil(lanes / self.lanes.sums(problem, target).min(lanes))
-            }
+            (LaneAxis::Channels, _) => lane.div_ceil(self.lanes.outputs_a_vector(problem, target)),
             (_, Isa::Clif) => (lane / lanes).max(1),
             (_, Isa::Avx2 | Isa::Avx512) => lane.div_ceil(lanes),
         };
@@ -261,7 +259,7 @@ impl Plan {
         problem: &ConvProblem,
         target: &Target,
     ) -> Result<(), Excluded> {
-        let channels = self.summed_channels(problem, target);
+        let channels = self.lanes.summed_channels(problem, target);
         if self.steps == 0 || !channels.is_multiple_of(self.steps) || self.taps_early(channels) {
             return Err(Excluded::Steps { steps: self.steps, channels });
         }

@@ -70,8 +70,7 @@ impl Writer<'_> {
         let mut vectors = None;
         let (channels, columns, row, lanes) = match plan.lanes {
             LaneAxis::Channels => {
-                let sums = plan.lanes.sums(self.problem, self.target);
-                let by = u64::from(self.target.lanes()) / sums;
+                let by = plan.lanes.outputs_a_vector(self.problem, self.target);
                 let (tiles, lane) = self.split("oc", by, oc, Tail::Pad);
                 let tiles = match tiles {
                     Some(all) if plan.vectors > 1 => {
@@ -204,7 +203,7 @@ impl Writer<'_> {
         let (sums, summed) = self.input_channels();
         let innermost_first = sums.into_iter().chain(loops.lanes.iter().rev().cloned());
         self.directives.extend(innermost_first.map(|axis| Directive::Vectorize { axis }));
-        let channels = self.plan.summed_channels(self.problem, self.target);
+        let channels = self.plan.lanes.summed_channels(self.problem, self.target);
         if let Some(axis) = summed {
             let (outer, inner) = self.split(&axis, self.plan.steps, channels, Tail::Guard);
             self.directives.push(unroll(&inner));
