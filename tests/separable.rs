@@ -134,6 +134,23 @@ fn random_pairs_have_the_bits_of_two_kernels() {
 }
 
 #[test]
+fn an_image_is_a_task_where_its_weights_come_from_afar() {
+    let host = Host::detect();
+    let target = host.target(Isa::Clif).unwrap();
+    let (l2, images) = (target.caches().l2, target.cores());
+    // The fewest channels of which the weights of the pointwise half fill half of the cache.
+    let channels = (16..).step_by(16).find(|c| c * c * 4 > l2 / 2).unwrap();
+    let rows = |out: usize| {
+        let text = format!(
+            "conv2d n{images} g{channels} ic{channels} oc{channels} ih7 iw7 kh3 kw3 ph1 pw1
+             -> conv2d n{images} ic{channels} oc{out} ih7 iw7 kh1 kw1"
+        );
+        plan(&text.parse().unwrap(), &target).rows
+    };
+    assert_eq!([rows(16), rows(channels)], [1, 7]);
+}
+
+#[test]
 fn blocks_of_networks_have_the_bits_of_two_kernels() {
     let blocks = [
         "conv2d n2 g32 ic32 oc32 ih28 iw28 kh3 kw3 ph1 pw1 bias | relu6 -> conv2d n2 ic32 oc64 ih28 iw28 kh1 kw1 bias | relu6",
