@@ -6,6 +6,7 @@
 //! depthwise half of the next task reads: 3x3 over 96 channels of 112x112, then 24, takes 0.82 ms without and
 //! 0.66 with.
 
+use convgen_ir::elem::Layout;
 use convgen_ir::problem::ConvProblem;
 use convgen_ir::schedule::Schedule;
 use convgen_ir::separable::Separable;
@@ -52,11 +53,13 @@ pub fn plan_by(separable: &Separable, target: &Target, most: u64) -> SeparablePl
     let rows = divisor(pointwise.spatial()[0].output(), most);
     let half = |problem| Picker::in_blocks(problem, target, rows).plan();
     let fetch = reads_far(separable, target);
-    let mut second = half(pointwise);
-    // The rows of a task are in the second-level cache: a tile moves down its columns, so that those that its
-    // taps share are in the first.
-    let order = Order([Walk::Columns, Walk::Channels, Walk::Rows]);
-    let first = Plan { order, ..half(depthwise) }.canonical(depthwise, target);
+    let [mut first, mut second] = [half(depthwise), half(pointwise)];
+    if depthwise.layout() == Layout::ChannelsLast {
+        // The rows of a task are in the second-level cache: a tile moves down its columns, so that those that
+        // its taps share are in the first.
+        let order = Order([Walk::Columns, Walk::Channels, Walk::Rows]);
+        first = Plan { order, ..first }.canonical(depthwise, target);
+    }
     if fetch && second.lanes.share_pixels() && weights_are_kept(pointwise, target, 4) {
         // Each tile of pixels reads all weights. The output is then written from front to back, and can be
         // fetched before it is.
