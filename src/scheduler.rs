@@ -21,7 +21,7 @@ use convgen_ir::schedule::Schedule;
 
 use self::plan::{
     CopyInput, LARGEST_BODY, LaneAxis, Order, Plan, Shape, Walk, columns_are_neighbours,
-    is_pointwise,
+    is_pointwise, weight_bytes,
 };
 use crate::algorithm::{Algorithm, Part, PhaseLoop, phase_loops};
 use crate::target::{Isa, LATENCY_SUMS, Target};
@@ -221,7 +221,7 @@ impl<'p> Picker<'p> {
             taps,
         };
         if self.weights_stay_near(lanes) {
-            plan.order = Order([Walk::Rows, Walk::Columns, Walk::Channels]);
+            plan.order = Order::PIXELS;
         }
         if lanes == LaneAxis::Columns && columns_are_neighbours(self.problem) {
             self.read_columns_in_place(&mut plan);
@@ -261,13 +261,11 @@ impl<'p> Picker<'p> {
     /// are then written one after the other. 1x1 over 16 channels of 112x112 to 96: 190 GFLOP/s, 160 in
     /// tasks that write a panel of channels of all pixels after the other.
     fn weights_stay_near(&self, lanes: LaneAxis) -> bool {
-        let weights: u64 = self.problem.weights_shape().iter().product();
-        let bytes = weights * self.problem.elem().bytes() as u64;
         lanes.share_pixels()
             && self.target.isa().vectors().is_some()
             && self.problem.layout() == Layout::ChannelsLast
             && self.problem.groups() == 1
-            && bytes <= self.target.caches().l1d as u64 / 2
+            && weight_bytes(self.problem) <= self.target.caches().l1d as u64 / 2
     }
 
     /// Whether one vector has all output channels of a group, and the products of a few pixels with a row of taps

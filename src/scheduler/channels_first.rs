@@ -8,7 +8,7 @@
 use convgen_ir::elem::Layout;
 
 use super::Picker;
-use super::plan::{CopyInput, LaneAxis, Order, Plan, Walk};
+use super::plan::{CopyInput, LaneAxis, Order, Plan, Walk, weight_bytes};
 
 /// Parts of the second-level cache, of eight, that a task's copy of the input may fill while panels of
 /// weights pass through the rest.
@@ -124,9 +124,8 @@ impl Picker<'_> {
     /// Output rows of a task that reads weights from beyond the second-level cache: as many as the cache
     /// holds the copied input of, but a task for each core.
     pub(super) fn rows_for_weights(&self, plan: &Plan) -> u64 {
-        let weights: u64 = self.problem.weights_shape().iter().product();
         let cached = self.target.caches().l2 as u64;
-        let beyond = weights * self.problem.elem().bytes() as u64 > cached / 2;
+        let beyond = weight_bytes(self.problem) > cached / 2;
         if !self.transposes() || !plan.lanes.share_pixels() || self.fused || !beyond {
             return 1;
         }

@@ -3,7 +3,7 @@
 
 use convgen_ir::elem::Layout;
 
-use super::plan::{LaneAxis, Order, Plan, Walk};
+use super::plan::{LaneAxis, Order, Plan, Walk, weight_bytes};
 use super::{DEPTHWISE_COLUMNS, FEWEST_PIXELS, L1_WAY_BYTES, Picker, balanced, tile_registers};
 use crate::target::{Isa, LATENCY_SUMS};
 
@@ -34,22 +34,25 @@ impl Picker<'_> {
     /// cache holds, 24 and 18. The more rows share a line, the sooner that pays. Of a tall kernel each line
     /// serves so many rows of taps that a tile moves down its columns, and finds it in the first-level cache.
     fn depthwise_order(&self) -> Order {
+        if self.block.is_some() {
+            // The rows of a task of a pair are in the second-level cache.
+            return Order::DOWN_COLUMNS;
+        }
         let elem = self.problem.elem().bytes() as u64;
         let elements = |shape: Vec<u64>| shape.iter().product::<u64>();
-        let weights = elem * elements(self.problem.weights_shape());
         let batch = self.problem.batch();
         let image = elements(self.problem.input_shape(1)) + elements(self.problem.output_shape(1));
         let rows = self.problem.spatial().first().map_or(1, |s| s.kernel);
         let caches = self.target.caches();
-        if weights > caches.l1d as u64 / 2 {
+        if weight_bytes(self.problem) > caches.l1d as u64 / 2 {
             return Order::ALL[0];
         }
         match elem * image * batch <= caches.l2 as u64 * rows / 4 {
             // Neighbours in a column then lie in few sets of a cache: they are met one after the other.
-            true if self.is_crowded() => Order([Walk::Columns, Walk::Channels, Walk::Rows]),
+            true if self.is_crowded() => Order::DOWN_COLUMNS,
             true => Order::ALL[0],
-            false if rows >= TALL_KERNEL => Order([Walk::Columns, Walk::Channels, Walk::Rows]),
-            false => Order([Walk::Rows, Walk::Columns, Walk::Channels]),
+            false if rows >= TALL_KERNEL => Order::DOWN_COLUMNS,
+            false => Order::PIXELS,
         }
     }
 
@@ -58,7 +61,7 @@ impl Picker<'_> {
     pub(super) fn depthwise_in_place(&self, plan: &mut Plan, lanes: LaneAxis) {
         plan.order = match lanes == LaneAxis::Channels {
             // A group has less than a line of a pixel. 8 channels a group, 28x28: 0.21 ms group by group, 0.19 so.
-            true => Order([Walk::Rows, Walk::Columns, Walk::Channels]),
+            true => Order::PIXELS,
             false => self.depthwise_order(),
         };
         // Whether padding can be met in place depends on whether tasks share a row.

@@ -87,6 +87,11 @@ pub enum Walk {
 pub struct Order(pub [Walk; 3]);
 
 impl Order {
+    /// A pixel is done whole, and the next one beside it: memory is met from front to back.
+    pub(super) const PIXELS: Order = Order([Walk::Rows, Walk::Columns, Walk::Channels]);
+    /// A tile of a few channels moves down its columns: rows that share taps are met one after the other.
+    pub(super) const DOWN_COLUMNS: Order = Order([Walk::Columns, Walk::Channels, Walk::Rows]);
+
     /// Every order. The first keeps a panel of weights while it walks over the pixels of a task.
     pub const ALL: [Order; 6] = [
         Order([Walk::Channels, Walk::Rows, Walk::Columns]),
@@ -389,6 +394,11 @@ pub(super) fn has_padding(s: &SpatialAxis) -> bool {
 pub(super) fn columns_are_neighbours(problem: &ConvProblem) -> bool {
     let stride = problem.spatial().last().map_or(1, |s| s.stride);
     stride == 1 && (problem.layout() == Layout::ChannelsFirst || problem.in_channels() == 1)
+}
+
+/// Bytes of all weights.
+pub(super) fn weight_bytes(problem: &ConvProblem) -> u64 {
+    problem.weights_shape().iter().product::<u64>() * problem.elem().bytes() as u64
 }
 
 /// Whether every output pixel depends on the input pixel at the same place alone.

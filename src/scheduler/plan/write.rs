@@ -5,7 +5,9 @@ use convgen_ir::elem::Layout;
 use convgen_ir::problem::ConvProblem;
 use convgen_ir::schedule::{Directive, Schedule, Tail};
 
-use super::{CopyInput, LaneAxis, Loops, Plan, Shape, Walk, groups_fill_a_vector, has_padding};
+use super::{
+    CopyInput, LaneAxis, Loops, Plan, Shape, Walk, groups_fill_a_vector, has_padding, weight_bytes,
+};
 use crate::target::{LATENCY_SUMS, Target};
 
 /// A plan being written down.
@@ -232,12 +234,11 @@ impl Writer<'_> {
     /// stride 2 over 512 channels of 14x14 takes 1.40 ms without the shares, 1.23 with them.
     fn prefetch(&mut self, loops: &Loops, channels: Option<String>) {
         let elem = self.problem.elem().bytes() as u64;
-        let weights = elem * self.problem.weights_shape().iter().product::<u64>();
         let panels = self.plan.pack_weights && self.plan.lanes.share_pixels();
         let sums = self.plan.lanes.sums(self.problem, self.target);
         let step = elem * self.plan.steps * sums * self.lane_extent;
         if let (true, Some(axis)) = (panels, channels)
-            && let Some(by) = self.target.ahead(weights, step)
+            && let Some(by) = self.target.ahead(weight_bytes(self.problem), step)
         {
             self.directives.push(Directive::Prefetch { axis, by });
             if self.lane_extent < self.problem.out_channels_per_group()
