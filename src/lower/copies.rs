@@ -9,7 +9,7 @@
 //! vector w in 0..47 { rows[h,640+w] = 0.0 }
 //! ```
 //! Short last dimensions are joined with those before them, in scratch that is copied from the input, and
-//! in the input itself; where loops then walk over the joined dimension, they are one. A dimension
+//! in the input itself, also where it is fetched; where loops then walk over the joined dimension, they are one. A dimension
 //! of an input that is loaded as padding keeps its bounds, so it is not joined. No bit changes.
 
 use std::collections::BTreeSet;
@@ -17,7 +17,7 @@ use std::collections::BTreeSet;
 use convgen_ir::bounds::Context;
 use convgen_ir::nest::{
     Access, Affine, AxisId, AxisKind, BufferId, Dim, Expr, Loop, Mode, Nest, Role, Stmt,
-    map_affines, visit_accesses, visit_accesses_mut, visit_exprs, visit_loops,
+    map_affines, visit_accesses, visit_accesses_mut, visit_exprs, visit_loops, visit_loops_mut,
 };
 
 /// Elements that one vector loop copies: some registers at any width.
@@ -105,12 +105,16 @@ fn join_last_dimensions(nest: &mut Nest, id: BufferId) {
     let [.., Dim::Fixed(before), Dim::Fixed(length)] = shape[..] else { return };
     shape.truncate(shape.len() - 2);
     shape.push(Dim::Fixed(before * length));
-    visit_accesses_mut(&mut nest.body, &mut |access| {
+    let join = |access: &mut Access| {
         if access.buffer == id
             && let (Some(last), Some(before)) = (access.index.pop(), access.index.pop())
         {
             access.index.push(&before.scaled(length) + &last);
         }
+    };
+    visit_accesses_mut(&mut nest.body, &mut |access| join(access));
+    visit_loops_mut(&mut nest.body, &mut |l| {
+        l.fetch.iter_mut().for_each(|fetch| join(&mut fetch.from));
     });
 }
 

@@ -6,7 +6,8 @@
 //! for l { scratch rows[c]; for c { rows[c] = 0.0 }
 //!         for c where 0 <= o(l)+c and o(l)+c < extent { rows[c] = input[o(l)+c] } .. rows[i(v)] .. }
 //! ```
-//! `v` are the variables of loops inside `l`, and the box `c` holds every value of `i(v)`. Dimensions on
+//! `v` are the variables of loops inside `l`, and the box `c` holds every value of `i(v)`, up to where a loop's
+//! guard ends it. Dimensions on
 //! which nothing inside `l` depends are left out; `layout` puts the others in another order: channels last,
 //! or the columns of each channel of a row one after the other, from the beginning of a cache line on. Padding
 //! is met once in the copy, which leaves zeros where it is, never in the loops below; where nothing is
@@ -103,19 +104,26 @@ impl Window {
         if let Some(l) = inner.iter().filter(moves).find(|l| l.trip_count().is_none()) {
             return Err(Refusal::BatchLength { axis: nest.axis(l.axis).name.clone() });
         }
-        // The box of a guarded tile reaches beyond what the guard lets the tile read.
-        let beyond = inner.iter().any(|l| !l.guards.is_empty()).then_some(PaddingMode::Zeros);
-        let padding = padding.or(beyond);
+        let mut guards: Vec<&Guard> = inner.iter().flat_map(|l| &l.guards).collect();
         let dims = source
             .index
             .iter()
             .map(|index| {
                 let within = index.part(|a| inner.iter().any(|l| l.axis == a));
-                let (lo, hi) = span(&within, &inner);
+                let (lo, mut hi) = span(&within, &inner);
+                guards.retain(|guard| match guard {
+                    Guard::Below(sum, end) if *sum == within => {
+                        hi = hi.min(end - 1).max(lo);
+                        false
+                    }
+                    Guard::Below(..) | Guard::AtLeast(..) => true,
+                });
                 (index - &within, within, lo, hi)
             })
             .collect();
-        Ok(Window { source, padding, dims })
+        // The box reaches beyond what other guards let a tile read.
+        let beyond = (!guards.is_empty()).then_some(PaddingMode::Zeros);
+        Ok(Window { source, padding: padding.or(beyond), dims })
     }
 
     /// With padding around the columns that makes whole cache lines of those of a row, if they become
