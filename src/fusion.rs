@@ -9,8 +9,10 @@
 //! changes. The producer's names get a prefix, all but that of its input; its weights, bias and extras
 //! come before the consumer's.
 //!
-//! Precondition: both nests have the same tasks; the producer's output has the shape of the consumer's
-//! input, or the consumer's with neighbouring dimensions made one; in each dimension, all stores of the
+//! Tasks that only the consumer has, such as parts of its output channels, each repeat the producer's work.
+//!
+//! Precondition: the consumer's tasks begin with those of the producer; the producer's output has the shape of the
+//! consumer's input, or the consumer's with neighbouring dimensions made one; in each dimension, all stores of the
 //! one and all loads of the other agree on the terms of the tasks, which step by whole blocks over the
 //! extent. A padded load of the consumer must lie inside its block. Whether a task reads only what it
 //! wrote is the verifier's business (V4, V11).
@@ -31,7 +33,9 @@ use self::names::Names;
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[allow(missing_docs, reason = "the message names every field")]
 pub enum FusionError {
-    #[error("the producer's tasks are {producer}, the consumer's {consumer}")]
+    #[error(
+        "the producer's tasks are {producer}, the consumer's {consumer}, which do not begin so"
+    )]
     Tasks { producer: String, consumer: String },
     #[error("the producer writes [{written}], the consumer reads [{read}]")]
     Shapes { written: String, read: String },
@@ -65,8 +69,8 @@ pub fn fuse(producer: &Nest, consumer: &Nest, prefix: &str) -> Result<Nest, Fusi
     nest.pack = first.renamed(&producer.pack);
     nest.pack.extend(second.renamed(&consumer.pack));
 
-    let mut produced = first.renamed(in_tasks(&producer.body));
-    let mut consumed = second.renamed(in_tasks(&consumer.body));
+    let mut produced = first.renamed(in_loops(&producer.body, tasks.len()));
+    let mut consumed = second.renamed(in_loops(&consumer.body, tasks.len()));
     join_indices(&mut produced, middle, &joined);
     let lengths: Vec<(AxisId, Dim)> = tasks.iter().copied().zip(lengths).collect();
     let block = Block::find(&nest, middle, &lengths, [&produced, &consumed])?;
@@ -74,14 +78,15 @@ pub fn fuse(producer: &Nest, consumer: &Nest, prefix: &str) -> Result<Nest, Fusi
     block.shift(&mut produced);
     block.shift(&mut consumed);
     nest.buffer_mut(middle).shape = block.shape();
-    let body = [Stmt::Declare(middle)].into_iter().chain(produced).chain(consumed).collect();
+    let before = [Stmt::Declare(middle)].into_iter().chain(produced).collect();
+    let body = in_own_tasks(consumed, before);
     nest.body = lengths.into_iter().rev().fold(body, |body, (axis, length)| {
         vec![Stmt::Loop(Loop { mode: Mode::Parallel, ..Loop::new(axis, length, body) })]
     });
     Ok(nest)
 }
 
-/// The lengths of the tasks' loops, if they are those of both nests.
+/// The lengths of the producer's tasks, if the consumer's begin with them.
 fn common_tasks(producer: &Nest, consumer: &Nest) -> Result<Vec<Dim>, FusionError> {
     let lengths = |nest: &Nest| nest.task_loops().map(|l| (l.lo, l.hi)).collect::<Vec<_>>();
     let text = |nest: &Nest| {
@@ -89,7 +94,7 @@ fn common_tasks(producer: &Nest, consumer: &Nest) -> Result<Vec<Dim>, FusionErro
         format!("[{}]", lengths.join(","))
     };
     let tasks = lengths(producer);
-    match tasks == lengths(consumer) && tasks.iter().all(|(lo, _)| *lo == 0) {
+    match lengths(consumer).starts_with(&tasks) && tasks.iter().all(|(lo, _)| *lo == 0) {
         true => Ok(tasks.into_iter().map(|(_, hi)| hi).collect()),
         false => Err(FusionError::Tasks { producer: text(producer), consumer: text(consumer) }),
     }
@@ -146,11 +151,22 @@ fn input_of(nest: &Nest) -> &Buffer {
     nest.buffer(input)
 }
 
-/// The block inside the loops of the tasks.
-fn in_tasks(body: &[Stmt]) -> &[Stmt] {
+/// The block inside so many loops.
+fn in_loops(body: &[Stmt], count: usize) -> &[Stmt] {
     match body {
-        [Stmt::Loop(l)] if l.mode == Mode::Parallel => in_tasks(&l.body),
+        [Stmt::Loop(l)] if count > 0 => in_loops(&l.body, count - 1),
         [..] => body,
+    }
+}
+
+/// A block with others before it: in each of its tasks, if it is loops over these.
+fn in_own_tasks(mut block: Vec<Stmt>, before: Vec<Stmt>) -> Vec<Stmt> {
+    match block.as_mut_slice() {
+        [Stmt::Loop(l)] if l.mode == Mode::Parallel => {
+            l.body = in_own_tasks(std::mem::take(&mut l.body), before);
+            block
+        }
+        [..] => before.into_iter().chain(block).collect(),
     }
 }
 

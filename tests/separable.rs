@@ -127,27 +127,58 @@ fn random_pairs_have_the_bits_of_two_kernels() {
             let separable = random.pair();
             let rows = 1 + random.below(8);
             hold(&compiler, &separable, &plan(&separable, compiler.target()));
-            let by_rows = plan_by(&separable, compiler.target(), rows);
+            let parts = 1 + random.below(3);
+            let by_rows = plan_by(&separable, compiler.target(), rows, parts);
             hold(&compiler, &separable, &SeparablePlan { fetch: true, ..by_rows });
         }
     }
 }
 
+/// Channels of 7x7 pixels in and out of a pointwise half whose weights fill more than half of the second cache.
+fn far_channels(compiler: &Compiler) -> usize {
+    let l2 = compiler.target().caches().l2;
+    (16..).step_by(16).find(|c| c * c * 4 > l2 / 2).unwrap()
+}
+
+fn pair_of_seven(images: usize, channels: usize, out: usize, layout: &str) -> Separable {
+    let text = format!(
+        "conv2d {layout} n{images} g{channels} ic{channels} oc{channels} ih7 iw7 kh3 kw3 ph1 pw1
+         -> conv2d {layout} n{images} ic{channels} oc{out} ih7 iw7 kh1 kw1"
+    );
+    text.parse().unwrap()
+}
+
 #[test]
 fn an_image_is_a_task_where_its_weights_come_from_afar() {
-    let host = Host::detect();
-    let target = host.target(Isa::Clif).unwrap();
-    let (l2, images) = (target.caches().l2, target.cores());
-    // The fewest channels of which the weights of the pointwise half fill half of the cache.
-    let channels = (16..).step_by(16).find(|c| c * c * 4 > l2 / 2).unwrap();
-    let rows = |out: usize| {
-        let text = format!(
-            "conv2d n{images} g{channels} ic{channels} oc{channels} ih7 iw7 kh3 kw3 ph1 pw1
-             -> conv2d n{images} ic{channels} oc{out} ih7 iw7 kh1 kw1"
-        );
-        plan(&text.parse().unwrap(), &target).rows
-    };
-    assert_eq!([rows(16), rows(channels)], [1, 7]);
+    for compiler in compilers() {
+        let (target, channels) = (compiler.target(), far_channels(&compiler));
+        let rows =
+            |out: usize| plan(&pair_of_seven(target.cores(), channels, out, "nhwc"), target).rows;
+        assert_eq!([rows(16), rows(channels)], [1, 7]);
+    }
+}
+
+#[test]
+fn cores_share_the_output_channels_of_few_images() {
+    for compiler in compilers() {
+        let (cores, channels) = (compiler.target().cores(), far_channels(&compiler));
+        for layout in ["nhwc", "nchw"] {
+            let separable = pair_of_seven(1, channels, channels, layout);
+            let plan = plan(&separable, compiler.target());
+            let tasks = 7 / plan.rows * plan.parts;
+            assert!(tasks as usize >= cores.min(7), "{tasks} tasks: {separable}");
+            assert!(cores < 2 || plan.parts > 1, "{plan:?}: {separable}");
+            hold(&compiler, &separable, &plan);
+        }
+    }
+}
+
+#[test]
+fn rows_of_few_columns_fill_vectors_together() {
+    let target = Host::detect().target(Isa::Clif).unwrap();
+    let pair = pair_of_seven(target.cores(), 96, 96, "nchw");
+    // Seven columns are a vector of four and three more, 49 pixels twelve and one more.
+    assert_eq!(plan(&pair, &target).rows, 7);
 }
 
 #[test]
@@ -156,6 +187,11 @@ fn blocks_of_networks_have_the_bits_of_two_kernels() {
         "conv2d n2 g32 ic32 oc32 ih28 iw28 kh3 kw3 ph1 pw1 bias | relu6 -> conv2d n2 ic32 oc64 ih28 iw28 kh1 kw1 bias | relu6",
         "conv2d g96 ic96 oc96 ih28 iw28 kh3 kw3 sh2 sw2 ph1 pw1 bias | relu6 -> conv2d ic96 oc24 ih14 iw14 kh1 kw1 bias",
         "conv2d g72 ic72 oc72 ih14 iw14 kh5 kw5 ph2 pw2 bias | hardswish -> conv2d ic72 oc40 ih14 iw14 kh1 kw1 bias | add",
+        // Tiles of columns divide no row.
+        "conv2d n2 g18 ic18 oc18 ih9 iw8 kh3 kw5 sh2 pw2:4 -> conv2d n2 ic18 oc1 ih4 iw10 kh1 kw1",
+        "conv2d g2 ic2 oc2 ih64 iw64 kh5 kw5 ph2 pw2 bias | relu6 -> conv2d ic2 oc2 ih64 iw64 kh1 kw1 bias",
+        // Joined with the columns before them, also in the hints.
+        "conv2d g3 ic3 oc3 ih400 iw400 kh3 kw3 ph1 pw1 -> conv2d ic3 oc8 ih400 iw400 kh1 kw1 | relu",
         "conv2d g512 ic512 oc512 ih7 iw7 kh3 kw3 ph1 pw1 -> conv2d ic512 oc32 ih7 iw7 kh1 kw1 | relu",
     ];
     for compiler in compilers() {
@@ -217,7 +253,7 @@ fn calls_check_what_they_are_given() {
         Err(RunError::Length { what: "weights", given: 480, expected: 216 }.into())
     );
     let other =
-        compiler.compile_separable_with(&separable, &plan_by(&separable, compiler.target(), 12));
+        compiler.compile_separable_with(&separable, &plan_by(&separable, compiler.target(), 12, 1));
     let other = data.pack(&other.unwrap()).unwrap();
     let other = convgen::SeparableArguments { weights: &other, ..arguments };
     assert!(matches!(refused(&other, len), RunError::Packed { .. }));
@@ -299,7 +335,7 @@ fn the_fused_nest_is_this() {
     let separable: Separable = text.parse().unwrap();
     let host = Host::detect();
     let target = host.target(Isa::Clif).unwrap();
-    let plan = plan_by(&separable, &target, 2);
+    let plan = plan_by(&separable, &target, 2, 1);
     let nest = Compiler::schedule_separable(&separable, &plan).unwrap();
     insta::assert_snapshot!(nest);
     let (parsed, _) = parse_nest(&nest.to_string()).unwrap();
@@ -307,11 +343,21 @@ fn the_fused_nest_is_this() {
 }
 
 #[test]
+fn tasks_of_parts_repeat_the_depthwise_half() {
+    let text = "conv1d g4 ic4 oc4 iw6 kw3 -> conv1d ic4 oc20 iw4 kw1";
+    let separable: Separable = text.parse().unwrap();
+    let target = Host::detect().target(Isa::Clif).unwrap();
+    let plan = plan_by(&separable, &target, 2, 2);
+    let nest = Compiler::schedule_separable(&separable, &plan).unwrap();
+    insta::assert_snapshot!(nest);
+}
+
+#[test]
 fn what_is_used_later_is_fetched_in_the_innermost_loop() {
     let text = "conv2d g4 ic4 oc4 ih8 iw4 kh3 kw3 sh2 ph1 pw1 -> conv2d ic4 oc4 ih4 iw4 kh1 kw1";
     let separable: Separable = text.parse().unwrap();
     let target = Host::detect().target(Isa::Clif).unwrap();
-    let plan = SeparablePlan { fetch: true, ..plan_by(&separable, &target, 2) };
+    let plan = SeparablePlan { fetch: true, ..plan_by(&separable, &target, 2, 1) };
     let nest = Compiler::schedule_separable(&separable, &plan).unwrap().to_string();
     let hints: Vec<&str> = nest.lines().filter(|line| line.contains(" fetch ")).collect();
     // Two rows of output are four of input, 64 elements, in two tiles of four steps.
@@ -338,7 +384,7 @@ fn nests_that_do_not_fit_together_are_refused() {
         |first: &Nest, second: &Nest| fuse(first, second, "first.").unwrap_err().to_string();
     assert_eq!(
         refused(&rows(4, "t", "input[n,t]"), &good),
-        "the producer's tasks are [N,4], the consumer's [N,2]"
+        "the producer's tasks are [N,4], the consumer's [N,2], which do not begin so"
     );
     let strided = rows(2, "2*i+t", "input[n,2*t+i]");
     assert_eq!(

@@ -2,15 +2,18 @@
 //!
 //! Each half keeps the default choices of its problem, lanes and register tile, and has an order that suits
 //! its task. Only the size of a task is common to both: rows of which the tensor between the halves stays
-//! close to the core until it is read. Where no near cache holds the tensors around them, the pointwise half
+//! close to the core until it is read. Where that would leave cores idle, or cut what should be whole, the weights
+//! that pass through the cache for each task or the vectors of pixels, tasks also share the output channels, and
+//! each does the depthwise half again. Where no near cache holds the tensors around them, the pointwise half
 //! fetches what the depthwise half of the next task reads: 3x3 over 96 channels of 112x112, then 24, takes
 //! 0.82 ms without and 0.66 with.
 
+use convgen_ir::elem::Layout;
 use convgen_ir::problem::ConvProblem;
-use convgen_ir::schedule::Schedule;
+use convgen_ir::schedule::{Directive, Schedule, Tail};
 use convgen_ir::separable::Separable;
 
-use super::plan::{Order, Plan, weight_bytes};
+use super::plan::{LaneAxis, Order, Plan, Walk, weight_bytes};
 use super::{Picker, TASKS_A_CORE, divisor};
 use crate::target::Target;
 
@@ -23,6 +26,13 @@ const PARTS_FOR_MIDDLE: u64 = 1;
 /// them all from beyond it: 1024 to 1024 channels of 7x7, 1.08 ms an image by tasks of a row, 0.65 by one.
 const PARTS_BESIDE_FAR_WEIGHTS: u64 = 4;
 
+/// Multiply-adds of the pointwise half in a task, at least, for one of the depthwise half that other tasks do too.
+const REPEATED: u64 = 8;
+
+/// Multiply-adds of a pointwise convolution that take as long as one of a depthwise one where lanes are pixels: 26
+/// to 35 GFLOP/s at 7x7 and 14x14, and 162.
+const DEPTHWISE_TIME: u64 = 6;
+
 /// Parts of the second-level cache, of eight, up to which it keeps what a call reads and writes, beside the rest,
 /// until the next one. 96 to 24 channels of 56x56, six parts of 2 MiB: 0.205 ms without fetching, 0.175 with; 48 to
 /// 48, five parts, 0.107 and 0.106.
@@ -33,6 +43,8 @@ const PARTS_KEPT: u64 = 5;
 pub struct SeparablePlan {
     /// Indices of the first spatial axis of the output that are one task: a divisor of its length.
     pub rows: u64,
+    /// Tasks that share the output channels of these rows.
+    pub parts: u64,
     /// The schedule of the depthwise half.
     pub depthwise: Schedule,
     /// The schedule of the pointwise half.
@@ -43,13 +55,16 @@ pub struct SeparablePlan {
 
 /// The default pick.
 pub fn plan(separable: &Separable, target: &Target) -> SeparablePlan {
-    plan_by(separable, target, rows(separable, target))
+    let rows = rows(separable, target);
+    let tasks_of_rows = separable.depthwise().spatial()[0].output() / rows;
+    let parts = tasks(separable, target).div_ceil(tasks_of_rows);
+    plan_by(separable, target, rows, parts.min(most_parts(separable, target)))
 }
 
-/// As [`plan`], with tasks of that many rows at most.
-pub fn plan_by(separable: &Separable, target: &Target, most: u64) -> SeparablePlan {
+/// As [`plan`], with tasks of that many rows at most, which share the output channels in at most so many parts.
+pub fn plan_by(separable: &Separable, target: &Target, rows: u64, parts: u64) -> SeparablePlan {
     let [depthwise, pointwise] = [separable.depthwise(), separable.pointwise()];
-    let rows = divisor(pointwise.spatial()[0].output(), most);
+    let rows = divisor(pointwise.spatial()[0].output(), rows);
     let half = |problem| Picker::in_blocks(problem, target, rows).plan();
     let fetch = reads_far(separable, target);
     let mut second = half(pointwise);
@@ -58,12 +73,39 @@ pub fn plan_by(separable: &Separable, target: &Target, most: u64) -> SeparablePl
         // fetched before it is.
         second = Plan { order: Order::PIXELS, ..second }.canonical(pointwise, target);
     }
+    let panels = panels(&second, pointwise, target);
+    let in_part = panels.div_ceil(parts.clamp(1, panels));
+    let parts = panels.div_ceil(in_part);
     SeparablePlan {
         rows,
+        parts,
         depthwise: half(depthwise).schedule(depthwise, target),
-        pointwise: second.schedule(pointwise, target),
-        fetch,
+        pointwise: shared(second.schedule(pointwise, target), panels, in_part),
+        fetch: fetch && parts == 1,
     }
+}
+
+/// Panels of output channels, if a task does one after the other and nothing besides.
+fn panels(plan: &Plan, pointwise: &ConvProblem, target: &Target) -> u64 {
+    let channels = pointwise.out_channels();
+    match (plan.order.0[0], plan.lanes, plan.copy) {
+        (Walk::Channels, LaneAxis::OutChannels, None) => {
+            channels.div_ceil(plan.lane_extent(pointwise, target))
+        }
+        (Walk::Channels, LaneAxis::Columns, None) => channels.div_ceil(plan.rows),
+        (_, _, _) => 1,
+    }
+}
+
+/// The same schedule, whose panels of output channels are shared by tasks that have so many of them.
+fn shared(mut schedule: Schedule, panels: u64, in_part: u64) -> Schedule {
+    if in_part < panels {
+        let (axis, by, tail) = ("oc.o".to_owned(), in_part as u32, Tail::Guard);
+        schedule.directives.push(Directive::Split { axis, by, tail });
+        let tasks = ["g", "oc.o.o"].map(|axis| Directive::Parallel { axis: axis.to_owned() });
+        schedule.directives.extend(tasks);
+    }
+    schedule
 }
 
 /// Whether the weights of the pointwise half fill no more than such a part of the second-level cache.
@@ -89,11 +131,71 @@ fn rows(separable: &Separable, target: &Target) -> u64 {
     let read = if reads_far(separable, target) { read } else { 0 };
     let elements = separable.middle_len() / images / extent + read;
     let bytes = elements * middle.elem().bytes() as u64;
-    let (parts, tasks_a_core) = match weights_are_kept(separable.pointwise(), target, 2) {
-        true => (PARTS_FOR_MIDDLE, TASKS_A_CORE),
-        false => (PARTS_BESIDE_FAR_WEIGHTS, 1),
-    };
+    let kept = weights_are_kept(separable.pointwise(), target, 2);
+    let parts = if kept { PARTS_FOR_MIDDLE } else { PARTS_BESIDE_FAR_WEIGHTS };
     let fitting = target.caches().l2 as u64 * parts / 8 / bytes;
-    let tasks = (tasks_a_core * target.cores() as u64).div_ceil(images);
-    fitting.min(extent / tasks).max(1)
+    let tasks = tasks(separable, target).div_ceil(most_parts(separable, target));
+    let most = fitting.min(extent / tasks).max(1);
+    match (middle.layout(), kept) {
+        (Layout::ChannelsFirst, true) => rows_of_whole_vectors(separable, target, most),
+        (_, _) => divisor(extent, most),
+    }
+}
+
+/// The rows, at most so many, that take least time: as lanes their pixels fill vectors well or badly, and for tasks
+/// enough the depthwise half may have to be repeated.
+fn rows_of_whole_vectors(separable: &Separable, target: &Target, most: u64) -> u64 {
+    let [depthwise, pointwise] = [separable.depthwise(), separable.pointwise()];
+    let columns: u64 = depthwise.spatial()[1..].iter().map(|s| s.output()).product();
+    let (extent, channels) = (depthwise.spatial()[0].output(), pointwise.out_channels());
+    let time = |rows: &u64| {
+        let (pixels, tasks_of_rows) = (rows * columns, extent / rows);
+        let lanes = Picker::in_blocks(pointwise, target, *rows).choose_lanes();
+        let products = match lanes == LaneAxis::Columns {
+            true => channels * vectors(pixels, target),
+            false => pixels * vectors(channels, target),
+        };
+        let parts = tasks(separable, target).div_ceil(tasks_of_rows);
+        let repeated = parts * taps(depthwise) * DEPTHWISE_TIME * vectors(pixels, target);
+        tasks_of_rows * (products + repeated)
+    };
+    let possible = (1..=most).rev().filter(|rows| extent.is_multiple_of(*rows));
+    possible.min_by_key(time).unwrap_or(1)
+}
+
+/// Vectors for so many neighbours, the last one masked or lane by lane.
+fn vectors(neighbours: u64, target: &Target) -> u64 {
+    let lanes = u64::from(target.lanes());
+    match target.isa().vectors() {
+        Some(_) => neighbours.div_ceil(lanes),
+        None => neighbours / lanes + neighbours % lanes,
+    }
+}
+
+/// Tasks of an image that there should be: several a core, or one where more of them would each read weights from
+/// far, or have vectors of few pixels.
+fn tasks(separable: &Separable, target: &Target) -> u64 {
+    let cores = target.cores() as u64;
+    let wanted = if is_torn_by_rows(separable, target) { cores } else { TASKS_A_CORE * cores };
+    wanted.div_ceil(separable.depthwise().batch().max(1))
+}
+
+/// Tasks that may share the output channels of the same rows.
+fn most_parts(separable: &Separable, target: &Target) -> u64 {
+    let [depthwise, pointwise] = [separable.depthwise(), separable.pointwise()];
+    let cheap = pointwise.out_channels() / (REPEATED * taps(depthwise));
+    match is_torn_by_rows(separable, target) {
+        true => cheap.min(tasks(separable, target)).max(1),
+        false => 1,
+    }
+}
+
+fn taps(problem: &ConvProblem) -> u64 {
+    problem.spatial().iter().map(|s| s.kernel).product()
+}
+
+/// Whether tasks of few rows are slow: no cache keeps the weights, or the lanes are pixels of a row.
+fn is_torn_by_rows(separable: &Separable, target: &Target) -> bool {
+    let pointwise = separable.pointwise();
+    !weights_are_kept(pointwise, target, 2) || pointwise.layout() == Layout::ChannelsFirst
 }
