@@ -345,7 +345,7 @@ impl SumError {
 fn fourier_errors(plan: &Plan, problem: &ConvProblem, data: &Data, largest: f64) -> Vec<f64> {
     let elements: u64 = plan.axes.iter().map(|axis| axis.reach()).product();
     let tile = largest * (elements as f64).sqrt();
-    let taps: u64 = problem.spatial().iter().map(|axis| axis.kernel).product();
+    let taps = problem.taps();
     let square = |weight: &f32| f64::from(*weight).powi(2);
     let norm = |kernel: &[f32]| kernel.iter().map(square).sum::<f64>().sqrt();
     let channel = |kernels: &[f32]| -> f64 {

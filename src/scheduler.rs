@@ -276,7 +276,7 @@ impl<'p> Picker<'p> {
             LaneAxis::Channels => {
                 let outputs = lanes.outputs_a_vector(self.problem, self.target);
                 let one = self.problem.out_channels_per_group() <= outputs;
-                let taps = self.problem.spatial().iter().map(|s| s.kernel).product::<u64>();
+                let taps = self.problem.taps();
                 let several = taps > 1 || self.problem.groups() > 1;
                 one && several && self.pixels_written_out(lanes) >= FEWEST_WRITTEN_OUT
             }

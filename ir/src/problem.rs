@@ -179,17 +179,21 @@ impl ConvProblem {
         self.groups() > 1 && self.in_channels_per_group() == 1
     }
 
+    /// The taps of the kernel, over all spatial axes, of one pair of channels.
+    pub fn taps(&self) -> u64 {
+        self.spatial().iter().map(|axis| axis.kernel).product()
+    }
+
     /// Multiply-adds of the formula over the whole batch, in whatever direction; taps on padding
     /// count. The gradient of the bias counts one an element it adds.
     pub fn macs(&self) -> u64 {
         let outputs: u64 = self.spatial().iter().map(SpatialAxis::output).product();
-        let taps: u64 = self.spatial().iter().map(|axis| axis.kernel).product();
         let sums = self.batch() * self.out_channels() * outputs;
         match self.direction() {
             Direction::Forward
             | Direction::Transposed
             | Direction::BackwardData
-            | Direction::BackwardWeights => sums * self.in_channels_per_group() * taps,
+            | Direction::BackwardWeights => sums * self.in_channels_per_group() * self.taps(),
             Direction::BackwardBias => sums,
         }
     }

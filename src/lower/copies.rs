@@ -9,8 +9,8 @@
 //! vector w in 0..47 { rows[h,640+w] = 0.0 }
 //! ```
 //! Short last dimensions are joined with those before them, in scratch that is copied from the input, and
-//! in the input itself, also where it is fetched; where loops then walk over the joined dimension, they are one. A dimension
-//! of an input that is loaded as padding keeps its bounds, so it is not joined. No bit changes.
+//! in the input itself, also where it is fetched; where loops then walk over the joined dimension, they are
+//! one. A dimension of an input that is loaded as padding keeps its bounds, so it is not joined. No bit changes.
 
 use std::collections::BTreeSet;
 

@@ -361,7 +361,7 @@ pub(super) fn sums_a_channel(problem: &ConvProblem, target: &Target) -> u64 {
 /// Vector operations of a pixel of a group where each output is so many sums: their products, and then
 /// a permutation of each and the additions.
 pub(super) fn pixel_work(problem: &ConvProblem, target: &Target, sums: u64) -> u64 {
-    let taps: u64 = problem.spatial().iter().map(|s| s.kernel).product();
+    let taps = problem.taps();
     let outputs = (u64::from(target.lanes()) / sums).max(1);
     let added = if sums > 1 { 2 * sums - 1 } else { 0 };
     let each = problem.in_channels_per_group() * taps / sums + added;

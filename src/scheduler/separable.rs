@@ -55,10 +55,9 @@ pub struct SeparablePlan {
 
 /// The default pick.
 pub fn plan(separable: &Separable, target: &Target) -> SeparablePlan {
-    let rows = rows(separable, target);
-    let tasks_of_rows = separable.depthwise().spatial()[0].output() / rows;
-    let parts = tasks(separable, target).div_ceil(tasks_of_rows);
-    plan_by(separable, target, rows, parts.min(most_parts(separable, target)))
+    let wanted = Wanted::new(separable, target);
+    let rows = wanted.rows(separable, target);
+    plan_by(separable, target, rows, wanted.parts(separable, rows).min(wanted.most_parts))
 }
 
 /// As [`plan`], with tasks of that many rows at most, which share the output channels in at most so many parts.
@@ -97,7 +96,8 @@ fn panels(plan: &Plan, pointwise: &ConvProblem, target: &Target) -> u64 {
     }
 }
 
-/// The same schedule, whose panels of output channels are shared by tasks that have so many of them.
+/// The same schedule, whose panels of output channels are shared by tasks that have so many of them. The next panel
+/// is then not fetched early, which costs nothing that could be measured.
 fn shared(mut schedule: Schedule, panels: u64, in_part: u64) -> Schedule {
     if in_part < panels {
         let (axis, by, tail) = ("oc.o".to_owned(), in_part as u32, Tail::Guard);
@@ -122,45 +122,73 @@ fn reads_far(separable: &Separable, target: &Target) -> bool {
     target.isa().vectors().is_some() && bytes > target.caches().l2 as u64 * PARTS_KEPT / 8
 }
 
-/// As many rows as the cache has room for, if there are tasks enough for the cores.
-fn rows(separable: &Separable, target: &Target) -> u64 {
-    let middle = separable.depthwise();
-    let extent = middle.spatial()[0].output();
-    let images = middle.batch().max(1);
-    let read = middle.input_shape(1).iter().product::<u64>() / extent;
-    let read = if reads_far(separable, target) { read } else { 0 };
-    let elements = separable.middle_len() / images / extent + read;
-    let bytes = elements * middle.elem().bytes() as u64;
-    let kept = weights_are_kept(separable.pointwise(), target, 2);
-    let parts = if kept { PARTS_FOR_MIDDLE } else { PARTS_BESIDE_FAR_WEIGHTS };
-    let fitting = target.caches().l2 as u64 * parts / 8 / bytes;
-    let tasks = tasks(separable, target).div_ceil(most_parts(separable, target));
-    let most = fitting.min(extent / tasks).max(1);
-    match (middle.layout(), kept) {
-        (Layout::ChannelsFirst, true) => rows_of_whole_vectors(separable, target, most),
-        (_, _) => divisor(extent, most),
-    }
+/// The tasks that suit a pair.
+struct Wanted {
+    /// Whether the second-level cache keeps the weights of the pointwise half beside the rest.
+    keeps_weights: bool,
+    /// Tasks of an image that there should be: several a core, or one where more of them would each read weights
+    /// from far, or have vectors of few pixels.
+    tasks: u64,
+    /// Tasks that may share the output channels of the same rows, more than one only where tasks of few rows are slow.
+    most_parts: u64,
 }
 
-/// The rows, at most so many, that take least time: as lanes their pixels fill vectors well or badly, and for tasks
-/// enough the depthwise half may have to be repeated.
-fn rows_of_whole_vectors(separable: &Separable, target: &Target, most: u64) -> u64 {
-    let [depthwise, pointwise] = [separable.depthwise(), separable.pointwise()];
-    let columns: u64 = depthwise.spatial()[1..].iter().map(|s| s.output()).product();
-    let (extent, channels) = (depthwise.spatial()[0].output(), pointwise.out_channels());
-    let time = |rows: &u64| {
-        let (pixels, tasks_of_rows) = (rows * columns, extent / rows);
-        let lanes = Picker::in_blocks(pointwise, target, *rows).choose_lanes();
-        let products = match lanes == LaneAxis::Columns {
-            true => channels * vectors(pixels, target),
-            false => pixels * vectors(channels, target),
+impl Wanted {
+    fn new(separable: &Separable, target: &Target) -> Wanted {
+        let [depthwise, pointwise] = [separable.depthwise(), separable.pointwise()];
+        let (cores, images) = (target.cores() as u64, depthwise.batch().max(1));
+        let keeps_weights = weights_are_kept(pointwise, target, 2);
+        if keeps_weights && pointwise.layout() == Layout::ChannelsLast {
+            let tasks = (TASKS_A_CORE * cores).div_ceil(images);
+            return Wanted { keeps_weights, tasks, most_parts: 1 };
+        }
+        let tasks = cores.div_ceil(images);
+        let cheap = pointwise.out_channels() / (REPEATED * depthwise.taps());
+        Wanted { keeps_weights, tasks, most_parts: cheap.clamp(1, tasks) }
+    }
+
+    /// Parts of the output channels for tasks enough of so many rows.
+    fn parts(&self, separable: &Separable, rows: u64) -> u64 {
+        self.tasks.div_ceil(separable.depthwise().spatial()[0].output() / rows)
+    }
+
+    /// As many rows as the cache has room for, if there are tasks enough for the cores.
+    fn rows(&self, separable: &Separable, target: &Target) -> u64 {
+        let middle = separable.depthwise();
+        let extent = middle.spatial()[0].output();
+        let images = middle.batch().max(1);
+        let read = middle.input_shape(1).iter().product::<u64>() / extent;
+        let read = if reads_far(separable, target) { read } else { 0 };
+        let elements = separable.middle_len() / images / extent + read;
+        let bytes = elements * middle.elem().bytes() as u64;
+        let eighths = if self.keeps_weights { PARTS_FOR_MIDDLE } else { PARTS_BESIDE_FAR_WEIGHTS };
+        let fitting = target.caches().l2 as u64 * eighths / 8 / bytes;
+        let most = fitting.min(extent / self.tasks.div_ceil(self.most_parts)).max(1);
+        match (middle.layout(), self.keeps_weights) {
+            (Layout::ChannelsFirst, true) => self.rows_of_whole_vectors(separable, target, most),
+            (_, _) => divisor(extent, most),
+        }
+    }
+
+    /// The rows, at most so many, that take least time: as lanes their pixels fill vectors well or badly, and for
+    /// tasks enough the depthwise half may have to be repeated.
+    fn rows_of_whole_vectors(&self, separable: &Separable, target: &Target, most: u64) -> u64 {
+        let [depthwise, pointwise] = [separable.depthwise(), separable.pointwise()];
+        let columns: u64 = depthwise.spatial()[1..].iter().map(|s| s.output()).product();
+        let (extent, channels) = (depthwise.spatial()[0].output(), pointwise.out_channels());
+        let time = |rows: &u64| {
+            let pixels = rows * columns;
+            let lanes = Picker::in_blocks(pointwise, target, *rows).choose_lanes();
+            let products = match lanes == LaneAxis::Columns {
+                true => channels * vectors(pixels, target),
+                false => pixels * vectors(channels, target),
+            };
+            let macs = self.parts(separable, *rows) * depthwise.taps() * DEPTHWISE_TIME;
+            extent / rows * (products + macs * vectors(pixels, target))
         };
-        let parts = tasks(separable, target).div_ceil(tasks_of_rows);
-        let repeated = parts * taps(depthwise) * DEPTHWISE_TIME * vectors(pixels, target);
-        tasks_of_rows * (products + repeated)
-    };
-    let possible = (1..=most).rev().filter(|rows| extent.is_multiple_of(*rows));
-    possible.min_by_key(time).unwrap_or(1)
+        let possible = (1..=most).rev().filter(|rows| extent.is_multiple_of(*rows));
+        possible.min_by_key(time).unwrap_or(1)
+    }
 }
 
 /// Vectors for so many neighbours, the last one masked or lane by lane.
@@ -170,32 +198,4 @@ fn vectors(neighbours: u64, target: &Target) -> u64 {
         Some(_) => neighbours.div_ceil(lanes),
         None => neighbours / lanes + neighbours % lanes,
     }
-}
-
-/// Tasks of an image that there should be: several a core, or one where more of them would each read weights from
-/// far, or have vectors of few pixels.
-fn tasks(separable: &Separable, target: &Target) -> u64 {
-    let cores = target.cores() as u64;
-    let wanted = if is_torn_by_rows(separable, target) { cores } else { TASKS_A_CORE * cores };
-    wanted.div_ceil(separable.depthwise().batch().max(1))
-}
-
-/// Tasks that may share the output channels of the same rows.
-fn most_parts(separable: &Separable, target: &Target) -> u64 {
-    let [depthwise, pointwise] = [separable.depthwise(), separable.pointwise()];
-    let cheap = pointwise.out_channels() / (REPEATED * taps(depthwise));
-    match is_torn_by_rows(separable, target) {
-        true => cheap.min(tasks(separable, target)).max(1),
-        false => 1,
-    }
-}
-
-fn taps(problem: &ConvProblem) -> u64 {
-    problem.spatial().iter().map(|s| s.kernel).product()
-}
-
-/// Whether tasks of few rows are slow: no cache keeps the weights, or the lanes are pixels of a row.
-fn is_torn_by_rows(separable: &Separable, target: &Target) -> bool {
-    let pointwise = separable.pointwise();
-    !weights_are_kept(pointwise, target, 2) || pointwise.layout() == Layout::ChannelsFirst
 }

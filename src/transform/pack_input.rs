@@ -7,8 +7,7 @@
 //!         for c where 0 <= o(l)+c and o(l)+c < extent { rows[c] = input[o(l)+c] } .. rows[i(v)] .. }
 //! ```
 //! `v` are the variables of loops inside `l`, and the box `c` holds every value of `i(v)`, up to where a loop's
-//! guard ends it. Dimensions on
-//! which nothing inside `l` depends are left out; `layout` puts the others in another order: channels last,
+//! guard ends it. Dimensions on which nothing inside `l` depends are left out; `layout` puts the others in another order: channels last,
 //! or the columns of each channel of a row one after the other, from the beginning of a cache line on. Padding
 //! is met once in the copy, which leaves zeros where it is, never in the loops below; where nothing is
 //! padding, no zeros are written. Conditions that are numbers shorten the loops. Padding that is made of

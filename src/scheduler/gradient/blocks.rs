@@ -47,7 +47,7 @@ impl Writer<'_> {
     pub(super) fn tasks(&self, rows: &str, [r, c]: [&Tiles; 2], tile_sums: u64) -> [u64; 2] {
         let problem = self.problem;
         let bytes = problem.elem().bytes() as u64;
-        let taps: u64 = problem.spatial().iter().map(|s| s.kernel).product();
+        let taps = problem.taps();
         let budget = self.sums_bytes();
         let [input, output] = self.read();
         let (of_rows, of_columns) = if rows == "ic" { (input, output) } else { (output, input) };
@@ -98,7 +98,7 @@ impl Writer<'_> {
     /// Whether the sums go through scratch, so many of them a tap: for the blocks, or because the weights of
     /// several taps do not lie as the tile does.
     pub(super) fn spills(&self, blocks: &Blocks, sums: u64) -> bool {
-        let taps: u64 = self.problem.spatial().iter().map(|s| s.kernel).product();
+        let taps = self.problem.taps();
         let bytes = sums * taps * self.problem.elem().bytes() as u64;
         let fits = bytes <= self.sums_bytes().max(SMALL_SCRATCH);
         fits && (blocks.over.is_some() || taps > 1)
