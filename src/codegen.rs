@@ -11,15 +11,14 @@
 //!   aligned to its element.
 //! - Tasks `first_task..end_task` are carried out; the number of a task has the parallel loops as
 //!   digits, outermost first. The pack block ignores the range.
-//! - `scratch` points to [`scratch_bytes`](VerifiedNest::scratch_bytes) of memory aligned to
-//!   [`SCRATCH_ALIGN`] that nobody else uses during the call.
+//! - `scratch` points to [`scratch_bytes`](convgen_ir::verify::VerifiedNest::scratch_bytes) of memory aligned to
+//!   [`SCRATCH_ALIGN`](convgen_ir::verify::SCRATCH_ALIGN) that nobody else uses during the call.
 
 pub mod clif;
 pub mod x86;
 
 use convgen_ir::interpret;
 use convgen_ir::nest::{BufferId, Nest, Role};
-use convgen_ir::verify::{SCRATCH_ALIGN, VerifiedNest};
 
 /// Which block of a nest a function carries out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -60,21 +59,4 @@ impl Entry {
             false => vec![Entry::Pack, Entry::Body],
         }
     }
-}
-
-/// The byte offset of each scratch buffer in a task's scratch, by buffer id.
-fn scratch_offsets(nest: &VerifiedNest) -> Vec<i64> {
-    let mut next = 0;
-    nest.nest()
-        .buffers
-        .iter()
-        .map(|buffer| {
-            let offset = next;
-            if buffer.role == Role::Scratch {
-                let bytes = buffer.len(0) * buffer.elem.bytes() as i64;
-                next += (bytes + SCRATCH_ALIGN - 1) / SCRATCH_ALIGN * SCRATCH_ALIGN;
-            }
-            offset
-        })
-        .collect()
 }

@@ -100,12 +100,13 @@ fn part(nest: &VerifiedNest, target: &Target, rates: &Rates, batch: u64, threads
     let fetch: f64 = fetched.iter().map(|term| term.seconds).sum();
     terms.extend(fetched);
     let alone = compute.max(fetch) + EXPOSED * compute.min(fetch);
-    let imbalance = imbalance(alone, nest.tasks(batch), threads as i64);
+    let tasks = nest.tasks(batch).unwrap_or(i64::MAX);
+    let imbalance = imbalance(alone, tasks, threads as i64);
     let shared = alone / threads.max(1) as f64;
     terms.push(Term {
         name: "imbalance",
         seconds: imbalance,
-        what: format!("{} tasks on {threads} threads", nest.tasks(batch)),
+        what: format!("{tasks} tasks on {threads} threads"),
     });
     Cost { seconds: shared + imbalance, terms }
 }

@@ -53,6 +53,12 @@ pub enum RunError {
         /// The length that fits.
         expected: usize,
     },
+    /// More images than a call can count the tasks of.
+    #[error("a call of {given} images has more tasks than can be counted")]
+    Images {
+        /// Images of the call.
+        given: usize,
+    },
     /// An input that is no whole number of images.
     #[error("the input has {given} elements, which is no multiple of the {image} of one image")]
     Batch {

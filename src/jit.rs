@@ -6,7 +6,7 @@
 //! - **J1** The code was emitted by this crate from a `VerifiedNest`: all its accesses lie inside the
 //!   buffers that the nest declares at the given batch (verifier rules V4, V5), whatever the values.
 //! - **J2** A [`Call`] is built only after the length of every slice was compared with the buffer's
-//!   shape at that batch; the borrows it holds keep the slices alive and the output unaliased. Where
+//!   shape at that batch, both exact, and the tasks were counted; the borrows it holds keep the slices alive and the output unaliased. Where
 //!   the input of a task is computed, its length was compared when the code was made.
 //! - **J3** Two [`Tasks`] of one call never overlap: they come from splitting one range, and are
 //!   consumed by running. Different tasks write different elements (V6 within a nest; the nests of a
@@ -18,13 +18,16 @@
 //! - **J6** The code was emitted for the features that a `Host` detected on this machine.
 //! - **J7** A `Probe` holds code that keeps the promises of the module that alone makes them: the
 //!   signature, no memory but the given chunks read, none written, only features of this host.
+//! - **J8** Instructions that set how this thread rounds leave what Rust relies on: the control word of
+//!   the C calling convention while Rust and kernels run, and the caller's own afterwards.
 #![allow(unsafe_code)]
+#![deny(clippy::arithmetic_side_effects, clippy::cast_possible_truncation)]
 
 use std::marker::PhantomData;
 use std::ops::Range;
 use std::sync::Arc;
 
-use convgen_ir::nest::{BufferId, Role};
+use convgen_ir::nest::{BufferId, Nest, Role};
 use convgen_ir::verify::{SCRATCH_ALIGN, VerifiedNest};
 use cranelift_codegen::Context;
 use cranelift_codegen::control::ControlPlane;
@@ -136,7 +139,7 @@ impl Code {
     /// Bytes of scratch that a thread of a call needs.
     pub fn scratch_bytes(&self) -> i64 {
         let source = self.source.as_ref().map_or(0, |source| source.workspace_bytes());
-        self.scratch_bytes + source as i64
+        self.scratch_bytes.saturating_add_unsigned(source as u64)
     }
 
     /// The number of packed weights, of all parts.
@@ -147,14 +150,26 @@ impl Code {
         }
     }
 
-    /// The number of tasks of a call with that many images, of all parts.
-    pub fn tasks(&self, batch: usize) -> usize {
-        self.parts.iter().map(|part| part.tasks(batch as i64) as usize).sum()
+    /// The number of tasks of a call with that many images, of all parts, if an `i64` holds it.
+    pub fn tasks(&self, batch: usize) -> Option<i64> {
+        let batch = i64::try_from(batch).ok()?;
+        self.parts.iter().try_fold(0_i64, |sum, part| sum.checked_add(part.tasks(batch)?))
     }
 
     /// Bytes of machine code.
     pub fn bytes(&self) -> usize {
-        self.bytes + self.source.as_ref().map_or(0, |source| source.code_bytes())
+        self.bytes.saturating_add(self.source.as_ref().map_or(0, |source| source.code_bytes()))
+    }
+
+    /// Compares weights with what [`pack`](Code::pack) reads: before memory is asked for to pack them into.
+    ///
+    /// # Errors
+    /// If `weights` is not as long as the nests' buffers.
+    pub(crate) fn check_weights(&self, weights: &[&[f32]]) -> Result<(), RunError> {
+        if let Some(source) = &self.source {
+            return source.check_weights(weights.first().copied().unwrap_or_default());
+        }
+        self.parts.iter().try_for_each(|part| part.sources(weights).map(drop))
     }
 
     /// Runs the pack blocks on one slice for each weights buffer of a nest; a part without a pack block
@@ -163,7 +178,8 @@ impl Code {
     /// # Errors
     /// If `weights` or `packed` is not as long as the nests' buffers.
     pub(crate) fn pack(&self, weights: &[&[f32]], packed: &mut [f32]) -> Result<(), RunError> {
-        check("packed weights", packed.len(), self.packed_len())?;
+        check("packed weights", packed.len(), Some(self.packed_len()))?;
+        let _environment = FloatEnvironment::of_kernels();
         if let Some(source) = &self.source {
             return source.pack(weights.first().copied().unwrap_or_default(), packed);
         }
@@ -173,18 +189,21 @@ impl Code {
     /// Binds the buffers of a call.
     ///
     /// # Errors
-    /// The first slice that is missing or of the wrong length.
+    /// The first slice that is missing or of the wrong length, or more images than can be counted.
     pub(crate) fn call<'a>(
         &'a self,
-        batch: usize,
+        images: usize,
         inputs: Inputs<'a>,
         output: &'a mut [f32],
     ) -> Result<Call<'a>, RunError> {
         if let Some(source) = &self.source {
-            check("input", inputs.input.len(), source.input_len(batch))?;
-            check("packed weights", inputs.weights.len(), source.packed_len())?;
+            check("input", inputs.input.len(), source.input_len(images))?;
+            check("packed weights", inputs.weights.len(), Some(source.packed_len()))?;
         }
-        let batch = batch as i64;
+        let counted = i64::try_from(images).ok().zip(self.tasks(images));
+        let Some((batch, tasks)) = counted else {
+            return Err(RunError::Images { given: images });
+        };
         for part in &self.parts {
             part.slices(&inputs, |what, id, slice| match slice {
                 Some(_) if what == INPUT && self.source.is_some() => Ok(()),
@@ -193,7 +212,7 @@ impl Code {
             })?;
         }
         let output = output.as_mut_ptr();
-        Ok(Call { code: self, inputs, output, batch, borrows: PhantomData })
+        Ok(Call { code: self, inputs, output, batch, tasks, borrows: PhantomData })
     }
 }
 
@@ -223,30 +242,47 @@ impl Part {
         let Some(body) = entry(Entry::Body) else {
             return Err(Error::Codegen { message: "the nest has no body".to_string() });
         };
-        let weights = ir.find_all(ir.weights_role());
-        let len: usize = weights.map(|id| ir.buffer(id).len(0) as usize).sum();
+        let end = ir
+            .find_all(ir.weights_role())
+            .try_fold(packed, |end, id| end.checked_add(elements(ir, id, 0)?));
+        let Some(end) = end else {
+            return Err(RunError::Length {
+                what: "packed weights",
+                given: packed,
+                expected: usize::MAX,
+            }
+            .into());
+        };
         let pack = entry(Entry::Pack);
-        Ok(Part { nest, body, pack, arguments, packed: packed..packed + len })
+        Ok(Part { nest, body, pack, arguments, packed: packed..end })
     }
 
-    fn tasks(&self, batch: i64) -> i64 {
+    /// The number of tasks, if an `i64` holds it.
+    fn tasks(&self, batch: i64) -> Option<i64> {
         self.nest.nest().tasks(batch)
     }
 
-    fn elements(&self, id: BufferId, batch: i64) -> usize {
-        self.nest.nest().buffer(id).len(batch) as usize
+    /// The number of elements of a buffer, if this machine can address so many.
+    fn elements(&self, id: BufferId, batch: i64) -> Option<usize> {
+        elements(self.nest.nest(), id, batch)
+    }
+
+    /// The slice of each weights buffer of the nest.
+    fn sources<'w>(&self, weights: &[&'w [f32]]) -> Result<Vec<&'w [f32]>, RunError> {
+        let mut given = weights.iter().copied();
+        let ids = self.nest.nest().find_all(Role::Weights);
+        ids.map(|id| {
+            let source = given.next().unwrap_or_default();
+            check("weights", source.len(), self.elements(id, 0))?;
+            Ok(source)
+        })
+        .collect()
     }
 
     fn pack(&self, weights: &[&[f32]], packed: &mut [f32]) -> Result<(), RunError> {
         let ir = self.nest.nest();
-        let mut given = weights.iter().copied();
-        let mut sources: Vec<&[f32]> = Vec::new();
-        for id in ir.find_all(Role::Weights) {
-            let source = given.next().unwrap_or_default();
-            check("weights", source.len(), self.elements(id, 0))?;
-            sources.push(source);
-        }
-        check("packed weights", packed.len(), self.packed.len())?;
+        let sources = self.sources(weights)?;
+        check("packed weights", packed.len(), Some(self.packed.len()))?;
         let mut rest = packed;
         let Some(pack) = self.pack else {
             for source in sources {
@@ -259,7 +295,8 @@ impl Part {
         let mut arguments: Vec<*mut u8> =
             sources.iter().map(|source| source.as_ptr().cast_mut().cast()).collect();
         for id in ir.find_all(Role::Packed) {
-            let (place, after) = rest.split_at_mut(self.elements(id, 0));
+            // All of them together are as long as `packed`.
+            let (place, after) = rest.split_at_mut(self.elements(id, 0).unwrap_or(0));
             arguments.push(place.as_mut_ptr().cast());
             rest = after;
         }
@@ -285,8 +322,8 @@ impl Part {
             let (what, slice) = match role {
                 Role::Input => (INPUT, inputs.input),
                 Role::Weights | Role::Packed => {
-                    let (own, rest) =
-                        weights.split_at_checked(self.elements(*id, 0)).unwrap_or((weights, &[]));
+                    let elements = self.elements(*id, 0).unwrap_or(usize::MAX);
+                    let (own, rest) = weights.split_at_checked(elements).unwrap_or((weights, &[]));
                     weights = rest;
                     ("packed weights", own)
                 }
@@ -337,8 +374,18 @@ impl Drop for Code {
     }
 }
 
-fn check(what: &'static str, given: usize, expected: usize) -> Result<(), RunError> {
-    if given == expected { Ok(()) } else { Err(RunError::Length { what, given, expected }) }
+/// Compares a length with that of a buffer; none is one that no slice has.
+fn check(what: &'static str, given: usize, expected: Option<usize>) -> Result<(), RunError> {
+    match expected {
+        Some(expected) if given == expected => Ok(()),
+        Some(expected) => Err(RunError::Length { what, given, expected }),
+        None => Err(RunError::Length { what, given, expected: usize::MAX }),
+    }
+}
+
+/// The number of elements of a buffer, if this machine can address so many.
+fn elements(nest: &Nest, id: BufferId, batch: i64) -> Option<usize> {
+    nest.buffer(id).len(batch).and_then(|elements| usize::try_from(elements).ok())
 }
 
 pub(crate) fn codegen_error(error: ModuleError) -> Error {
@@ -375,13 +422,14 @@ pub(crate) fn define(
                 .define_function_bytes(micro, MICRO_KERNEL_ALIGN, &kernel.code, &[])
                 .map_err(codegen_error)?;
             resolve_micro_kernel(&mut context.func, number as u32, micro);
-            *bytes += kernel.code.len();
+            *bytes = bytes.saturating_add(kernel.code.len());
         }
         match quick.filter(|_| emitted.calls_alone) {
             Some(isa) => define_with(module, id, &mut context, isa)?,
             None => module.define_function(id, &mut context).map_err(codegen_error)?,
         }
-        *bytes += context.compiled_code().map_or(0, |code| code.code_buffer().len());
+        let code = context.compiled_code().map_or(0, |code| code.code_buffer().len());
+        *bytes = bytes.saturating_add(code);
         module.clear_context(&mut context);
         ids.push((entry, id));
     }
@@ -429,6 +477,8 @@ pub struct Call<'a> {
     inputs: Inputs<'a>,
     output: *mut f32,
     batch: i64,
+    /// Of all parts.
+    tasks: i64,
     borrows: PhantomData<&'a mut [f32]>,
 }
 
@@ -441,13 +491,12 @@ unsafe impl Sync for Call<'_> {}
 impl Call<'_> {
     /// The number of images.
     pub(crate) fn batch(&self) -> usize {
-        self.batch.max(0) as usize
+        usize::try_from(self.batch).unwrap_or(0)
     }
 
     /// All tasks of the call. Takes the call by unique reference, so that they exist once.
     pub fn tasks(&mut self) -> Tasks<'_> {
-        let end = self.code.parts.iter().map(|part| part.tasks(self.batch)).sum();
-        Tasks { range: 0..end, call: self }
+        Tasks { range: 0..self.tasks, call: self }
     }
 
     /// One pointer a buffer of the part, in the order of the ABI, without an allocation.
@@ -474,7 +523,8 @@ pub struct Tasks<'c> {
 impl<'c> Tasks<'c> {
     /// The number of tasks.
     pub fn len(&self) -> usize {
-        (self.range.end - self.range.start).max(0) as usize
+        let len = self.range.end.saturating_sub(self.range.start);
+        usize::try_from(len).unwrap_or(0)
     }
 
     /// Whether there is nothing to do.
@@ -484,7 +534,8 @@ impl<'c> Tasks<'c> {
 
     /// The first `count` tasks, and the rest.
     pub fn split_at(self, count: usize) -> (Tasks<'c>, Tasks<'c>) {
-        let middle = self.range.start + count.min(self.len()) as i64;
+        let count = i64::try_from(count).unwrap_or(i64::MAX);
+        let middle = self.range.start.saturating_add(count).min(self.range.end);
         let (first, rest) = (self.range.start..middle, middle..self.range.end);
         (Tasks { call: self.call, range: first }, Tasks { call: self.call, range: rest })
     }
@@ -492,17 +543,19 @@ impl<'c> Tasks<'c> {
     /// Runs the tasks on this thread.
     pub fn run(self, scratch: &mut Scratch) {
         let call = self.call;
+        let _environment = FloatEnvironment::of_kernels();
         if let Some(source) = call.code.source() {
             return self.run_fed(source, scratch);
         }
         let scratch = scratch.reserve(call.code.scratch_bytes);
-        let mut first = 0;
+        let mut first = 0_i64;
         for part in &call.code.parts {
-            let count = part.tasks(call.batch);
+            // All of them were counted when the call was made.
+            let count = part.tasks(call.batch).unwrap_or(0);
             // The tasks of this part are numbered from `first` on.
-            let start = (self.range.start - first).max(0);
-            let end = (self.range.end - first).min(count);
-            first += count;
+            let start = self.range.start.saturating_sub(first).max(0);
+            let end = self.range.end.saturating_sub(first).min(count);
+            first = first.saturating_add(count);
             if start >= end {
                 continue;
             }
@@ -520,13 +573,18 @@ impl<'c> Tasks<'c> {
         memory.forget();
         let lines = scratch.reserve(call.code.scratch_bytes);
         for task in self.range {
-            let sums = source.sums(&call.inputs, task as usize, Means::Machine, &mut memory);
+            let Ok(number) = usize::try_from(task) else { break };
+            let sums = source.sums(&call.inputs, number, Means::Machine, &mut memory);
             // The lengths that could be refused were compared when the code and the call were made.
             let Ok(input) = sums else { break };
+            if input.len() != source.sums_len() {
+                break;
+            }
             for part in &call.code.parts {
                 let pointers = call.pointers(part, &Inputs { input, ..call.inputs });
+                let end = task.saturating_add(1);
                 // SAFETY: J1, J2, J3, J4, J5: as in `run`; the input has the length of `sums_len`.
-                unsafe { (part.body)(pointers.as_ptr(), call.batch, task, task + 1, lines) };
+                unsafe { (part.body)(pointers.as_ptr(), call.batch, task, end, lines) };
             }
         }
         scratch.memory = memory;
@@ -546,7 +604,11 @@ pub struct Scratch {
 /// One aligned unit of scratch.
 #[derive(Clone, Copy)]
 #[repr(C, align(64))]
-struct Line([u8; SCRATCH_ALIGN as usize]);
+struct Line([u8; LINE]);
+
+/// Bytes of a line.
+const LINE: usize = 64;
+const _: () = assert!(LINE as i64 == SCRATCH_ALIGN);
 
 impl Scratch {
     /// No memory yet.
@@ -557,12 +619,13 @@ impl Scratch {
     /// Bytes held.
     pub fn bytes(&self) -> usize {
         let pages = self.pages.as_ref().map_or(0, |pages| pages.len());
-        self.lines.len() * SCRATCH_ALIGN as usize + pages + self.memory.bytes()
+        let lines = size_of_val(self.lines.as_slice());
+        lines.saturating_add(pages).saturating_add(self.memory.bytes())
     }
 
     /// A pointer to at least this many bytes, all initialised.
     fn reserve(&mut self, bytes: i64) -> *mut u8 {
-        let bytes = bytes.max(0) as usize;
+        let bytes = usize::try_from(bytes.max(0)).unwrap_or(usize::MAX);
         if self.pages.as_ref().is_none_or(|pages| pages.len() < bytes)
             && let Some(pages) = Pages::zeroed(bytes)
         {
@@ -571,13 +634,105 @@ impl Scratch {
         if let Some(pages) = self.pages.as_mut().filter(|pages| pages.len() >= bytes) {
             return pages.as_mut_ptr();
         }
-        let lines = bytes.div_ceil(SCRATCH_ALIGN as usize);
+        let lines = bytes.div_ceil(LINE);
         if self.lines.len() < lines {
-            self.lines.resize(lines, Line([0; SCRATCH_ALIGN as usize]));
+            self.lines.resize(lines, Line([0; LINE]));
         }
         self.lines.as_mut_ptr().cast()
     }
 }
+
+/// How this thread computes with floats while kernels run: as the language says, whatever the caller
+/// has set. A program that flushes denormals, as audio hosts do, would otherwise get other bits on its
+/// own thread than on those of a pool. What was set comes back on drop.
+struct FloatEnvironment {
+    /// What the caller has set, if it is something else.
+    caller: Option<ControlWord>,
+}
+
+impl FloatEnvironment {
+    /// Rounding to nearest, denormals kept, no exception trapped.
+    fn of_kernels() -> FloatEnvironment {
+        let given = control_word();
+        let wanted = (given & STATUS) | STANDARD;
+        let caller = (given != wanted).then_some(given);
+        if caller.is_some() {
+            set_control_word(wanted);
+        }
+        FloatEnvironment { caller }
+    }
+}
+
+impl Drop for FloatEnvironment {
+    fn drop(&mut self) {
+        if let Some(caller) = self.caller {
+            set_control_word(caller);
+        }
+    }
+}
+
+/// The control and status word of SSE and AVX: `MXCSR`.
+#[cfg(target_arch = "x86_64")]
+type ControlWord = u32;
+/// The exceptions so far, which are the caller's to read.
+#[cfg(target_arch = "x86_64")]
+const STATUS: ControlWord = 0x3f;
+/// Every exception masked, rounding to nearest, neither flush to zero nor denormals as zeros.
+#[cfg(target_arch = "x86_64")]
+const STANDARD: ControlWord = 0x1f80;
+
+#[cfg(target_arch = "x86_64")]
+fn control_word() -> ControlWord {
+    let mut word: ControlWord = 0;
+    // SAFETY: J8: writes the four bytes of `word`, and changes nothing.
+    unsafe { std::arch::asm!("stmxcsr [{}]", in(reg) &raw mut word, options(nostack)) };
+    word
+}
+
+#[cfg(target_arch = "x86_64")]
+fn set_control_word(word: ControlWord) {
+    // SAFETY: J8: the word is the standard one, or one that this thread had; reserved bits are zero in
+    // both.
+    unsafe { std::arch::asm!("ldmxcsr [{}]", in(reg) &raw const word, options(nostack)) };
+}
+
+/// The control register of 64-bit Arm: `FPCR`. Exceptions are in another register.
+#[cfg(target_arch = "aarch64")]
+type ControlWord = u64;
+#[cfg(target_arch = "aarch64")]
+const STATUS: ControlWord = 0;
+/// No exception trapped, rounding to nearest, denormals and NaNs kept.
+#[cfg(target_arch = "aarch64")]
+const STANDARD: ControlWord = 0;
+
+#[cfg(target_arch = "aarch64")]
+fn control_word() -> ControlWord {
+    let word: ControlWord;
+    // SAFETY: J8: reads a register.
+    unsafe { std::arch::asm!("mrs {}, fpcr", out(reg) word, options(nostack)) };
+    word
+}
+
+#[cfg(target_arch = "aarch64")]
+fn set_control_word(word: ControlWord) {
+    // SAFETY: J8: the word is the standard one, or one that this thread had.
+    unsafe { std::arch::asm!("msr fpcr, {}", in(reg) word, options(nostack)) };
+}
+
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+type ControlWord = u32;
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+const STATUS: ControlWord = 0;
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+const STANDARD: ControlWord = 0;
+
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+fn control_word() -> ControlWord {
+    STANDARD
+}
+
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+fn set_control_word(_: ControlWord) {}
 
 /// The signature of a probe; see [`probe`](crate::machine::probe).
 #[cfg(target_arch = "x86_64")]

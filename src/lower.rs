@@ -50,5 +50,7 @@ pub fn lower_traced(
         (pass.run)(&mut nest);
         show(pass.name, &nest);
     }
+    // What a pass has removed needs no memory.
+    nest.drop_unused_buffers();
     verify(nest, limits)
 }

@@ -141,7 +141,7 @@ impl Kernel {
     /// Bytes of scratch each thread of a call needs; the only memory a call uses besides its
     /// arguments.
     pub fn workspace_bytes(&self) -> usize {
-        self.callable.code().scratch_bytes() as usize
+        self.callable.workspace_bytes()
     }
 
     /// The number of elements of the packed weights.
@@ -149,9 +149,10 @@ impl Kernel {
         self.callable.code().packed_len()
     }
 
-    /// The number of independent tasks of a call with that many images.
+    /// The number of independent tasks of a call with that many images; `usize::MAX` for more images
+    /// than a call can have.
     pub fn tasks(&self, batch: usize) -> usize {
-        self.callable.code().tasks(batch)
+        self.callable.tasks(batch)
     }
 
     /// How many of `most` threads share a call with that many images: no more than have tasks, and than
@@ -263,7 +264,7 @@ fn tile_name(code: &Code) -> String {
     }
     let buffers = code.nests().flat_map(|nest| &nest.nest().buffers);
     let tiles = buffers.filter(|buffer| buffer.role == Role::Reg);
-    let Some(tile) = tiles.max_by_key(|buffer| buffer.len(0)) else { return String::new() };
+    let Some(tile) = tiles.max_by_key(|buffer| buffer.len(1)) else { return String::new() };
     let dims: Vec<String> = tile.shape.iter().map(ToString::to_string).collect();
     if dims.is_empty() { String::new() } else { format!("-{}", dims.join("x")) }
 }

@@ -123,6 +123,7 @@ fn apply_all(
             }
         }
     }
+    nest.drop_unused_buffers();
     Ok(nest)
 }
 

@@ -1,7 +1,9 @@
 //! What is known about loop variables at a point of the nest, and what follows from it.
 //!
 //! Promises soundness only: a proof found here holds for every iteration; a true fact may go
-//! unproved. Sums are evaluated in 128 bits, so nothing overflows.
+//! unproved. Arithmetic is exact: in 128 bits, and what does not fit these has no bounds.
+
+#![deny(clippy::arithmetic_side_effects, clippy::cast_possible_truncation)]
 
 use crate::nest::{Affine, AxisId, Dim, Guard, Loop};
 
@@ -25,7 +27,7 @@ impl Context {
     /// Enters a loop: its variable is in range and its guards hold.
     pub fn enter(&mut self, l: &Loop) {
         let range = match l.hi {
-            Dim::Fixed(hi) => Range::Known(l.lo, hi - 1),
+            Dim::Fixed(hi) => Range::Known(l.lo, hi.saturating_sub(1)),
             Dim::Batch => Range::Batch,
         };
         self.ranges.push((l.axis, range));
@@ -48,22 +50,26 @@ impl Context {
     /// Narrows the range of a variable that a guard bounds alone.
     fn tighten(&mut self, guard: &Guard) {
         let [(axis, coefficient)] = guard.sum().terms() else { return };
-        let (axis, coefficient, constant) = (*axis, *coefficient, guard.sum().constant);
-        if coefficient <= 0 {
+        if *coefficient <= 0 || guard.sum().overflows() {
             return;
         }
         for (a, range) in &mut self.ranges {
-            if let (true, Range::Known(lo, hi)) = (*a == axis, &mut *range) {
+            if let (true, Range::Known(lo, hi)) = (a == axis, &mut *range) {
                 match guard {
-                    Guard::Below(_, limit) => {
-                        *hi = (*hi).min((limit - 1 - constant).div_euclid(coefficient));
+                    Guard::Below(sum, limit) => {
+                        *hi = (*hi).min(last_below(*limit, sum.constant, *coefficient));
                     }
-                    Guard::AtLeast(_, limit) => {
-                        *lo = (*lo).max(-(constant - limit).div_euclid(coefficient));
+                    Guard::AtLeast(sum, limit) => {
+                        *lo = (*lo).max(first_at_least(*limit, sum.constant, *coefficient));
                     }
                 }
             }
         }
+    }
+
+    /// The number of conditions that hold: what a proof may look at.
+    pub fn conditions(&self) -> usize {
+        self.guards.len()
     }
 
     /// The range of a variable in scope.
@@ -76,23 +82,44 @@ impl Context {
         self.ranges.iter().map(|(axis, _)| *axis)
     }
 
-    /// The smallest and largest value of a sum, guards aside; none if it depends on the batch.
+    /// The smallest and largest value of a sum, guards aside; none if it depends on the batch, or
+    /// overflows.
     pub fn interval(&self, sum: &Affine) -> Option<(i128, i128)> {
         let mut interval = (i128::from(sum.constant), i128::from(sum.constant));
         for (axis, coefficient) in sum.terms() {
-            let Some(Range::Known(lo, hi)) = self.range(*axis) else { return None };
-            let ends = [lo, hi].map(|end| i128::from(end) * i128::from(*coefficient));
-            interval.0 += ends[0].min(ends[1]);
-            interval.1 += ends[0].max(ends[1]);
+            let ends = self.term_ends(*axis, *coefficient)?;
+            interval.0 = interval.0.checked_add(ends[0].min(ends[1]))?;
+            interval.1 = interval.1.checked_add(ends[0].max(ends[1]))?;
         }
-        Some(interval)
+        (!sum.overflows()).then_some(interval)
+    }
+
+    /// The largest absolute value that any of its terms, or of the sums of some of them, can have: what
+    /// carries out the sum term by term needs integers of that size. None as for
+    /// [`interval`](Context::interval).
+    pub fn reach(&self, sum: &Affine) -> Option<i128> {
+        let mut reach = i128::from(sum.constant).abs();
+        for (axis, coefficient) in sum.terms() {
+            let [first, last] = self.term_ends(*axis, *coefficient)?.map(i128::abs);
+            reach = reach.checked_add(i128::from(*coefficient).abs().max(first).max(last))?;
+        }
+        (!sum.overflows()).then_some(reach)
+    }
+
+    /// A term at the first and at the last value of its variable.
+    fn term_ends(&self, axis: AxisId, coefficient: i64) -> Option<[i128; 2]> {
+        let Some(Range::Known(lo, hi)) = self.range(axis) else { return None };
+        let end = |end: i64| i128::from(end).checked_mul(coefficient.into());
+        Some([end(lo)?, end(hi)?])
     }
 
     /// An upper bound of a sum, guards included.
     pub fn upper(&self, sum: &Affine) -> Option<i128> {
         let plain = self.interval(sum).map(|(_, hi)| hi);
         let guarded = self.guards.iter().flat_map(|guard| match guard {
-            Guard::Below(g, limit) => self.bounds_by(sum, g, i128::from(*limit) - 1, false),
+            Guard::Below(g, limit) => {
+                self.bounds_by(sum, g, i128::from(*limit).saturating_sub(1), false)
+            }
             Guard::AtLeast(..) => vec![],
         });
         plain.into_iter().chain(guarded).min()
@@ -115,13 +142,14 @@ impl Context {
             .terms()
             .iter()
             .map(|(axis, c)| (sum.coefficient(*axis), *c))
-            .filter(|(in_sum, in_g)| in_sum % in_g == 0 && in_sum / in_g > 0)
-            .map(|(in_sum, in_g)| in_sum / in_g)
+            .filter(|(in_sum, in_g)| in_sum.checked_rem(*in_g) == Some(0))
+            .filter_map(|(in_sum, in_g)| in_sum.checked_div(in_g))
+            .filter(|factor| *factor > 0)
             .collect();
         factors.dedup();
         let bound = |k: i64| {
             let (lo, hi) = self.interval(&(sum - &g.scaled(k)))?;
-            Some(i128::from(k) * end + if lower { lo } else { hi })
+            i128::from(k).checked_mul(end)?.checked_add(if lower { lo } else { hi })
         };
         factors.into_iter().filter_map(bound).collect()
     }
@@ -156,5 +184,58 @@ impl Context {
                 index.as_axis().is_some_and(|axis| self.range(axis) == Some(Range::Batch))
             }
         }
+    }
+}
+
+/// The largest `v` for which `coefficient*v + constant < limit`, the coefficient being positive; the
+/// nearest `i64`.
+fn last_below(limit: i64, constant: i64, coefficient: i64) -> i64 {
+    let room = i128::from(limit).saturating_sub(constant.into()).saturating_sub(1);
+    nearest(room.div_euclid(coefficient.into()))
+}
+
+/// The least `v` for which `coefficient*v + constant >= limit`, the coefficient being positive; the
+/// nearest `i64`.
+fn first_at_least(limit: i64, constant: i64, coefficient: i64) -> i64 {
+    let excess = i128::from(constant).saturating_sub(limit.into());
+    nearest(excess.div_euclid(coefficient.into()).saturating_neg())
+}
+
+/// Of an integer beyond 64 bits, the nearest that has these.
+fn nearest(value: i128) -> i64 {
+    i64::try_from(value).unwrap_or(if value < 0 { i64::MIN } else { i64::MAX })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn loop_over(axis: AxisId, lo: i64, hi: i64) -> Loop {
+        Loop { lo, ..Loop::new(axis, Dim::Fixed(hi), vec![]) }
+    }
+
+    /// A wrapped limit would widen the range, a saturated product would prove what is not so.
+    #[test]
+    fn numbers_at_the_ends_of_their_type_prove_nothing_wrong() {
+        let axis = AxisId(0);
+        let mut context = Context::default();
+        context.enter(&loop_over(axis, -5, 5));
+        let shifted = |constant: i64| Affine::from_terms(constant, [(axis, 1)]);
+        for (constant, limit) in [(i64::MAX, i64::MIN), (i64::MIN, i64::MAX), (1, i64::MIN)] {
+            let mut narrowed = context.clone();
+            narrowed.assume(&[Guard::Below(shifted(constant), limit)]);
+            narrowed.assume(&[Guard::AtLeast(shifted(limit), constant)]);
+            let holds = |v: i64| {
+                let sum = i128::from(v) + i128::from(constant);
+                let other = i128::from(v) + i128::from(limit);
+                sum < i128::from(limit) && other >= i128::from(constant)
+            };
+            let Some(Range::Known(lo, hi)) = narrowed.range(axis) else { panic!("in scope") };
+            assert!((-5..5).all(|v| !holds(v) || (lo..=hi).contains(&v)), "{constant} {limit}");
+        }
+        let big = Affine::term(axis, i64::MAX);
+        assert_eq!(context.interval(&big.scaled(2)), None);
+        assert_eq!(context.interval(&(&big.scaled(2) - &big.scaled(2))), None);
+        assert_eq!(context.reach(&big), Some(5 * i128::from(i64::MAX)));
     }
 }

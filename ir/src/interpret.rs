@@ -3,6 +3,10 @@
 //! Loop modes are ignored: by the verifier's rules they never change what is computed. Indices are
 //! resolved to flat offsets first, and advanced by strides in innermost loops, so that the oracle of
 //! every test runs at tens of millions of statements a second.
+//!
+//! Index arithmetic is plain: rule V10 bounds every sum at each term, and every offset in bytes.
+
+#![deny(clippy::arithmetic_side_effects, clippy::cast_possible_truncation)]
 
 use std::ops::Range;
 
@@ -27,6 +31,22 @@ pub enum InterpretError {
         /// Elements needed.
         expected: i64,
     },
+    /// A buffer that this process cannot hold.
+    #[error("`{buffer}` for {batch} images does not fit into memory")]
+    Memory {
+        /// The buffer.
+        buffer: String,
+        /// Images of the call.
+        batch: i64,
+    },
+    /// A task that the call does not have.
+    #[error("the call has {count} tasks, number {given} was asked for")]
+    Task {
+        /// The number asked for.
+        given: i64,
+        /// Tasks of the call.
+        count: i64,
+    },
     /// Too few or too many slices.
     #[error("the nest takes {expected} buffers, {given} were given")]
     Count {
@@ -49,7 +69,7 @@ pub fn pack(nest: &VerifiedNest, weights: &[f32]) -> Result<Vec<f32>, InterpretE
     let mut packed = pack_all(nest, &[weights])?;
     match (packed.pop(), packed.len()) {
         (Some(only), 0) => Ok(only),
-        (_, others) => Err(InterpretError::Count { given: 1, expected: others + 1 }),
+        (_, others) => Err(InterpretError::Count { given: 1, expected: others.saturating_add(1) }),
     }
 }
 
@@ -73,10 +93,10 @@ pub fn pack_all(nest: &VerifiedNest, weights: &[&[f32]]) -> Result<Vec<Vec<f32>>
     if packed.is_empty() {
         return Ok(weights.iter().map(|weights| weights.to_vec()).collect());
     }
-    packed.iter().for_each(|id| machine.allocate(*id));
+    packed.iter().try_for_each(|id| machine.allocate(*id))?;
     let program = Program::new(ir, &ir.pack);
     machine.run(&program);
-    let take = |id: BufferId| std::mem::take(&mut machine.memory[id.0 as usize]);
+    let take = |id: BufferId| std::mem::take(&mut machine.memory[id.index()]);
     Ok(packed.into_iter().map(take).collect())
 }
 
@@ -86,7 +106,7 @@ pub fn pack_all(nest: &VerifiedNest, weights: &[&[f32]]) -> Result<Vec<Vec<f32>>
 /// `output` holds what the output held before, and after the call what the tasks wrote.
 ///
 /// # Errors
-/// If a slice has another length than the nest and the batch ask for.
+/// If a slice has another length than the nest and the batch ask for, or there is no such task.
 pub fn run(
     nest: &VerifiedNest,
     batch: i64,
@@ -106,11 +126,11 @@ pub fn run(
     let Some(out) = ir.find_role(Role::Output) else { return Ok(()) };
     machine.bind(out, output)?;
     for id in ir.buffer_ids().filter(|id| ir.buffer(*id).role.is_local()) {
-        machine.allocate(id);
+        machine.allocate(id)?;
     }
     let program = Program::new(ir, &ir.body);
-    machine.tasks(&program, tasks);
-    output.copy_from_slice(&machine.memory[out.0 as usize]);
+    machine.tasks(&program, tasks)?;
+    output.copy_from_slice(&machine.memory[out.index()]);
     Ok(())
 }
 
@@ -134,10 +154,11 @@ struct Linear {
 
 impl Linear {
     fn new(sum: &Affine) -> Linear {
-        let terms = sum.terms().iter().map(|(axis, c)| (axis.0 as usize, *c)).collect();
+        let terms = sum.terms().iter().map(|(axis, c)| (axis.index(), *c)).collect();
         Linear { constant: sum.constant, terms }
     }
 
+    #[expect(clippy::arithmetic_side_effects, reason = "V10 bounds the sum at each term")]
     fn value(&self, variables: &[i64]) -> i64 {
         self.terms.iter().fold(self.constant, |sum, (slot, c)| sum + variables[*slot] * c)
     }
@@ -225,7 +246,7 @@ impl Resolver<'_> {
             Stmt::Let(id, value) => {
                 let value = self.expr(value);
                 let accesses = first..self.offsets.len();
-                Some(Op::Let { local: id.0 as usize, value, accesses })
+                Some(Op::Let { local: id.index(), value, accesses })
             }
             Stmt::Store(dst, value) => {
                 let value = self.expr(value);
@@ -244,7 +265,7 @@ impl Resolver<'_> {
                 Op::Let { .. } | Op::Store { .. } => true,
             });
         Iterations {
-            slot: l.axis.0 as usize,
+            slot: l.axis.index(),
             lo: l.lo,
             hi: l.hi,
             guards: conditions(&l.guards),
@@ -256,20 +277,16 @@ impl Resolver<'_> {
 
     /// Numbers an access and resolves its row-major offset.
     fn access(&mut self, access: &Access) -> (usize, usize) {
-        let strides = self.nest.buffer(access.buffer).strides();
-        let offset = access
-            .index
-            .iter()
-            .zip(strides)
-            .fold(Affine::default(), |sum, (index, stride)| &sum + &index.scaled(stride));
+        let number = self.offsets.len();
+        let offset = access.offset(self.nest.buffer(access.buffer));
         self.offsets.push(Linear::new(&offset));
-        (access.buffer.0 as usize, self.offsets.len() - 1)
+        (access.buffer.index(), number)
     }
 
     fn expr(&mut self, value: &Expr) -> Code {
         match value {
             Expr::Const(Scalar::F32(x)) => Code::Const(*x),
-            Expr::Local(id) => Code::Local(id.0 as usize),
+            Expr::Local(id) => Code::Local(id.index()),
             Expr::Load(access) => {
                 let (buffer, access) = self.access(access);
                 Code::Load { buffer, access }
@@ -283,7 +300,7 @@ impl Resolver<'_> {
                     stride,
                 };
                 let windows = dims.map(window).collect();
-                Code::Pad { mode: *mode, buffer: access.buffer.0 as usize, windows }
+                Code::Pad { mode: *mode, buffer: access.buffer.index(), windows }
             }
             Expr::Unary(op, x) => Code::Unary(*op, Box::new(self.expr(x))),
             Expr::Binary(op, a, b) => Code::Binary(*op, Box::new([self.expr(a), self.expr(b)])),
@@ -323,18 +340,29 @@ impl<'n> Machine<'n> {
 
     fn bind(&mut self, id: BufferId, data: &[f32]) -> Result<(), InterpretError> {
         let buffer = self.nest.buffer(id);
-        let expected = buffer.len(self.batch);
-        if data.len() as i64 != expected {
+        let expected = buffer.len(self.batch).ok_or_else(|| self.too_large(id))?;
+        if i64::try_from(data.len()) != Ok(expected) {
             let (buffer, given) = (buffer.name.clone(), data.len());
             return Err(InterpretError::Length { buffer, given, expected });
         }
-        self.memory[id.0 as usize] = data.to_vec();
+        self.memory[id.index()] = data.to_vec();
         Ok(())
     }
 
-    fn allocate(&mut self, id: BufferId) {
-        let elements = self.nest.buffer(id).len(self.batch) as usize;
-        self.memory[id.0 as usize] = vec![f32::NAN; elements];
+    fn allocate(&mut self, id: BufferId) -> Result<(), InterpretError> {
+        let elements = self.nest.buffer(id).len(self.batch);
+        let elements = elements.and_then(|elements| usize::try_from(elements).ok());
+        let elements = elements.ok_or_else(|| self.too_large(id))?;
+        let mut memory = Vec::new();
+        memory.try_reserve_exact(elements).map_err(|_| self.too_large(id))?;
+        memory.resize(elements, f32::NAN);
+        self.memory[id.index()] = memory;
+        Ok(())
+    }
+
+    fn too_large(&self, id: BufferId) -> InterpretError {
+        let buffer = self.nest.buffer(id).name.clone();
+        InterpretError::Memory { buffer, batch: self.batch }
     }
 
     fn run(&mut self, program: &Program) {
@@ -343,7 +371,15 @@ impl<'n> Machine<'n> {
     }
 
     /// Runs tasks by number: the task loops are the digits of the number, outermost first.
-    fn tasks(&mut self, program: &Program, tasks: impl IntoIterator<Item = i64>) {
+    #[expect(
+        clippy::arithmetic_side_effects,
+        reason = "where there is a task, every task loop has iterations"
+    )]
+    fn tasks(
+        &mut self,
+        program: &Program,
+        tasks: impl IntoIterator<Item = i64>,
+    ) -> Result<(), InterpretError> {
         self.offsets = vec![0; program.offsets.len()];
         let mut loops: Vec<&Iterations> = Vec::new();
         let mut block = &program.ops;
@@ -353,7 +389,11 @@ impl<'n> Machine<'n> {
             loops.push(l);
             block = &l.body;
         }
+        let count = self.nest.tasks(self.batch).unwrap_or(0);
         for task in tasks {
+            if !(0..count).contains(&task) {
+                return Err(InterpretError::Task { given: task, count });
+            }
             let mut rest = task;
             for l in loops.iter().rev() {
                 let trips = l.hi.at(self.batch) - l.lo;
@@ -362,6 +402,7 @@ impl<'n> Machine<'n> {
             }
             self.block(program, block, true);
         }
+        Ok(())
     }
 
     fn block(&mut self, program: &Program, ops: &[Op], refresh: bool) {
@@ -384,7 +425,7 @@ impl<'n> Machine<'n> {
                         self.refresh(program, accesses);
                     }
                     let value = self.value(value);
-                    self.memory[*buffer][self.offsets[*access] as usize] = value;
+                    self.memory[*buffer][place(self.offsets[*access])] = value;
                 }
             }
         }
@@ -405,7 +446,9 @@ impl<'n> Machine<'n> {
                 self.variables[l.slot] = v;
                 self.block(program, &l.body, false);
                 for access in accesses.clone() {
-                    self.offsets[access] += program.offsets[access].coefficient(l.slot);
+                    // Behind the last iteration the offset is nobody's.
+                    let step = program.offsets[access].coefficient(l.slot);
+                    self.offsets[access] = self.offsets[access].wrapping_add(step);
                 }
             }
             return;
@@ -426,14 +469,14 @@ impl<'n> Machine<'n> {
         match code {
             Code::Const(x) => *x,
             Code::Local(local) => self.locals[*local],
-            Code::Load { buffer, access } => self.memory[*buffer][self.offsets[*access] as usize],
+            Code::Load { buffer, access } => self.memory[*buffer][place(self.offsets[*access])],
             Code::Pad { mode, buffer, windows } => {
                 let offset = windows.iter().try_fold(0, |offset, window| {
                     let index = window.index.value(&self.variables);
                     let element = mode.source(index, window.extent.at(self.batch))?;
-                    Some(offset + element * window.stride)
+                    i64::checked_add(offset, element.checked_mul(window.stride)?)
                 });
-                offset.map_or(0.0, |offset: i64| self.memory[*buffer][offset as usize])
+                offset.map_or(0.0, |offset| self.memory[*buffer][place(offset)])
             }
             Code::Unary(op, x) => ops::unary(*op, self.value(x)),
             Code::Binary(op, x) => ops::binary(*op, self.value(&x[0]), self.value(&x[1])),
@@ -446,4 +489,9 @@ impl<'n> Machine<'n> {
             ),
         }
     }
+}
+
+/// The place of an element that the verifier proved to exist.
+fn place(offset: i64) -> usize {
+    usize::try_from(offset).unwrap_or(usize::MAX)
 }

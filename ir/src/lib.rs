@@ -221,7 +221,7 @@
 //!
 //! let (images, input) = (2, [1.0, 2.0, 3.0, 4.0, 0.0, -8.0, 0.0, 0.0]);
 //! let mut output = [f32::NAN; 8];
-//! let tasks = 0..nest.nest().tasks(images);
+//! let tasks = 0..nest.nest().tasks(images).unwrap_or(0);
 //! interpret::run(&nest, images, tasks, &[&input, &[1.0, 2.0, 1.0]], &mut output)?;
 //! assert_eq!(output, [4.0, 8.0, 12.0, 11.0, 0.0, 0.0, 0.0, 0.0]);
 //! # Ok::<(), Box<dyn std::error::Error>>(())

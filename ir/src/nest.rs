@@ -4,7 +4,10 @@
 //! legal is decided by [`verify`](crate::verify); nothing here checks anything. Buffers, axes and
 //! locals are named by typed ids that index the nest's own tables.
 
+#![deny(clippy::arithmetic_side_effects, clippy::cast_possible_truncation)]
+
 mod affine;
+mod unused;
 mod visit;
 
 use std::fmt;
@@ -17,17 +20,42 @@ pub use visit::{
     visit_exprs, visit_exprs_mut, visit_loops, visit_loops_mut, visit_pads, visit_stores,
 };
 
+/// How deep blocks may stand in blocks, and operations in operations: several times what schedules
+/// write, and far below what the stack of a thread holds.
+pub const MAX_LEVELS: usize = 64;
+
 /// A buffer of the nest: index into [`Nest::buffers`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct BufferId(pub u32);
+
+impl BufferId {
+    /// The place in [`Nest::buffers`].
+    pub fn index(self) -> usize {
+        self.0 as usize
+    }
+}
 
 /// A loop axis of the nest: index into [`Nest::axes`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct AxisId(pub u32);
 
+impl AxisId {
+    /// The place in [`Nest::axes`].
+    pub fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
 /// A value bound by `let`: index into [`Nest::locals`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LocalId(pub u32);
+
+impl LocalId {
+    /// The place in [`Nest::locals`].
+    pub fn index(self) -> usize {
+        self.0 as usize
+    }
+}
 
 /// Whether the iterations of an axis may be reordered without changing bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -177,7 +205,10 @@ impl Stripe {
 
     /// How many indices it has in a dimension of that extent.
     pub fn count(self, extent: i64) -> i64 {
-        (extent - self.from + self.by - 1).div_euclid(self.by).max(0)
+        let room = i128::from(extent).saturating_sub(self.from.into()).max(0);
+        let by = i128::from(self.by.max(1));
+        let count = room.saturating_add(by).saturating_sub(1).div_euclid(by);
+        i64::try_from(count).unwrap_or(i64::MAX)
     }
 }
 
@@ -194,18 +225,26 @@ impl Buffer {
 
     /// Elements between neighbours along each dimension, for row-major storage.
     ///
-    /// Only the leading dimension may be [`Dim::Batch`], so strides never depend on the batch.
+    /// Only the leading dimension may be [`Dim::Batch`], so strides never depend on the batch. Strides
+    /// of a buffer with more elements than the verifier admits (V10) end at `i64::MAX`.
     pub fn strides(&self) -> Vec<i64> {
-        let mut strides = vec![1; self.shape.len()];
-        for d in (1..self.shape.len()).rev() {
-            strides[d - 1] = strides[d] * self.shape[d].fixed().unwrap_or(1);
+        let mut strides = vec![1_i64; self.shape.len()];
+        let mut next = 1_i64;
+        for (stride, dim) in strides.iter_mut().zip(&self.shape).rev() {
+            *stride = next;
+            next = next.saturating_mul(dim.fixed().unwrap_or(1));
         }
         strides
     }
 
-    /// The number of elements for a call with the given batch size.
-    pub fn len(&self, batch: i64) -> i64 {
-        self.shape.iter().map(|dim| dim.at(batch)).product()
+    /// The number of elements for a call with the given batch size, if an `i64` holds it.
+    pub fn len(&self, batch: i64) -> Option<i64> {
+        self.shape.iter().try_fold(1_i64, |elements, dim| elements.checked_mul(dim.at(batch)))
+    }
+
+    /// The bytes of all elements for a call with the given batch size, if an `i64` holds their number.
+    pub fn bytes(&self, batch: i64) -> Option<i64> {
+        self.len(batch)?.checked_mul(self.elem.bytes() as i64)
     }
 }
 
@@ -216,6 +255,14 @@ pub struct Access {
     pub buffer: BufferId,
     /// One index a dimension.
     pub index: Vec<Affine>,
+}
+
+impl Access {
+    /// The row-major offset of the element from the first one of its buffer, in elements.
+    pub fn offset(&self, buffer: &Buffer) -> Affine {
+        let indices = self.index.iter().zip(buffer.strides());
+        indices.fold(Affine::default(), |sum, (index, stride)| &sum + &index.scaled(stride))
+    }
 }
 
 /// A constant of an element type.
@@ -461,9 +508,10 @@ impl Loop {
         Loop { axis, lo, hi, guards, cut, mode, ahead, fetch, body }
     }
 
-    /// The number of values the variable takes, guards aside, unless it is the batch size.
+    /// The number of values the variable takes, guards aside, unless it is the batch size. Ends at
+    /// `i64::MAX`, which the verifier does not admit (V10).
     pub fn trip_count(&self) -> Option<i64> {
-        self.hi.fixed().map(|hi| hi - self.lo)
+        self.hi.fixed().map(|hi| hi.saturating_sub(self.lo))
     }
 
     /// The same iterations whatever the guards say.
@@ -534,32 +582,32 @@ impl Nest {
 
     /// A buffer, to be changed.
     pub fn buffer_mut(&mut self, id: BufferId) -> &mut Buffer {
-        &mut self.buffers[id.0 as usize]
+        &mut self.buffers[id.index()]
     }
 
     /// The buffer behind an id.
     pub fn buffer(&self, id: BufferId) -> &Buffer {
-        &self.buffers[id.0 as usize]
+        &self.buffers[id.index()]
     }
 
     /// The axis behind an id.
     pub fn axis(&self, id: AxisId) -> &Axis {
-        &self.axes[id.0 as usize]
+        &self.axes[id.index()]
     }
 
     /// The ids of all buffers.
     pub fn buffer_ids(&self) -> impl Iterator<Item = BufferId> + use<> {
-        (0..self.buffers.len() as u32).map(BufferId)
+        (0..number(self.buffers.len())).map(BufferId)
     }
 
     /// The axis of that name.
     pub fn find_axis(&self, name: &str) -> Option<AxisId> {
-        self.axes.iter().position(|axis| axis.name == name).map(|i| AxisId(i as u32))
+        self.axes.iter().position(|axis| axis.name == name).map(|i| AxisId(number(i)))
     }
 
     /// The buffer of that name.
     pub fn find_buffer(&self, name: &str) -> Option<BufferId> {
-        self.buffers.iter().position(|buffer| buffer.name == name).map(|i| BufferId(i as u32))
+        self.buffers.iter().position(|buffer| buffer.name == name).map(|i| BufferId(number(i)))
     }
 
     /// The name for a new axis: this one, or it with the least number behind that makes it new.
@@ -579,7 +627,7 @@ impl Nest {
 
     /// The first buffer of that role.
     pub fn find_role(&self, role: Role) -> Option<BufferId> {
-        self.buffers.iter().position(|buffer| buffer.role == role).map(|i| BufferId(i as u32))
+        self.buffers.iter().position(|buffer| buffer.role == role).map(|i| BufferId(number(i)))
     }
 
     /// All buffers of that role, in the order declared.
@@ -597,20 +645,23 @@ impl Nest {
 
     /// Adds an axis.
     pub fn add_axis(&mut self, name: impl Into<String>, kind: AxisKind) -> AxisId {
+        let id = AxisId(number(self.axes.len()));
         self.axes.push(Axis { name: name.into(), kind });
-        AxisId(self.axes.len() as u32 - 1)
+        id
     }
 
     /// Adds a buffer.
     pub fn add_buffer(&mut self, buffer: Buffer) -> BufferId {
+        let id = BufferId(number(self.buffers.len()));
         self.buffers.push(buffer);
-        BufferId(self.buffers.len() as u32 - 1)
+        id
     }
 
     /// Adds the name of a value.
     pub fn add_local(&mut self, name: impl Into<String>) -> LocalId {
+        let id = LocalId(number(self.locals.len()));
         self.locals.push(name.into());
-        LocalId(self.locals.len() as u32 - 1)
+        id
     }
 
     /// The chain of outermost parallel loops: the axes that span the tasks.
@@ -618,10 +669,16 @@ impl Nest {
         std::iter::successors(lone_parallel(&self.body), |l| lone_parallel(&l.body))
     }
 
-    /// The number of tasks of a call with the given batch size.
-    pub fn tasks(&self, batch: i64) -> i64 {
-        self.task_loops().map(|l| l.hi.at(batch) - l.lo).product()
+    /// The number of tasks of a call with the given batch size, if an `i64` holds it.
+    pub fn tasks(&self, batch: i64) -> Option<i64> {
+        self.task_loops()
+            .try_fold(1_i64, |tasks, l| tasks.checked_mul(l.hi.at(batch).checked_sub(l.lo)?))
     }
+}
+
+/// The number of an entry of a table. A table of 2^32 entries does not fit into memory.
+fn number(place: usize) -> u32 {
+    u32::try_from(place).unwrap_or(u32::MAX)
 }
 
 /// The name, with `.2`, `.3` and so on behind it if it is taken.

@@ -25,9 +25,7 @@ use crate::source_map::SourceMap;
 use cursor::Cursor;
 use names::{Axes, Declared, Scope};
 
-/// How deep blocks may stand in blocks, and operations in operations: several times what schedules
-/// write, and far below what the stack of a thread holds.
-pub const MAX_LEVELS: usize = 64;
+pub use crate::nest::MAX_LEVELS;
 
 /// Reads a nest, and where its parts stand in the text.
 pub fn parse_nest(text: &str) -> Result<(Nest, SourceMap), ParseError> {

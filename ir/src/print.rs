@@ -5,11 +5,12 @@
 //! outermost first, so it does not depend on the ids a transform happened to give out. Printing
 //! never fails: a nest that no verifier would accept prints as well as it can.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use crate::nest::{
-    Access, Affine, AxisId, AxisKind, Buffer, BufferId, Expr, Fetch, Guard, Loop, Mode, Nest,
-    Scalar, Stmt, Stripe,
+    Access, Affine, AxisId, AxisKind, Buffer, BufferId, Expr, Fetch, Guard, LocalId, Loop, Mode,
+    Nest, Scalar, Stmt, Stripe,
 };
 use crate::schedule::{Directive, Schedule, Tail};
 use crate::source_map::SourceMap;
@@ -163,7 +164,7 @@ impl<'a> Printer<'a> {
             }
             Stmt::Declare(id) => self.declare(*id),
             Stmt::Let(id, value) => {
-                let name = self.names.nest.locals[id.0 as usize].as_str();
+                let name = self.names.local(*id);
                 self.put(&format!("let {name} = {}", self.names.expr(value)));
             }
             Stmt::Store(to, value) => {
@@ -173,10 +174,11 @@ impl<'a> Printer<'a> {
     }
 
     fn loop_(&mut self, l: &Loop) {
-        let axis = self.names.nest.axis(l.axis);
+        let kind = self.names.nest.axes.get(l.axis.index()).map(|axis| axis.kind);
+        let name = self.names.axis(l.axis);
         self.names.scope.push(l.axis);
-        let keywords = loop_keywords(l.mode, axis.kind);
-        let mut line = format!("{keywords} {} in {}..{}", axis.name, l.lo, l.hi);
+        let keywords = loop_keywords(l.mode, kind.unwrap_or(AxisKind::Spatial));
+        let mut line = format!("{keywords} {name} in {}..{}", l.lo, l.hi);
         if let Some(ahead) = l.ahead {
             line += &format!(" ahead {ahead}");
         }
@@ -194,11 +196,15 @@ impl<'a> Printer<'a> {
     }
 
     fn declare(&mut self, id: BufferId) {
-        let line = &mut self.map.buffers[id.0 as usize];
-        if *line == 0 {
+        if let Some(line) = self.map.buffers.get_mut(id.index())
+            && *line == 0
+        {
             *line = self.line;
         }
-        self.put(&declaration(self.names.nest.buffer(id)));
+        match self.names.nest.buffers.get(id.index()) {
+            Some(buffer) => self.put(&declaration(buffer)),
+            None => self.put(&format!("reg {}", self.names.buffer(id))),
+        }
     }
 
     fn open(&mut self, head: &str) {
@@ -258,7 +264,7 @@ impl<'a> Names<'a> {
     fn expr(&self, expr: &Expr) -> String {
         match expr {
             Expr::Const(Scalar::F32(value)) => format!("{value:?}"),
-            Expr::Local(id) => self.nest.locals[id.0 as usize].clone(),
+            Expr::Local(id) => self.local(*id).into_owned(),
             Expr::Load(access) => self.access(access),
             Expr::Pad(mode, access) => format!("{}({})", mode.function(), self.access(access)),
             Expr::Unary(op, _) => self.call(op.name(), expr),
@@ -279,7 +285,7 @@ impl<'a> Names<'a> {
     }
 
     fn access(&self, access: &Access) -> String {
-        let name = &self.nest.buffer(access.buffer).name;
+        let name = self.buffer(access.buffer);
         format!("{name}[{}]", joined(&access.index, ",", |sum| self.affine(sum)))
     }
 
@@ -304,7 +310,7 @@ impl<'a> Names<'a> {
         let mut text = String::new();
         for (axis, coefficient) in terms {
             push_sign(&mut text, coefficient);
-            text += &self.nest.axis(axis).name;
+            text += &self.axis(axis);
             if coefficient.unsigned_abs() != 1 {
                 text += &format!("*{}", coefficient.unsigned_abs());
             }
@@ -317,12 +323,29 @@ impl<'a> Names<'a> {
     }
 
     /// Variables of the loops around by depth, all others after them by name.
-    fn rank(&self, axis: AxisId) -> (usize, &str) {
+    fn rank(&self, axis: AxisId) -> (usize, Cow<'a, str>) {
         match self.scope.iter().position(|around| *around == axis) {
-            Some(depth) => (depth, ""),
-            None => (self.scope.len(), &self.nest.axis(axis).name),
+            Some(depth) => (depth, Cow::Borrowed("")),
+            None => (self.scope.len(), self.axis(axis)),
         }
     }
+
+    fn buffer(&self, id: BufferId) -> Cow<'a, str> {
+        name_or_number(self.nest.buffers.get(id.index()).map(|buffer| &buffer.name), id.0)
+    }
+
+    fn axis(&self, id: AxisId) -> Cow<'a, str> {
+        name_or_number(self.nest.axes.get(id.index()).map(|axis| &axis.name), id.0)
+    }
+
+    fn local(&self, id: LocalId) -> Cow<'a, str> {
+        name_or_number(self.nest.locals.get(id.index()), id.0)
+    }
+}
+
+/// What a table calls an entry, or the number of one that it does not have.
+fn name_or_number(name: Option<&String>, number: u32) -> Cow<'_, str> {
+    name.map_or_else(|| Cow::Owned(format!("?{number}")), |name| Cow::Borrowed(name.as_str()))
 }
 
 /// A minus, or the plus that a first term does without.

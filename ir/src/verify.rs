@@ -6,19 +6,21 @@
 //!
 //! | rule | statement |
 //! |---|---|
-//! | V1 | a name is used inside the scope that binds it, and bound once in it |
+//! | V1 | a name is used inside the scope that binds it, and bound once in it; every buffer of the nest's own is declared |
 //! | V2 | an access has one index a dimension |
 //! | V3 | a buffer is read and written only where its role allows |
 //! | V4 | every plain load and every store is in bounds, by the ranges of the loops and the guards |
 //! | V5 | `N` is the leading dimension of a caller's tensor, indexed by the batch loop alone |
 //! | V6 | parallel loops are outermost, perfectly nested, and write different elements |
 //! | V7 | a vector loop is innermost or holds just one that is, of fixed length, and its lanes are independent |
-//! | V8 | unrolled code stays below a limit |
+//! | V8 | unrolled code stays below a limit, and so does the work of checking the rules |
 //! | V9 | a register tile has a fixed address after unrolling and fits its budget |
-//! | V10 | sizes and ranges are positive and small enough to compute with |
+//! | V10 | sizes and ranges are positive, and every index and offset, term by term, is small enough to compute with |
 //! | V11 | scratch, register tiles and packed weights are written before they are read |
 //! | V12 | every element of the output, or of its stripes, is written, and no other |
 //! | V13 | the operands of an operation have one type |
+
+#![deny(clippy::arithmetic_side_effects, clippy::cast_possible_truncation)]
 
 mod access;
 mod buffers;
@@ -27,14 +29,17 @@ mod fault;
 mod local;
 mod loops;
 mod parts;
+mod scratch;
+mod structure;
 mod tasks;
 
-use std::collections::HashSet;
+use std::cell::Cell;
 
 use self::access::Use;
 pub use self::fault::{Fault, Place, Rule, VerifyError};
 pub use self::parts::verify_parts;
-use crate::bounds::Context;
+use self::scratch::ScratchLayout;
+use crate::bounds::{Context, Range};
 use crate::elem::ElemType;
 use crate::nest::{
     Access, Affine, AxisId, BufferId, Expr, Guard, LocalId, Loop, Mode, Nest, Role, Stmt,
@@ -48,9 +53,19 @@ pub struct Limits {
     pub reg_bytes: i64,
     /// Bytes of scratch a task.
     pub scratch_bytes: i64,
-    /// Lane operations after unrolling: bounds the size of the code.
+    /// Lane operations after unrolling, an operation being a statement that stores or names a value:
+    /// bounds the size of the code. Of the operations in their values, [`OPERATIONS_A_LANE`] times as
+    /// many are granted.
     pub unrolled: i64,
 }
+
+/// Operations after unrolling for each lane operation of [`Limits::unrolled`]: loads, arithmetic,
+/// conditions and the loops themselves. The longest epilogue has some sixty of them a value, a sum three.
+pub const OPERATIONS_A_LANE: i64 = 16;
+
+/// Steps of checking, for all rules that compare parts of a nest with one another: some hundredths of a
+/// second.
+const WORK: u64 = 1 << 25;
 
 impl Limits {
     /// Generous limits, for nests that are interpreted only.
@@ -61,14 +76,15 @@ impl Limits {
 /// The largest extent, stride or offset, in elements: far from overflow after any one product.
 const SIZE_LIMIT: i128 = 1 << 40;
 
-/// The farthest a padded load may lie outside its buffer, in elements: in bytes still an i64.
-const OFFSET_LIMIT: i128 = 1 << 56;
+/// The largest absolute value of an index, or of an offset in bytes, at any point of computing it term by
+/// term, and of the number that a condition compares with: an i64 has room for two of them.
+const REACH_LIMIT: i128 = 1 << 61;
 
 /// A nest that satisfies every rule within the limits. The only way downstream.
 #[derive(Clone, Debug, PartialEq)]
 pub struct VerifiedNest {
     nest: Nest,
-    scratch_bytes: i64,
+    scratch: ScratchLayout,
 }
 
 impl VerifiedNest {
@@ -79,7 +95,12 @@ impl VerifiedNest {
 
     /// Bytes of scratch one task needs, each buffer aligned to [`SCRATCH_ALIGN`].
     pub fn scratch_bytes(&self) -> i64 {
-        self.scratch_bytes
+        self.scratch.bytes()
+    }
+
+    /// Bytes from the start of a task's scratch to a scratch buffer.
+    pub fn scratch_offset(&self, id: BufferId) -> i64 {
+        self.scratch.offset(id)
     }
 
     /// The nest, to be rewritten and verified again.
@@ -106,11 +127,13 @@ pub fn verify(nest: Nest, limits: &Limits) -> Result<VerifiedNest, VerifyError> 
         stmt: 0,
         in_pack: true,
         task_chain: false,
-        scratch_bytes: 0,
+        scratch: ScratchLayout::of(&nest),
         reg_bytes: 0,
-        counted: HashSet::new(),
         unrolled: 0,
+        operations: 0,
+        work: Cell::new(0),
     };
+    checker.structure()?;
     checker.buffers()?;
     checker.block(&nest.pack, 1)?;
     checker.written(Role::Packed, &nest.pack)?;
@@ -119,8 +142,8 @@ pub fn verify(nest: Nest, limits: &Limits) -> Result<VerifiedNest, VerifyError> 
     checker.block(&nest.body, 1)?;
     checker.written(Role::Output, &nest.body)?;
     checker.tasks_are_disjoint()?;
-    let scratch_bytes = checker.scratch_bytes;
-    Ok(VerifiedNest { nest, scratch_bytes })
+    let scratch = checker.scratch;
+    Ok(VerifiedNest { nest, scratch })
 }
 
 /// Names that are bound at the current point.
@@ -144,10 +167,11 @@ struct Checker<'n> {
     in_pack: bool,
     /// Whether only parallel loops enclose the current block, which holds nothing else.
     task_chain: bool,
-    scratch_bytes: i64,
+    scratch: ScratchLayout,
     reg_bytes: i64,
-    counted: HashSet<BufferId>,
     unrolled: i64,
+    operations: i64,
+    work: Cell<u64>,
 }
 
 type Check = Result<(), VerifyError>;
@@ -166,12 +190,14 @@ impl Checker<'_> {
     }
 
     /// Checks the statements of a block; `copies` is how often unrolling repeats them.
+    #[expect(clippy::arithmetic_side_effects, reason = "the place of a statement in its block")]
     fn block(&mut self, block: &[Stmt], copies: i64) -> Check {
         let (buffers, locals) = (self.scope.buffers.len(), self.scope.locals.len());
         let reg_bytes = self.reg_bytes;
         let alone = block.len() == 1;
         for (i, stmt) in block.iter().enumerate() {
-            self.stmt += 1;
+            self.stmt = self.stmt.saturating_add(1);
+            self.operations(stmt, copies)?;
             match stmt {
                 Stmt::Loop(l) => self.loop_(l, alone, copies)?,
                 Stmt::If(guards, body) => {
@@ -182,7 +208,7 @@ impl Checker<'_> {
                 Stmt::Let(id, value) => {
                     self.expr(value)?;
                     if self.scope.locals.contains(id) {
-                        let name = self.nest.locals[id.0 as usize].clone();
+                        let name = self.nest.locals[id.index()].clone();
                         return self.fail(Fault::Rebound { name });
                     }
                     self.scope.locals.push(*id);
@@ -211,6 +237,7 @@ impl Checker<'_> {
         f: impl FnOnce(&mut Self) -> Check,
     ) -> Check {
         let chain = self.task_chain;
+        self.spend(self.context.conditions(), || "checking conditions".to_string())?;
         // Guards change what is known of the loops around.
         let known = match l {
             Some(l) if l.guards.is_empty() => None,
@@ -247,8 +274,56 @@ impl Checker<'_> {
         }
     }
 
+    /// V8: what a statement itself is after unrolling, its blocks aside.
+    fn operations(&mut self, stmt: &Stmt, copies: i64) -> Check {
+        let (copies, size) = match stmt {
+            Stmt::Loop(l) => match l.mode {
+                Mode::Unroll | Mode::Vector => {
+                    let trips = l.trip_count().unwrap_or(1).max(1);
+                    (copies.saturating_mul(trips), conditions(&l.guards))
+                }
+                Mode::Serial | Mode::Parallel => (copies, conditions(&l.guards)),
+            },
+            Stmt::If(guards, _) => (copies, conditions(guards)),
+            Stmt::Declare(_) => (copies, 0),
+            Stmt::Let(_, value) | Stmt::Store(_, value) => (copies, operations(value)),
+        };
+        let size = size.saturating_add(1);
+        self.operations = self.operations.saturating_add(copies.saturating_mul(size));
+        let limit = self.limits.unrolled.saturating_mul(OPERATIONS_A_LANE);
+        match self.operations > limit {
+            true => self.fail(Fault::Operations { given: self.operations, limit }),
+            false => Ok(()),
+        }
+    }
+
+    /// V8: accounts for steps of checking.
+    fn spend(&self, steps: usize, what: impl FnOnce() -> String) -> Check {
+        self.work.set(self.work.get().saturating_add(steps as u64));
+        match self.work.get() > WORK {
+            true => self.fail(Fault::Work { what: what(), limit: WORK }),
+            false => Ok(()),
+        }
+    }
+
+    /// V1, V5 and V10 for conditions.
     fn guards(&self, guards: &[Guard]) -> Check {
-        guards.iter().try_for_each(|guard| self.sum(guard.sum()))
+        guards.iter().try_for_each(|guard| {
+            self.sum(guard.sum())?;
+            let (Guard::Below(_, limit) | Guard::AtLeast(_, limit)) = guard;
+            self.within(i128::from(*limit), REACH_LIMIT, || {
+                format!("the number in `{}`", print::guard_text(self.nest, guard))
+            })
+        })
+    }
+
+    /// V10: a number is not too large in absolute value.
+    fn within(&self, given: i128, limit: i128, what: impl FnOnce() -> String) -> Check {
+        let (low, high) = (limit.saturating_neg(), limit);
+        match (low..=high).contains(&given) {
+            true => Ok(()),
+            false => self.fail(Fault::Size { what: what(), given, low, high }),
+        }
     }
 
     /// V1, V5 and V10 for an index or a guard.
@@ -258,19 +333,22 @@ impl Checker<'_> {
                 return self.fail(Fault::Unbound { name: self.axis_name(*axis) });
             }
         }
-        // A sum with the batch variable is that variable alone; V4 checks what it may index.
-        let Some((lo, hi)) = self.context.interval(sum) else {
+        let text = || print::affine_text(self.nest, sum);
+        let is_batch = |axis: AxisId| self.context.range(axis) == Some(Range::Batch);
+        if sum.terms().iter().any(|(axis, _)| is_batch(*axis)) {
+            // A sum with the batch variable is that variable alone; V4 checks what it may index.
             return match sum.as_axis() {
                 Some(_) => Ok(()),
                 None => self.fail(Fault::Batch { reason: "is combined with other terms" }),
             };
-        };
-        if lo < -SIZE_LIMIT || hi > SIZE_LIMIT {
-            let what = format!("`{}`", print::affine_text(self.nest, sum));
-            let given = if lo < -SIZE_LIMIT { lo } else { hi };
-            return self.fail(Fault::Size { what, given, low: -SIZE_LIMIT, high: SIZE_LIMIT });
         }
-        Ok(())
+        let bounds = self.context.interval(sum).zip(self.context.reach(sum));
+        let Some(((lo, hi), reach)) = bounds else {
+            return self.fail(Fault::Overflow { sum: text() });
+        };
+        self.within(lo, SIZE_LIMIT, || format!("`{}`", text()))?;
+        self.within(hi, SIZE_LIMIT, || format!("`{}`", text()))?;
+        self.within(reach, REACH_LIMIT, || format!("the largest number in `{}`", text()))
     }
 
     /// V1 and V13 for a value, and the access rules for its loads.
@@ -282,9 +360,7 @@ impl Checker<'_> {
             Expr::Const(_) | Expr::Unary(..) => Ok(()),
             Expr::Local(id) => match self.scope.locals.contains(id) {
                 true => Ok(()),
-                false => {
-                    self.fail(Fault::Unbound { name: self.nest.locals[id.0 as usize].clone() })
-                }
+                false => self.fail(Fault::Unbound { name: self.nest.locals[id.index()].clone() }),
             },
             Expr::Load(access) => self.access(access, Use::Load),
             Expr::Pad(mode, access) => self.access(access, Use::Pad(*mode)),
@@ -318,4 +394,17 @@ impl Checker<'_> {
             Expr::Select { then, .. } => self.type_of(then),
         }
     }
+}
+
+/// The operations of a value: itself and all its operands.
+fn operations(value: &Expr) -> i64 {
+    let mut count = 0_i64;
+    value.visit(&mut |_| count = count.saturating_add(1));
+    count
+}
+
+/// The terms that conditions compare, each at least one.
+fn conditions(guards: &[Guard]) -> i64 {
+    let terms = guards.iter().map(|guard| guard.sum().terms().len().max(1));
+    terms.fold(0_i64, |count, terms| count.saturating_add_unsigned(terms as u64))
 }

@@ -35,8 +35,8 @@ use cranelift_codegen::isa::{CallConv, TargetIsa};
 use cranelift_codegen::settings::{self, Configurable};
 use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
 
+use super::Entry;
 use super::x86::{self, MicroKernel, Unfit, Vectors};
-use super::{Entry, scratch_offsets};
 use crate::error::Error;
 use crate::target::Target;
 use address::AddressCache;
@@ -193,12 +193,9 @@ impl<'n, 'f> Emitter<'n, 'f> {
             let base = self.builder.ins().load(pointer, flags(true), arguments, offset);
             self.bases.insert(id, base);
         }
-        for (i, offset) in scratch_offsets(nest).into_iter().enumerate() {
-            let id = BufferId(i as u32);
-            if self.nest.buffer(id).role == Role::Scratch {
-                let base = self.builder.ins().iadd_imm_s(scratch, offset);
-                self.bases.insert(id, base);
-            }
+        for id in self.nest.find_all(Role::Scratch) {
+            let base = self.builder.ins().iadd_imm_s(scratch, nest.scratch_offset(id));
+            self.bases.insert(id, base);
         }
         match entry {
             Entry::Pack => self.block(&self.nest.pack, Lanes::SCALAR),

@@ -235,7 +235,7 @@ impl Walk<'_> {
                     self.known = outer;
                 }
                 Stmt::Declare(id) if self.nest.buffer(*id).role == Role::Reg => {
-                    *tiles += self.nest.buffer(*id).len(self.batch) as f64;
+                    *tiles += self.nest.buffer(*id).len(self.batch).unwrap_or(0) as f64;
                     if code == Code::Loops {
                         code = match self.fit.takes(&block[i..], &self.known) {
                             true => Code::Wide,

@@ -142,9 +142,9 @@ impl Transforms {
         4 * floats + 8 * (2 * self.rows * self.half + self.scratch)
     }
 
-    /// Elements of the input of a call.
-    pub(crate) fn input_len(&self, batch: usize) -> usize {
-        batch * self.image
+    /// Elements of the input of a call, if this machine can address so many.
+    pub(crate) fn input_len(&self, batch: usize) -> Option<usize> {
+        batch.checked_mul(self.image)
     }
 
     /// Elements of the transformed weights.
@@ -180,10 +180,15 @@ impl Transforms {
         }
     }
 
+    /// Compares the number of weights with what [`pack`](Transforms::pack) reads.
+    pub(crate) fn check_weights(&self, weights: &[f32]) -> Result<(), RunError> {
+        let expected = self.problem.weights_shape().iter().product::<u64>() as usize;
+        check("weights", weights.len(), expected)
+    }
+
     /// Transforms the weights, spread by the dilation, conjugated and scaled.
     pub(crate) fn pack(&self, weights: &[f32], packed: &mut [f32]) -> Result<(), RunError> {
-        let expected = self.problem.weights_shape().iter().product::<u64>() as usize;
-        check("weights", weights.len(), expected)?;
+        self.check_weights(weights)?;
         check("packed weights", packed.len(), self.packed_len())?;
         let mut memory = Memory::default();
         self.reserve(&mut memory);
@@ -279,7 +284,7 @@ impl Transforms {
             rest /= axis.tiles as usize;
         }
         let group = rest % self.plan.groups as usize;
-        let len = self.input_len(1);
+        let len = self.image;
         let image = rest / self.plan.groups as usize;
         let image = &input[image * len..(image + 1) * len];
         let mut spectra = std::mem::take(&mut memory.spectra);

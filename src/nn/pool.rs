@@ -183,14 +183,14 @@ mod tests {
                 let nest = kernel.0.nests().next().unwrap();
                 let draw = &mut Generator::new(9);
                 let ids = interpret::arguments(nest.nest());
-                let len = |id| nest.nest().buffer(id).len(3) as usize;
+                let len = |id| nest.nest().buffer(id).len(3).unwrap() as usize;
                 let mut given: Vec<Vec<f32>> =
                     ids.iter().map(|id| values(len(*id), draw)).collect();
                 given.iter_mut().flatten().skip(3).step_by(11).zip(ODD).for_each(|(v, o)| *v = o);
                 let slices: Vec<&[f32]> = given.iter().map(Vec::as_slice).collect();
                 let output = len(nest.nest().find_role(Role::Output).unwrap());
                 let (mut expected, mut result) = (vec![5.0; output], vec![6.0; output]);
-                let tasks = 0..nest.nest().tasks(3);
+                let tasks = 0..nest.nest().tasks(3).unwrap();
                 interpret::run(nest, 3, tasks, &slices, &mut expected).unwrap();
                 kernel.run(3, slices[0], &slices[1..], &mut result).unwrap();
                 let same = expected.iter().zip(&result).all(|(a, b)| same_bits(*a, *b));

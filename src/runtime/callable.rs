@@ -41,7 +41,10 @@ impl Callable {
         code: Code,
     ) -> Callable {
         let problems = || [first].into_iter().chain(second);
-        let image = first.input_shape(1).iter().product::<u64>() as usize;
+        // Fewer than `MAX_ELEMENTS`; on a machine that cannot address so many no input has an image.
+        let image = first.input_shape(1).iter().product::<u64>();
+        let image = usize::try_from(image).unwrap_or(usize::MAX);
+        threads::note_process();
         let extras = problems().map(|problem| problem.extra_shapes(1).len()).sum();
         let mut biases = [false; MAX_SUMS];
         for (bias, problem) in biases.iter_mut().zip(problems()) {
@@ -69,7 +72,18 @@ impl Callable {
             return 1;
         }
         let seconds = self.seconds() * batch as f64;
-        threads::paying(seconds, most).min(self.code.tasks(batch).max(1))
+        threads::paying(seconds, most).min(self.tasks(batch).max(1))
+    }
+
+    /// Tasks of a call with that many images; `usize::MAX` if they cannot be counted.
+    pub(super) fn tasks(&self, batch: usize) -> usize {
+        let tasks = self.code.tasks(batch).and_then(|tasks| usize::try_from(tasks).ok());
+        tasks.unwrap_or(usize::MAX)
+    }
+
+    /// Bytes of scratch that a thread of a call needs.
+    pub(super) fn workspace_bytes(&self) -> usize {
+        usize::try_from(self.code.scratch_bytes()).unwrap_or(usize::MAX)
     }
 
     /// Predicted seconds of an image on one thread of an ordinary core.
@@ -89,6 +103,7 @@ impl Callable {
 
     /// Packs the weights of each problem.
     pub(super) fn pack(&self, weights: &[&[f32]]) -> Result<PackedWeights, Error> {
+        self.code.check_weights(weights)?;
         let mut values = Aligned::zeros(self.code.packed_len());
         self.code.pack(weights, &mut values)?;
         Ok(PackedWeights { values, kernel: self.name.clone(), fingerprint: self.fingerprint })
@@ -114,9 +129,8 @@ impl Callable {
         output: &'a mut [f32],
     ) -> Result<Call<'a>, Error> {
         let (given, image) = (input.len(), self.image);
-        if !given.is_multiple_of(image) {
-            return Err(RunError::Batch { given, image }.into());
-        }
+        let images = given.checked_div(image).filter(|_| given.is_multiple_of(image));
+        let Some(images) = images else { return Err(RunError::Batch { given, image }.into()) };
         self.check_packed(weights)?;
         let word = |has: bool| if has { "a" } else { "no" };
         for (bias, expected) in biases.iter().zip(self.biases) {
@@ -130,7 +144,7 @@ impl Callable {
             return Err(RunError::Extras { given, expected }.into());
         }
         let inputs = Inputs { input, weights: &weights.values, biases, extras };
-        Ok(self.code.call(given / image, inputs, output)?)
+        Ok(self.code.call(images, inputs, output)?)
     }
 
     /// Runs a call of this code on as many of so many threads as pay.

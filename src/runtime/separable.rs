@@ -82,12 +82,13 @@ impl SeparableKernel {
     /// Bytes of scratch each thread of a call needs, the block of the tensor between the halves among
     /// them.
     pub fn workspace_bytes(&self) -> usize {
-        self.callable.code().scratch_bytes() as usize
+        self.callable.workspace_bytes()
     }
 
-    /// The number of independent tasks of a call with that many images.
+    /// The number of independent tasks of a call with that many images; `usize::MAX` for more images
+    /// than a call can have.
     pub fn tasks(&self, batch: usize) -> usize {
-        self.callable.code().tasks(batch)
+        self.callable.tasks(batch)
     }
 
     /// How many of `most` threads share a call with that many images; see

@@ -1,9 +1,11 @@
 //! The threads of a call: how many pay, and how its tasks are split among them.
 //!
 //! Promises: results do not depend on the number of threads, since tasks write different elements; a
-//! thread that has run a kernel once allocates nothing.
+//! thread that has run a kernel once allocates nothing. After `fork`, a call in the child runs on the
+//! calling thread alone, unless that belongs to a pool of the child's own.
 
 use std::cell::RefCell;
+use std::sync::OnceLock;
 
 use crate::jit::{Call, Scratch, Tasks};
 
@@ -23,7 +25,9 @@ thread_local! {
 
 /// How many of so many threads pay for a call of that many seconds: each has [`WORTH`] to do.
 pub(super) fn paying(seconds: f64, most: usize) -> usize {
-    most.min((seconds / WORTH) as usize).max(1)
+    #[expect(clippy::cast_possible_truncation, reason = "ends at usize::MAX, far above `most`")]
+    let worth = (seconds / WORTH) as usize;
+    most.min(worth).max(1)
 }
 
 /// Runs all tasks of a call on the calling thread.
@@ -36,9 +40,11 @@ impl Call<'_> {
     /// [`Kernel::run_parallel`](super::Kernel::run_parallel) takes only as many as do.
     pub fn share(mut self, threads: usize) {
         let tasks = self.tasks();
+        // A forked child has no thread of the pool but this one: nobody would take the other parts.
+        let threads = if in_forked_child() { 1 } else { threads };
         // A thread that runs late leaves parts to the others; if there are no more threads than may take one.
         let all = threads > 1 && threads >= rayon::current_num_threads();
-        let parts = if all { PARTS_A_THREAD * threads } else { threads };
+        let parts = if all { threads.saturating_mul(PARTS_A_THREAD) } else { threads };
         let parts = parts.clamp(1, tasks.len().max(1));
         run_parts(tasks, parts);
     }
@@ -50,9 +56,30 @@ fn run_parts(tasks: Tasks, parts: usize) {
         return SCRATCH.with_borrow_mut(|scratch| tasks.run(scratch));
     }
     let left = parts / 2;
-    let count = tasks.len() * left / parts;
+    let count = left_share(tasks.len(), parts);
     let (first, rest) = tasks.split_at(count);
-    rayon::join(|| run_parts(first, left), || run_parts(rest, parts - left));
+    rayon::join(|| run_parts(first, left), || run_parts(rest, parts.saturating_sub(left)));
+}
+
+/// How many of so many tasks the first half of the parts get, in proportion.
+fn left_share(tasks: usize, parts: usize) -> usize {
+    let share = (tasks as u128).saturating_mul((parts / 2) as u128).checked_div(parts as u128);
+    share.and_then(|share| usize::try_from(share).ok()).unwrap_or(tasks)
+}
+
+/// The process that made the first kernel.
+static PROCESS: OnceLock<u32> = OnceLock::new();
+
+/// Remembers this process as the one whose threads calls may be shared by.
+pub(super) fn note_process() {
+    PROCESS.get_or_init(std::process::id);
+}
+
+/// Whether this process was forked from one that had made kernels. Its copy of rayon's global pool has
+/// no threads; a pool of its own, whose threads call, has.
+fn in_forked_child() -> bool {
+    let forked = PROCESS.get().is_some_and(|process| *process != std::process::id());
+    forked && rayon::current_thread_index().is_none()
 }
 
 #[cfg(test)]

@@ -12,18 +12,21 @@ type Terms = SmallVec<[(AxisId, i64); 4]>;
 /// An integer that depends on loop variables: `constant + sum of coefficient * variable`.
 ///
 /// Terms are sorted by axis and have no zero coefficients, so equal functions compare equal.
-/// Arithmetic saturates; the verifier refuses sums anywhere near the limits.
+/// Arithmetic is exact or says that it is not: a sum that a number of more than 64 bits went into
+/// [overflows](Affine::overflows), and so does every sum made of it. Such a sum has no bounds, and
+/// the verifier refuses it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Affine {
     /// The part that depends on no variable.
     pub constant: i64,
     terms: Terms,
+    overflows: bool,
 }
 
 impl Affine {
     /// A number.
     pub fn constant(constant: i64) -> Affine {
-        Affine { constant, terms: Terms::new() }
+        Affine { constant, terms: Terms::new(), overflows: false }
     }
 
     /// A variable.
@@ -39,16 +42,23 @@ impl Affine {
     /// A sum; coefficients of the same variable add up.
     pub fn from_terms(constant: i64, terms: impl IntoIterator<Item = (AxisId, i64)>) -> Affine {
         let mut terms: Terms = terms.into_iter().collect();
+        let mut overflows = false;
         terms.sort_by_key(|(axis, _)| *axis);
         terms.dedup_by(|(axis, coefficient), (kept, sum)| {
             let same = axis == kept;
             if same {
-                *sum = sum.saturating_add(*coefficient);
+                *sum = noting(sum.overflowing_add(*coefficient), &mut overflows);
             }
             same
         });
         terms.retain(|(_, coefficient)| *coefficient != 0);
-        Affine { constant, terms }
+        Affine { constant, terms, overflows }
+    }
+
+    /// Whether some number of it, or of a sum it was made of, does not fit 64 bits. Its numbers then
+    /// mean nothing.
+    pub fn overflows(&self) -> bool {
+        self.overflows
     }
 
     /// `(variable, coefficient)`, sorted by variable, without zeros.
@@ -69,28 +79,31 @@ impl Affine {
     /// The single variable with coefficient one and no constant, if that is all there is.
     pub fn as_axis(&self) -> Option<AxisId> {
         match (self.constant, self.terms.as_slice()) {
-            (0, [(axis, 1)]) => Some(*axis),
+            (0, [(axis, 1)]) if !self.overflows => Some(*axis),
             _ => None,
         }
     }
 
     /// The number, if no variable occurs.
     pub fn as_constant(&self) -> Option<i64> {
-        self.terms.is_empty().then_some(self.constant)
+        (self.terms.is_empty() && !self.overflows).then_some(self.constant)
     }
 
     /// This sum times a number.
     pub fn scaled(&self, factor: i64) -> Affine {
-        if factor == 0 {
-            return Affine::default();
-        }
-        let terms = self.terms.iter().map(|(a, c)| (*a, c.saturating_mul(factor))).collect();
-        Affine { constant: self.constant.saturating_mul(factor), terms }
+        let mut overflows = self.overflows;
+        let mut times = |number: i64| noting(number.overflowing_mul(factor), &mut overflows);
+        let constant = times(self.constant);
+        let mut terms: Terms = self.terms.iter().map(|(a, c)| (*a, times(*c))).collect();
+        terms.retain(|(_, coefficient)| *coefficient != 0);
+        Affine { constant, terms, overflows }
     }
 
     /// This sum plus a number.
     pub fn plus(&self, constant: i64) -> Affine {
-        Affine { constant: self.constant.saturating_add(constant), terms: self.terms.clone() }
+        let mut sum = self.clone();
+        sum.constant = noting(self.constant.overflowing_add(constant), &mut sum.overflows);
+        sum
     }
 
     /// This sum with a variable replaced by another sum.
@@ -107,7 +120,13 @@ impl Affine {
         Affine {
             constant: self.constant,
             terms: self.terms.iter().copied().filter(|(a, _)| *a != axis).collect(),
+            overflows: self.overflows,
         }
+    }
+
+    /// The constant, and the part made of the variables that satisfy the predicate.
+    pub fn part_and_constant(&self, keep: impl FnMut(AxisId) -> bool) -> Affine {
+        Affine { constant: self.constant, ..self.part(keep) }
     }
 
     /// The part made of the variables that satisfy the predicate, and of no constant.
@@ -115,19 +134,28 @@ impl Affine {
         Affine {
             constant: 0,
             terms: self.terms.iter().copied().filter(|(a, _)| keep(*a)).collect(),
+            overflows: self.overflows,
         }
     }
+}
+
+/// The number, and a note if it was cut to 64 bits.
+fn noting((number, overflowed): (i64, bool), overflows: &mut bool) -> i64 {
+    *overflows |= overflowed;
+    number
 }
 
 impl Add for &Affine {
     type Output = Affine;
     fn add(self, other: &Affine) -> Affine {
-        let constant = self.constant.saturating_add(other.constant);
-        let mut sum = Affine { constant, terms: self.terms.clone() };
+        let mut sum = self.plus(other.constant);
+        sum.overflows |= other.overflows;
         for (axis, coefficient) in &other.terms {
             let place = sum.terms.iter().position(|(a, _)| a >= axis).unwrap_or(sum.terms.len());
             match sum.terms.get_mut(place) {
-                Some((same, c)) if same == axis => *c = c.saturating_add(*coefficient),
+                Some((same, c)) if same == axis => {
+                    *c = noting(c.overflowing_add(*coefficient), &mut sum.overflows);
+                }
                 Some(_) | None => sum.terms.insert(place, (*axis, *coefficient)),
             }
         }

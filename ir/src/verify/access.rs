@@ -1,6 +1,7 @@
 //! Rules for one access: its dimensions, its role, its bounds.
 
-use super::{Check, Checker, Fault, OFFSET_LIMIT, cover};
+use super::{Check, Checker, Fault, REACH_LIMIT, cover};
+use crate::bounds::Range;
 use crate::nest::{Access, Affine, BufferId, Dim, Mode, Role};
 use crate::padding::PaddingMode;
 use crate::print;
@@ -25,9 +26,11 @@ impl Checker<'_> {
         if buffer.role.is_local() {
             self.local(access)?;
         }
-        if matches!(use_, Use::Pad(PaddingMode::Zeros) | Use::Fetch) {
+        if use_.needs_offset() {
             self.offset(access)?;
         }
+        let conditions = self.context.conditions().saturating_mul(access.index.len());
+        self.spend(conditions, || format!("showing that `{}` is in bounds", self.text(access)))?;
         for (dim, (index, extent)) in access.index.iter().zip(&buffer.shape).enumerate() {
             let known = use_.may_be_outside() && *extent != Dim::Batch;
             if !known && !self.context.inside(index, *extent) {
@@ -49,24 +52,21 @@ impl Checker<'_> {
         }
     }
 
-    /// V10: the offset of a load that may be a zero, or of what is fetched, is computed also where its index lies
-    /// outside. The other modes
-    /// compute offsets of indices that they have brought inside.
+    /// V10: the offset of an element is computed term by term, in bytes; that of a load that may be a
+    /// zero, or of what is fetched, also where its index lies outside.
     fn offset(&self, access: &Access) -> Check {
-        let indices = access.index.iter().zip(self.nest.buffer(access.buffer).strides());
-        let reach = |(index, stride): (&Affine, i64)| {
-            let (lo, hi) = self.context.interval(index).unwrap_or((0, 0));
-            lo.abs().max(hi.abs()) * i128::from(stride)
+        let buffer = self.nest.buffer(access.buffer);
+        let is_batch = |axis| self.context.range(axis) == Some(Range::Batch);
+        // How far the images reach is known, and checked, at the call.
+        let offset = access.offset(buffer).part_and_constant(|axis| !is_batch(axis));
+        let reach = self.context.reach(&offset);
+        let Some(given) = reach.and_then(|reach| reach.checked_mul(buffer.elem.bytes() as i128))
+        else {
+            return self.fail(Fault::Overflow { sum: self.text(access) });
         };
-        let given: i128 = indices.map(reach).sum();
-        match given > OFFSET_LIMIT {
-            true => {
-                let what =
-                    format!("the distance of `{}` from the first element", self.text(access));
-                self.fail(Fault::Size { what, given, low: 0, high: OFFSET_LIMIT })
-            }
-            false => Ok(()),
-        }
+        self.within(given, REACH_LIMIT, || {
+            format!("the largest number in the offset of `{}`, in bytes,", self.text(access))
+        })
     }
 
     fn out_of_bounds(&self, access: &Access, dim: usize, index: &Affine, extent: Dim) -> Check {
@@ -142,6 +142,16 @@ impl Use {
             Use::Load | Use::Pad(_) => "read",
             Use::Store => "written",
             Use::Fetch => "fetched",
+        }
+    }
+
+    /// Whether the offset is made of the index as it stands. The other modes fold it first.
+    fn needs_offset(self) -> bool {
+        match self {
+            Use::Load | Use::Store | Use::Fetch | Use::Pad(PaddingMode::Zeros) => true,
+            Use::Pad(PaddingMode::Reflect | PaddingMode::Replicate | PaddingMode::Circular) => {
+                false
+            }
         }
     }
 

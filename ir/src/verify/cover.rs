@@ -23,11 +23,17 @@ impl Span {
 
     /// The same values as one run, if they are one.
     fn normal(self) -> Span {
-        if self.count > 1 && self.hi - self.lo + 1 >= self.step {
-            let hi = self.hi + self.step * (self.count - 1);
-            return Span { lo: self.lo, hi, step: 0, count: 1 };
+        match self.joined_runs() {
+            Some(hi) => Span { hi, step: 0, count: 1, ..self },
+            None => self,
         }
-        self
+    }
+
+    /// The last value, if there are several runs and they touch.
+    fn joined_runs(self) -> Option<i64> {
+        let length = self.hi.checked_sub(self.lo)?.checked_add(1)?;
+        let moved = self.step.checked_mul(self.count.checked_sub(1)?)?;
+        (self.count > 1 && length >= self.step).then(|| self.hi.checked_add(moved))?
     }
 
     fn contains(self, other: Span) -> bool {
@@ -48,11 +54,14 @@ impl Span {
 
 /// The number along a stripe of an index that lies on it: the `q` of `from + by*q`.
 pub(super) fn along(index: &Affine, stripe: Stripe) -> Option<Affine> {
-    let constant = index.constant - stripe.from;
-    let whole = |number: i64| number % stripe.by == 0;
-    let on = whole(constant) && index.terms().iter().all(|(_, coefficient)| whole(*coefficient));
-    let terms = index.terms().iter().map(|(axis, c)| (*axis, c / stripe.by));
-    on.then(|| Affine::from_terms(constant / stripe.by, terms))
+    let quotient = |number: i64| match number.checked_rem(stripe.by) {
+        Some(0) => number.checked_div(stripe.by),
+        Some(_) | None => None,
+    };
+    let constant = quotient(index.constant.checked_sub(stripe.from)?)?;
+    let terms = index.terms().iter().map(|(axis, c)| Some((*axis, quotient(*c)?)));
+    let terms: Vec<(AxisId, i64)> = terms.collect::<Option<_>>()?;
+    (!index.overflows()).then(|| Affine::from_terms(constant, terms))
 }
 
 /// A set of elements: a union of boxes. Along a dimension of which only a stripe counts, elements
@@ -85,8 +94,8 @@ impl Region {
         let buffer = nest.buffer(buffer);
         let whole = |(dim, (span, extent)): (usize, (&Span, &Dim))| match extent {
             Dim::Fixed(extent) => {
-                let last = buffer.stripe(dim).count(*extent) - 1;
-                span.count == 1 && span.lo <= 0 && span.hi >= last
+                let end = buffer.stripe(dim).count(*extent);
+                span.count == 1 && span.lo <= 0 && reaches(*span, end)
             }
             Dim::Batch => *span == Span::BATCH,
         };
@@ -96,7 +105,7 @@ impl Region {
     /// Whether every element below the ends, one a dimension, is in the set.
     pub(crate) fn covers_below(&self, ends: &[i64]) -> bool {
         let below =
-            |(span, end): (&Span, &i64)| span.count == 1 && span.lo <= 0 && span.hi >= end - 1;
+            |(span, end): (&Span, &i64)| span.count == 1 && span.lo <= 0 && reaches(*span, *end);
         self.boxes.iter().any(|spans| spans.iter().zip(ends).all(below))
     }
 
@@ -110,6 +119,11 @@ impl Region {
         }
         self.boxes.push(spans);
     }
+}
+
+/// Whether a run goes on to the last value below an end.
+fn reaches(span: Span, end: i64) -> bool {
+    span.hi.checked_add(1).is_none_or(|next| next >= end)
 }
 
 /// The union of two boxes, if it is a box.
@@ -173,8 +187,8 @@ fn extend_ends(nest: &Nest, buffer: BufferId, block: &[Stmt], around: &Context, 
                 for ((end, index), dim) in ends.iter_mut().zip(&access.index).zip(shape) {
                     let whole = dim.fixed().unwrap_or(i64::MAX);
                     let last = around.interval(index).filter(|_| !anywhere);
-                    let last = last.map_or(whole.into(), |(_, hi)| hi + 1);
-                    *end = (*end).max(last.min(whole.into()) as i64);
+                    let past = last.and_then(|(_, hi)| i64::try_from(hi).ok()?.checked_add(1));
+                    *end = (*end).max(past.unwrap_or(whole).min(whole));
                 }
             }),
         }
@@ -279,10 +293,11 @@ impl Walk {
             let inner = self.values(&terms[split..], open, &mut tried)?;
             inner.is_dense().then_some(())?;
             used.copy_from_slice(&tried);
-            let start = outer.first + index.constant;
-            let count = (outer.last - outer.first) / outer.step + 1;
+            let start = outer.first.checked_add(index.constant)?;
+            let count = outer.count()?;
             let step = if count > 1 { outer.step } else { 0 };
-            Some(Span { lo: start + inner.first, hi: start + inner.last, step, count }.normal())
+            let [lo, hi] = [inner.first, inner.last].map(|end| start.checked_add(end));
+            Some(Span { lo: lo?, hi: hi?, step, count }.normal())
         })
     }
 
@@ -336,7 +351,7 @@ fn clipped_by(
 /// The positive `factor` and the `rest` for which `sum = factor * part + rest`, if there are any.
 fn multiple_of(sum: &Affine, part: &Affine) -> Option<(i64, i64)> {
     let (axis, coefficient) = part.terms().first()?;
-    let factor = sum.coefficient(*axis) / coefficient;
+    let factor = sum.coefficient(*axis).checked_div(*coefficient)?;
     let rest = (factor > 0).then(|| sum - &part.scaled(factor))?;
     rest.as_constant().map(|rest| (factor, rest))
 }
@@ -354,14 +369,25 @@ impl Progression {
         self.step == 1 || self.first == self.last
     }
 
+    /// How many values it has.
+    fn count(self) -> Option<i64> {
+        self.last.checked_sub(self.first)?.checked_div(self.step)?.checked_add(1)
+    }
+
+    /// The value with that number, counted from zero; negative ones lie before the first.
+    fn at(self, number: i64) -> Option<i64> {
+        self.first.checked_add(number.checked_mul(self.step)?)
+    }
+
     /// All sums with `coefficient * v`, `v` from `lo` to `hi`, if they are a progression.
     fn plus(self, coefficient: i64, lo: i64, hi: i64) -> Option<Progression> {
         if coefficient <= 0 || lo > hi {
             return None;
         }
         let single = self.first == self.last;
-        let fits =
-            self.step % coefficient == 0 && coefficient.checked_mul(hi - lo + 1)? >= self.step;
+        let trips = hi.checked_sub(lo)?.checked_add(1)?;
+        let fits = self.step.checked_rem(coefficient)? == 0
+            && coefficient.checked_mul(trips)? >= self.step;
         (single || fits).then_some(())?;
         Some(Progression {
             first: self.first.checked_add(coefficient.checked_mul(lo)?)?,
@@ -377,12 +403,13 @@ impl Progression {
         let end = |limit: i64| limit.checked_mul(factor)?.checked_add(rest);
         match guard {
             Guard::Below(_, limit) => {
-                let room = (end(*limit)? - 1).min(self.last) - self.first;
-                values.last = self.first + room.div_euclid(self.step) * self.step;
+                let room = end(*limit)?.checked_sub(1)?.min(self.last).checked_sub(self.first)?;
+                values.last = self.at(room.checked_div_euclid(self.step)?)?;
             }
             Guard::AtLeast(_, limit) => {
-                let short = (end(*limit)? - self.first).max(0);
-                values.first = self.first + (short + self.step - 1) / self.step * self.step;
+                let short = end(*limit)?.checked_sub(self.first)?.max(0);
+                let past = short.checked_add(self.step.checked_sub(1)?)?;
+                values.first = self.at(past.checked_div(self.step)?)?;
             }
         }
         (values.first <= values.last).then_some(values)

@@ -52,6 +52,10 @@ pub enum Fault {
     Unbound { name: String },
     #[error("`{name}` is bound again inside its own scope")]
     Rebound { name: String },
+    #[error("`{name}` is a buffer of the nest's own that no statement declares")]
+    Undeclared { name: String },
+    #[error("there is no {what} with the number {id}: the nest has {count}")]
+    UnknownId { what: &'static str, id: u32, count: usize },
     #[error("`{access}` has {given} indices, `{buffer}` has {expected} dimensions")]
     Rank { access: String, buffer: String, given: usize, expected: usize },
     #[error("`{access}` is {use_}, but {reason}")]
@@ -76,8 +80,16 @@ pub enum Fault {
     DynamicRegister { access: String, axis: String },
     #[error("register tile `{name}` needs {given} bytes, the budget is {limit}")]
     RegisterBudget { name: String, given: i64, limit: i64 },
+    #[error("unrolled code has {given} operations, the limit is {limit}")]
+    Operations { given: i64, limit: i64 },
+    #[error("{what} takes more than {limit} steps")]
+    Work { what: String, limit: u64 },
     #[error("{what} is {given}, which is not in {low}..={high}")]
     Size { what: String, given: i128, low: i128, high: i128 },
+    #[error("a number of `{sum}` does not fit 64 bits")]
+    Overflow { sum: String },
+    #[error("blocks or operations are nested deeper than {limit} levels")]
+    TooDeep { limit: usize },
     #[error("`{name}` is read before every element of it is provably written")]
     Undefined { name: String },
     #[error("not every element of `{name}` is provably written")]
@@ -96,16 +108,19 @@ impl Fault {
     /// The rule that is broken.
     pub fn rule(&self) -> Rule {
         match self {
-            Fault::Unbound { .. } | Fault::Rebound { .. } => Rule::V1,
+            Fault::Unbound { .. }
+            | Fault::Rebound { .. }
+            | Fault::Undeclared { .. }
+            | Fault::UnknownId { .. } => Rule::V1,
             Fault::Rank { .. } => Rule::V2,
             Fault::Role { .. } | Fault::RoleCount { .. } => Rule::V3,
             Fault::OutOfBounds { .. } => Rule::V4,
             Fault::Batch { .. } => Rule::V5,
             Fault::Parallel { .. } | Fault::TaskOverlap { .. } => Rule::V6,
             Fault::Vector { .. } | Fault::LaneOverlap { .. } => Rule::V7,
-            Fault::Unrolled { .. } => Rule::V8,
+            Fault::Unrolled { .. } | Fault::Operations { .. } | Fault::Work { .. } => Rule::V8,
             Fault::DynamicRegister { .. } | Fault::RegisterBudget { .. } => Rule::V9,
-            Fault::Size { .. } => Rule::V10,
+            Fault::Size { .. } | Fault::Overflow { .. } | Fault::TooDeep { .. } => Rule::V10,
             Fault::Undefined { .. } => Rule::V11,
             Fault::Incomplete { .. }
             | Fault::Stripe { .. }

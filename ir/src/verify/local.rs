@@ -1,8 +1,9 @@
 //! Rules for buffers of the nest's own: their budgets, and that they are written before they are read.
 
 use super::cover::{self, Region};
-use super::{Check, Checker, Fault, Place, SCRATCH_ALIGN, VerifyError};
-use crate::nest::{BufferId, Role, Stmt, visit_accesses};
+use super::tasks::count_stmts;
+use super::{Check, Checker, Fault, Place, VerifyError};
+use crate::nest::{BufferId, Role, Stmt, visit_accesses, visit_stores};
 
 impl Checker<'_> {
     /// V1, V9, V10 and V11 for the declaration of a local buffer; `rest` is its scope.
@@ -17,23 +18,22 @@ impl Checker<'_> {
             return self.fail(Fault::Role { access: name, use_: "declared here", reason });
         }
         self.scope.buffers.push((id, self.scope.loops.len()));
-        // At most SIZE_LIMIT elements by V10, so the product cannot overflow.
-        let bytes = buffer.len(0) * buffer.elem.bytes() as i64;
         if buffer.role == Role::Reg {
+            let bytes = buffer.bytes(0).unwrap_or(i64::MAX);
             self.reg_bytes = self.reg_bytes.saturating_add(bytes);
             if self.reg_bytes > self.limits.reg_bytes {
                 let (given, limit) = (self.reg_bytes, self.limits.reg_bytes);
                 return self.fail(Fault::RegisterBudget { name, given, limit });
             }
-        } else if self.counted.insert(id) {
-            let aligned = (bytes + SCRATCH_ALIGN - 1) / SCRATCH_ALIGN * SCRATCH_ALIGN;
-            self.scratch_bytes = self.scratch_bytes.saturating_add(aligned);
-            let (given, high) = (self.scratch_bytes.into(), self.limits.scratch_bytes.into());
+        } else {
+            let (given, high) = (self.scratch.end(id).into(), self.limits.scratch_bytes.into());
             if given > high {
                 let what = format!("the scratch of a task, with `{name}`, in bytes");
                 return self.fail(Fault::Size { what, given, low: 0, high });
             }
         }
+        let what = || format!("showing that `{name}` is written before it is read");
+        self.spend(count_stmts(rest), what)?;
         let ends = cover::read_ends(self.nest, id, rest, &self.context);
         match defined_before_read(&ends, id, rest, &Region::default()) {
             true => Ok(()),
@@ -47,12 +47,21 @@ impl Checker<'_> {
     }
 
     fn written_whole(&self, role: Role, id: BufferId, block: &[Stmt]) -> Check {
+        let mut stores = 0_usize;
+        visit_stores(block, &mut |dst| {
+            stores = stores.saturating_add(usize::from(dst.buffer == id));
+        });
+        let name = || self.nest.buffer(id).name.clone();
+        // Each box is compared with those before it.
+        self.spend(stores.saturating_mul(stores), || {
+            format!("showing that all of `{}` is written", name())
+        })?;
         let mut region = Region::of(self.nest, id);
         block.iter().for_each(|stmt| region.add_writes(stmt, id));
         if region.covers(self.nest, id) {
             return Ok(());
         }
-        let name = self.nest.buffer(id).name.clone();
+        let name = name();
         let fault = match role {
             Role::Packed => Fault::Undefined { name },
             Role::Input

@@ -87,6 +87,10 @@ impl Checker<'_> {
         }
         let mut stores: Vec<&Access> = Vec::new();
         visit_stores(body, &mut |dst| stores.push(dst));
+        let mut accesses = 0_usize;
+        visit_accesses(body, &mut |_, _| accesses = accesses.saturating_add(1));
+        let pairs = stores.len().saturating_mul(accesses);
+        self.spend(pairs, || format!("showing that the lanes of `{axis}` are independent"))?;
         let mut clash = None;
         for dst in &stores {
             if !lanes_apart(&dst.index, &loops) {
@@ -123,9 +127,10 @@ fn lanes_apart(index: &[Affine], loops: &[&Loop]) -> bool {
     let reach = |index: &Affine| -> i128 {
         let steps = inner.iter().map(|l| {
             let trips = l.trip_count().unwrap_or(i64::MAX);
-            i128::from(index.coefficient(l.axis)).abs() * i128::from(trips - 1)
+            let steps = i128::from(trips).saturating_sub(1);
+            i128::from(index.coefficient(l.axis)).abs().saturating_mul(steps)
         });
-        steps.sum()
+        steps.fold(0, i128::saturating_add)
     };
     index.iter().any(|index| i128::from(index.coefficient(l.axis)).abs() > reach(index))
         && lanes_apart(index, inner)

@@ -38,5 +38,5 @@ fn is_partition(outputs: &[&Buffer]) -> bool {
     let starts = |output: &Buffer| dims.clone().map(|d| output.stripe(d).from).collect::<Vec<_>>();
     let distinct: HashSet<Vec<i64>> = outputs.iter().map(|output| starts(output)).collect();
     let count = dims.clone().fold(1_i64, |count, dim| count.saturating_mul(residues(dim)));
-    alike && distinct.len() == outputs.len() && count == outputs.len() as i64
+    alike && distinct.len() == outputs.len() && i64::try_from(outputs.len()) == Ok(count)
 }

@@ -1,8 +1,8 @@
 //! V6: parallel loops write different elements.
 
 use super::{Check, Checker, Fault, Place, VerifyError};
-use crate::bounds::{Context, Range};
-use crate::nest::{Access, Affine, AxisId, Loop, Nest, Role, Stmt};
+use crate::bounds::Context;
+use crate::nest::{Access, Affine, AxisId, Loop, MAX_LEVELS, Nest, Role, Stmt};
 
 impl Checker<'_> {
     /// V6: two tasks never write one element of the output.
@@ -11,12 +11,15 @@ impl Checker<'_> {
         let outer: Vec<AxisId> = chain.iter().map(|l| l.axis).collect();
         let mut stores = Vec::new();
         let mut context = Context::default();
+        // What is known at a statement is copied for each.
+        let statements = count_stmts(&self.nest.body).saturating_mul(MAX_LEVELS);
+        self.spend(statements, || "showing that tasks write different elements".to_string())?;
         collect_stores(self.nest, &self.nest.body, &mut context, &mut stores);
         for (depth, l) in chain.iter().enumerate() {
             if l.trip_count() == Some(1) {
                 continue;
             }
-            let separates = |dim: usize| separated(&stores, dim, &outer[..=depth]);
+            let separates = |dim: usize| separated(&stores, dim, l, &outer[..=depth]);
             let dims = stores.first().map_or(0, |(dst, _)| dst.index.len());
             if !stores.is_empty() && !(0..dims).any(separates) {
                 let (axis, access) = (self.axis_name(l.axis), self.text(&stores[0].0));
@@ -28,20 +31,19 @@ impl Checker<'_> {
     }
 
     fn first_body_stmt(&self) -> u32 {
-        count_stmts(&self.nest.pack)
+        u32::try_from(count_stmts(&self.nest.pack)).unwrap_or(u32::MAX)
     }
 }
 
 /// Statements of a block, in it and below it.
-fn count_stmts(block: &[Stmt]) -> u32 {
-    block
-        .iter()
-        .map(|stmt| match stmt {
-            Stmt::Loop(l) => 1 + count_stmts(&l.body),
-            Stmt::If(_, body) => 1 + count_stmts(body),
-            Stmt::Declare(_) | Stmt::Let(..) | Stmt::Store(..) => 1,
-        })
-        .sum()
+pub(super) fn count_stmts(block: &[Stmt]) -> usize {
+    block.iter().fold(0_usize, |count, stmt| {
+        let below = match stmt {
+            Stmt::Loop(Loop { body, .. }) | Stmt::If(_, body) => count_stmts(body),
+            Stmt::Declare(_) | Stmt::Let(..) | Stmt::Store(..) => 0,
+        };
+        count.saturating_add(below).saturating_add(1)
+    })
 }
 
 /// Every store to the output with what is known at that point.
@@ -73,58 +75,66 @@ fn collect_stores(
 }
 
 /// Whether, in dimension `dim`, all stores agree on the terms of the task variables and the last of
-/// these steps further than everything inside it reaches.
-fn separated(stores: &[(Access, Context)], dim: usize, tasks: &[AxisId]) -> bool {
-    let Some(axis) = tasks.last() else { return true };
-    let index = |store: &(Access, Context)| store.0.index[dim].clone();
+/// these, that of loop `l`, steps further than everything inside it reaches.
+fn separated(stores: &[(Access, Context)], dim: usize, l: &Loop, tasks: &[AxisId]) -> bool {
     let outer = |sum: &Affine| sum.part(|a| tasks.contains(&a));
-    let first = outer(&index(&stores[0]));
-    let step = i128::from(first.coefficient(*axis)).abs();
+    let first = outer(&stores[0].0.index[dim]);
+    let step = i128::from(first.coefficient(l.axis)).abs();
     let mut reach: Option<(i128, i128)> = None;
-    for store in stores {
-        let sum = index(store);
-        if outer(&sum) != first {
+    for (store, context) in stores {
+        let sum = &store.index[dim];
+        if outer(sum) != first {
             return false;
         }
-        let inner = &sum - &first;
-        let (Some(lo), Some(hi)) = (store.1.lower(&inner), store.1.upper(&inner)) else {
+        let inner = sum - &first;
+        let (Some(lo), Some(hi)) = (context.lower(&inner), context.upper(&inner)) else {
             return false;
         };
-        reach = Some(reach.map_or((lo, hi), |(l, h)| (l.min(lo), h.max(hi))));
+        reach = Some(joined(reach, (lo, hi)));
     }
-    reach.is_some_and(|(lo, hi)| hi - lo < step) || residues_differ(stores, dim, *axis, tasks)
+    length(reach).is_some_and(|length| length < step) || residues_differ(stores, dim, l, tasks)
 }
 
-/// Whether, in dimension `dim`, two values of the last task variable leave different residues: what steps
-/// further than it does steps by multiples of a number, below which what steps less far stays apart. So
-/// do the phases of a dilation, and sets of them.
-fn residues_differ(
-    stores: &[(Access, Context)],
-    dim: usize,
-    axis: AxisId,
-    tasks: &[AxisId],
-) -> bool {
+/// Whether, in dimension `dim`, two values of the last task variable, that of loop `l`, leave different
+/// residues: what steps further than it does steps by multiples of a number, below which what steps less
+/// far stays apart. So do the phases of a dilation, and sets of them. The variable takes all values of
+/// its loop: what a condition around one store leaves of them says nothing about the other stores.
+fn residues_differ(stores: &[(Access, Context)], dim: usize, l: &Loop, tasks: &[AxisId]) -> bool {
     let first = &stores[0].0.index[dim];
-    let step = first.coefficient(axis).abs();
-    let Some(Range::Known(from, to)) = stores[0].1.range(axis) else { return false };
-    let mut modulus = 0;
+    let step = i128::from(first.coefficient(l.axis)).abs();
+    let Some(trips) = l.trip_count() else { return false };
+    let mut modulus: i128 = 0;
     let mut reach: Option<(i128, i128)> = None;
     for (store, context) in stores {
         let sum = &store.index[dim];
         let inner = sum.part(|a| !tasks.contains(&a));
-        let near = inner.part(|a| inner.coefficient(a).abs() < step);
-        let offset = sum.constant - first.constant;
-        let far = inner.terms().iter().map(|(_, c)| *c).chain([offset]);
+        let near = inner.part(|a| i128::from(inner.coefficient(a)).abs() < step);
+        let offset = i128::from(sum.constant).saturating_sub(first.constant.into());
+        let far = inner.terms().iter().map(|(_, c)| i128::from(*c)).chain([offset]);
         modulus = far.filter(|c| c.abs() >= step).fold(modulus, gcd);
-        let near = near.plus(if offset.abs() < step { offset } else { 0 });
         let Some((lo, hi)) = context.interval(&near) else { return false };
-        reach = Some(reach.map_or((lo, hi), |(l, h)| (l.min(lo), h.max(hi))));
+        let moved = if offset.abs() < step { offset } else { 0 };
+        reach = Some(joined(reach, (lo.saturating_add(moved), hi.saturating_add(moved))));
     }
-    let Some((lo, hi)) = reach else { return false };
-    let tasks = i128::from(step) * (i128::from(to) - i128::from(from));
-    hi - lo < i128::from(step) && tasks + (hi - lo) < i128::from(modulus)
+    let Some(length) = length(reach) else { return false };
+    let tasks = step.checked_mul(i128::from(trips).saturating_sub(1));
+    let span = tasks.and_then(|tasks| tasks.checked_add(length));
+    length < step && span.is_some_and(|span| span < modulus)
 }
 
-fn gcd(a: i64, b: i64) -> i64 {
-    if b == 0 { a.abs() } else { gcd(b, a % b) }
+/// The least interval around two.
+fn joined(a: Option<(i128, i128)>, b: (i128, i128)) -> (i128, i128) {
+    a.map_or(b, |a| (a.0.min(b.0), a.1.max(b.1)))
+}
+
+/// How far the last value of an interval lies behind the first.
+fn length(interval: Option<(i128, i128)>) -> Option<i128> {
+    interval.and_then(|(lo, hi)| hi.checked_sub(lo))
+}
+
+fn gcd(a: i128, b: i128) -> i128 {
+    match a.checked_rem(b) {
+        Some(rest) => gcd(b, rest),
+        None => a.abs(),
+    }
 }

@@ -26,7 +26,7 @@ impl Tile {
         id: BufferId,
         scope: &[Stmt],
     ) -> Tile {
-        let elements = nest.buffer(id).len(0);
+        let elements = nest.buffer(id).len(0).unwrap_or(0);
         let row = nest.buffer(id).shape.last().and_then(|d| d.fixed()).unwrap_or(1);
         let width = if used_by_vectors(id, scope) { LANES } else { 1 };
         let row_cells = (row + width - 1) / width;

@@ -148,7 +148,7 @@ impl<'n> Translator<'n> {
         let offset = self.offset(access);
         let (terms, inner, constant) = self.resolve(&offset, Some(lanes));
         let whole = |terms: &[(AxisId, i64)]| terms.iter().all(|(_, step)| step % stride == 0);
-        let length = self.nest.buffer(access.buffer).len(1);
+        let length = self.nest.buffer(access.buffer).len(1).unwrap_or(0);
         if stride < 1 || length % stride != 0 || !whole(&terms) || !whole(&inner) {
             return unfit("lanes are spread from memory in no blocks");
         }
