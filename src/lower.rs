@@ -2,9 +2,13 @@
 //!
 //! Each pass keeps every bit of the result. `convgen print --stage lower` shows the nest after each.
 
+#![deny(clippy::arithmetic_side_effects, clippy::cast_possible_truncation)]
+#![deny(clippy::cast_possible_wrap, clippy::cast_sign_loss)]
+
 mod copies;
 mod cut;
 mod pads;
+mod sums;
 mod tiles;
 mod trim;
 

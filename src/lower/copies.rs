@@ -20,6 +20,8 @@ use convgen_ir::nest::{
     map_affines, visit_accesses, visit_accesses_mut, visit_exprs, visit_loops, visit_loops_mut,
 };
 
+use super::sums;
+
 /// Elements that one vector loop copies: some registers at any width.
 const STRIP: i64 = 64;
 
@@ -101,21 +103,29 @@ fn is_whole_row(nest: &Nest, l: &Loop, access: &Access) -> bool {
 }
 
 fn join_last_dimensions(nest: &mut Nest, id: BufferId) {
-    let shape = &mut nest.buffer_mut(id).shape;
-    let [.., Dim::Fixed(before), Dim::Fixed(length)] = shape[..] else { return };
-    shape.truncate(shape.len() - 2);
-    shape.push(Dim::Fixed(before * length));
-    let join = |access: &mut Access| {
+    let [.., Dim::Fixed(before), Dim::Fixed(length)] = nest.buffer(id).shape[..] else { return };
+    let Some(both) = before.checked_mul(length) else { return };
+    let mut body = nest.body.clone();
+    let mut exact = true;
+    let mut join = |access: &mut Access| {
         if access.buffer == id
             && let (Some(last), Some(before)) = (access.index.pop(), access.index.pop())
         {
-            access.index.push(&before.scaled(length) + &last);
+            let index = sums::scaled_plus(&before, length, &last);
+            exact &= index.is_some();
+            access.index.extend(index);
         }
     };
-    visit_accesses_mut(&mut nest.body, &mut |access| join(access));
-    visit_loops_mut(&mut nest.body, &mut |l| {
+    visit_accesses_mut(&mut body, &mut |access| join(access));
+    visit_loops_mut(&mut body, &mut |l| {
         l.fetch.iter_mut().for_each(|fetch| join(&mut fetch.from));
     });
+    if exact {
+        nest.body = body;
+        let shape = &mut nest.buffer_mut(id).shape;
+        shape.truncate(shape.len().saturating_sub(2));
+        shape.push(Dim::Fixed(both));
+    }
 }
 
 fn vectors(nest: &mut Nest, block: &mut Vec<Stmt>) {
@@ -135,8 +145,8 @@ fn vectors(nest: &mut Nest, block: &mut Vec<Stmt>) {
 
 fn loop_(nest: &mut Nest, l: Loop) -> Vec<Stmt> {
     let mut l = joined(l);
-    match strip_length(nest, &l) {
-        Some(length) => strips(nest, &l, length),
+    match strip_length(nest, &l).and_then(|length| strips(nest, &l, length)) {
+        Some(strips) => strips,
         None => {
             vectors(nest, &mut l.body);
             vec![Stmt::Loop(l)]
@@ -162,16 +172,19 @@ fn joined(outer: Loop) -> Loop {
         | Expr::Fma(..)
         | Expr::Select { .. } => return outer,
     }
-    let even = |sum: &&Affine| sum.coefficient(outer.axis) == length * sum.coefficient(inner.axis);
-    if !sums.iter().all(even) {
+    let even = |sum: &&Affine| {
+        let along = sum.coefficient(inner.axis).checked_mul(length);
+        along == Some(sum.coefficient(outer.axis))
+    };
+    let Some(both) = rows.checked_mul(length).filter(|_| sums.iter().all(even)) else {
         return outer;
-    }
+    };
     let mut body = inner.body.clone();
     // The inner variable now counts all of them.
     map_affines(&mut body, &mut |sum| *sum = sum.without(outer.axis));
-    let both = Affine::axis(outer.axis);
-    map_affines(&mut body, &mut |sum| *sum = sum.substitute(inner.axis, &both));
-    Loop::new(outer.axis, Dim::Fixed(rows * length), body)
+    let counted = Affine::axis(outer.axis);
+    map_affines(&mut body, &mut |sum| *sum = sum.substitute(inner.axis, &counted));
+    Loop::new(outer.axis, Dim::Fixed(both), body)
 }
 
 /// The length of a serial loop from zero without guards.
@@ -203,14 +216,19 @@ fn are_neighbours(access: &Access, axis: AxisId) -> bool {
     last.coefficient(axis) == 1 && !others.iter().any(|index| index.mentions(axis))
 }
 
-/// The loop as a loop over strips, and what is left over.
-fn strips(nest: &mut Nest, l: &Loop, length: i64) -> Vec<Stmt> {
+/// The loop as a loop over strips, and what is left over; none if a number exceeds 64 bits.
+fn strips(nest: &mut Nest, l: &Loop, length: i64) -> Option<Vec<Stmt>> {
     let (whole, rest) = (length / STRIP, length % STRIP);
     let vector = |axis, extent, start: &Affine| {
         let mut body = l.body.clone();
-        let place = &Affine::axis(axis) + start;
-        map_affines(&mut body, &mut |sum| *sum = sum.substitute(l.axis, &place));
-        Stmt::Loop(Loop { mode: Mode::Vector, ..Loop::new(axis, Dim::Fixed(extent), body) })
+        let place = sums::scaled_plus(start, 1, &Affine::axis(axis))?;
+        let mut exact = true;
+        map_affines(&mut body, &mut |sum| match sums::substituted(sum, l.axis, &place) {
+            Some(moved) => *sum = moved,
+            None => exact = false,
+        });
+        let strip = Loop { mode: Mode::Vector, ..Loop::new(axis, Dim::Fixed(extent), body) };
+        exact.then_some(Stmt::Loop(strip))
     };
     let mut result = Vec::new();
     if whole > 0 {
@@ -219,16 +237,17 @@ fn strips(nest: &mut Nest, l: &Loop, length: i64) -> Vec<Stmt> {
         let outer = nest.add_axis(outer, AxisKind::Spatial);
         let inner = nest.new_axis_name(&format!("{name}.i"));
         let inner = nest.add_axis(inner, AxisKind::Spatial);
-        let body = vec![vector(inner, STRIP, &Affine::term(outer, STRIP))];
+        let body = vec![vector(inner, STRIP, &Affine::term(outer, STRIP))?];
         result.push(Stmt::Loop(Loop::new(outer, Dim::Fixed(whole), body)));
     }
     if rest > 0 {
         let name = nest.axis(l.axis).name.clone();
         let axis = nest.new_axis_name(&format!("{name}.rest"));
         let axis = nest.add_axis(axis, AxisKind::Spatial);
-        result.push(vector(axis, rest, &Affine::constant(whole * STRIP)));
+        let done = Affine::constant(length.saturating_sub(rest));
+        result.push(vector(axis, rest, &done)?);
     }
-    result
+    Some(result)
 }
 
 #[cfg(test)]

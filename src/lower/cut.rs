@@ -8,8 +8,11 @@
 //! ```
 //! The loop that is split is the innermost one outside `u` that the guard mentions. A parallel `v`
 //! stays one loop, the body of the innermost parallel loop becomes two `if`s. Where the guard's other terms are no multiples of `f`, the second part keeps it (`where`).
+//! A loop `u` that does not begin at zero keeps its guard too.
 
-use convgen_ir::nest::{AxisId, Dim, Guard, Loop, Mode, Nest, Stmt, visit_loops_mut};
+use convgen_ir::nest::{Affine, AxisId, Dim, Guard, Loop, Mode, Nest, Stmt, visit_loops_mut};
+
+use super::sums;
 
 pub(super) fn run(nest: &mut Nest) {
     let body = std::mem::take(&mut nest.body);
@@ -50,15 +53,26 @@ struct Cut {
     axis: AxisId,
     trips: i64,
     guard: Guard,
+    /// The guard in the last iteration.
+    last: Guard,
 }
 
 impl Cut {
+    /// None of a loop that does not begin at zero, or if a number exceeds 64 bits.
+    fn of(l: &Loop, guard: &Guard) -> Option<Cut> {
+        let trips = l.hi.fixed().filter(|trips| l.lo == 0 && *trips >= 1)?;
+        let last = Affine::constant(trips.checked_sub(1)?);
+        let last = sums::substituted(guard.sum(), l.axis, &last)?;
+        let last = guard.map(|_| last);
+        Some(Cut { axis: l.axis, trips, guard: guard.clone(), last })
+    }
+
     /// `E mod f`, if every tile but one at the most is whole: the other terms are multiples of `f`.
     fn remainder(&self) -> Option<i64> {
         let Guard::Below(sum, limit) = &self.guard else { return None };
         let others = sum.without(self.axis);
-        let multiples = others.terms().iter().all(|(_, c)| c % self.trips == 0);
-        let remainder = (limit - others.constant).rem_euclid(self.trips);
+        let multiples = others.terms().iter().all(|(_, c)| c.checked_rem(self.trips) == Some(0));
+        let remainder = limit.checked_sub(others.constant)?.checked_rem_euclid(self.trips)?;
         (sum.coefficient(self.axis) == 1 && multiples).then_some(remainder)
     }
 }
@@ -66,7 +80,7 @@ impl Cut {
 /// Splits a loop until no loop inside it has a cut guard that this loop decides.
 fn split_at(l: Loop, around: &[AxisId]) -> Vec<Stmt> {
     let Some(cut) = find_cut(&l, around) else { return vec![Stmt::Loop(l)] };
-    let last = cut.guard.map(|sum| sum.substitute(cut.axis, &constant(cut.trips - 1)));
+    let last = cut.last.clone();
     let first = match cut.remainder() {
         // No tile is incomplete: one that starts inside ends inside.
         Some(0) if l.mode != Mode::Parallel => {
@@ -76,7 +90,9 @@ fn split_at(l: Loop, around: &[AxisId]) -> Vec<Stmt> {
             return split_at(whole, around);
         }
         // A multiple of `f` that starts an incomplete tile is `E - r`: say so as a bound.
-        Some(rest) => cut.guard.map(|sum| sum.without(cut.axis).plus((rest - 1).max(0))),
+        Some(rest) => {
+            cut.guard.map(|sum| sum.without(cut.axis).plus(rest.saturating_sub(1).max(0)))
+        }
         None => cut.guard.map(|sum| sum.without(cut.axis)),
     };
     let (Guard::Below(end, limit), Guard::Below(..)) = (&last, &first) else {
@@ -139,9 +155,9 @@ fn find_cut(l: &Loop, around: &[AxisId]) -> Option<Cut> {
                     };
                     if u.cut
                         && let Some(guard) = u.guards.iter().find(decides)
-                        && let Some(trips) = u.trip_count()
+                        && let Some(cut) = Cut::of(u, guard)
                     {
-                        return Some(Cut { axis: u.axis, trips, guard: guard.clone() });
+                        return Some(cut);
                     }
                     chain.push(u.axis);
                     let found = search(&u.body, chain, outer);
@@ -159,10 +175,6 @@ fn find_cut(l: &Loop, around: &[AxisId]) -> Option<Cut> {
     }
     let mut chain: Vec<AxisId> = around.iter().copied().chain([l.axis]).collect();
     search(&l.body, &mut chain, l.axis)
-}
-
-fn constant(value: i64) -> convgen_ir::nest::Affine {
-    convgen_ir::nest::Affine::constant(value)
 }
 
 fn drop_guard(block: &mut [Stmt], cut: &Cut) {

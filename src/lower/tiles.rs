@@ -17,12 +17,13 @@ pub(super) fn run(nest: &mut Nest) {
 
 fn shrink(nest: &mut Nest, block: &mut [Stmt]) {
     for i in 0..block.len() {
-        match &mut block[i] {
+        let Some((stmt, later)) = block[i..].split_first_mut() else { continue };
+        match stmt {
             Stmt::Loop(l) => shrink(nest, &mut l.body),
             Stmt::If(_, body) => shrink(nest, body),
             Stmt::Declare(id) if nest.buffer(*id).role == Role::Reg => {
                 let id = *id;
-                let shape = used_shape(nest, &block[i + 1..], id);
+                let shape = used_shape(nest, later, id);
                 if shape != nest.buffer(id).shape {
                     let twin = twin(nest, id, shape);
                     rename(&mut block[i..], id, twin);
@@ -66,7 +67,8 @@ fn cover_indices(block: &[Stmt], id: BufferId, context: &Context, used: &mut [i6
                     if access.buffer == id {
                         for (used, index) in used.iter_mut().zip(&access.index) {
                             let (_, hi) = context.interval(index).unwrap_or((0, 0));
-                            *used = (*used).max(hi as i64 + 1);
+                            let end = i64::try_from(hi.saturating_add(1));
+                            *used = (*used).max(end.unwrap_or(i64::MAX));
                         }
                     }
                 });

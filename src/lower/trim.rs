@@ -9,7 +9,9 @@
 //! that is never reached goes with it.
 
 use convgen_ir::bounds::{Context, Range};
-use convgen_ir::nest::{Dim, Guard, Loop, Nest, Stmt};
+use convgen_ir::nest::{Affine, Dim, Guard, Loop, Nest, Stmt};
+
+use super::sums;
 
 pub(super) fn run(nest: &mut Nest) {
     nest.pack = block(std::mem::take(&mut nest.pack), &Context::default());
@@ -42,7 +44,7 @@ fn loop_(l: Loop, context: &Context) -> Option<Loop> {
     let l = narrowed(l, context)?;
     let mut unguarded = context.clone();
     unguarded.enter(&Loop::new(l.axis, l.hi, vec![]));
-    unguarded.assume(&[Guard::AtLeast(convgen_ir::nest::Affine::axis(l.axis), l.lo)]);
+    unguarded.assume(&[Guard::AtLeast(Affine::axis(l.axis), l.lo)]);
     if l.guards.iter().any(|guard| unguarded.never(guard)) {
         return None;
     }
@@ -63,7 +65,8 @@ fn narrowed(mut l: Loop, context: &Context) -> Option<Loop> {
         guard.map(|sum| {
             sum.terms().iter().fold(sum.clone(), |sum, (axis, _)| match context.range(*axis) {
                 Some(Range::Known(lo, hi)) if lo == hi && *axis != l.axis => {
-                    sum.substitute(*axis, &convgen_ir::nest::Affine::constant(lo))
+                    let number = Affine::constant(lo);
+                    sums::substituted(&sum, *axis, &number).unwrap_or(sum)
                 }
                 Some(_) | None => sum,
             })
@@ -78,6 +81,7 @@ fn narrowed(mut l: Loop, context: &Context) -> Option<Loop> {
     let mut alone = Context::default();
     alone.enter(&Loop { guards: own, ..l.with_body(vec![]) });
     let Some(Range::Known(lo, hi)) = alone.range(l.axis) else { return Some(l) };
-    (l.lo, l.hi) = (lo, Dim::Fixed(hi + 1));
+    let Some(end) = hi.checked_add(1) else { return Some(l) };
+    (l.lo, l.hi) = (lo, Dim::Fixed(end));
     (lo <= hi).then_some(l)
 }
