@@ -15,7 +15,11 @@
 //!   [`SCRATCH_ALIGN`](convgen_ir::verify::SCRATCH_ALIGN) that nobody else uses during the call.
 
 pub mod clif;
+mod exact;
 pub mod x86;
+
+#[cfg(test)]
+mod nests;
 
 use convgen_ir::interpret;
 use convgen_ir::nest::{BufferId, Nest, Role};

@@ -8,6 +8,9 @@
 //! By the rules the nest satisfies, loads and stores cannot trap (V4), lanes are independent (V7) and
 //! register tiles have fixed addresses (V9). The code trusts its caller for the lengths of buffers.
 
+#![deny(clippy::arithmetic_side_effects, clippy::cast_possible_truncation)]
+#![deny(clippy::cast_possible_wrap, clippy::cast_sign_loss)]
+
 mod address;
 mod control;
 mod expr;
@@ -26,13 +29,13 @@ use convgen_ir::nest::{
     Affine, AxisId, BufferId, LocalId, Loop, Mode, Nest, Role, Stmt, visit_accesses, visit_pads,
 };
 use convgen_ir::verify::VerifiedNest;
-use cranelift_codegen::Context;
 use cranelift_codegen::control::ControlPlane;
 use cranelift_codegen::ir::{
     AbiParam, Function, InstBuilder, MemFlagsData, Signature, Type, UserFuncName, Value, types,
 };
 use cranelift_codegen::isa::{CallConv, TargetIsa};
 use cranelift_codegen::settings::{self, Configurable};
+use cranelift_codegen::{CompiledCode, Context};
 use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
 
 use super::Entry;
@@ -44,6 +47,9 @@ use tile::Tile;
 
 /// Lanes of a vector value: Cranelift has no value over 128 bits.
 pub(crate) const LANES: i64 = 4;
+
+/// The lanes of a vector value, as instructions name them.
+const LANE_NUMBERS: [u8; 4] = [0, 1, 2, 3];
 
 /// The signature of both entry points.
 pub fn signature(isa: &dyn TargetIsa) -> Signature {
@@ -122,6 +128,11 @@ impl Lanes {
         Lanes { axis: Some(axis), start, width: LANES }
     }
 
+    /// The values of the vector variable in the lanes of a group.
+    fn values(self) -> [i64; 4] {
+        LANE_NUMBERS.map(|lane| self.start.saturating_add(lane.into()))
+    }
+
     /// The type of a float value.
     fn float(self) -> Type {
         if self.width == 1 { types::F32 } else { types::F32X4 }
@@ -187,11 +198,13 @@ impl<'n, 'f> Emitter<'n, 'f> {
         let params: Vec<Value> = self.builder.block_params(block).to_vec();
         let [arguments, batch, first, end, scratch] = params[..] else { return };
         self.batch = Some(batch);
-        for (i, id) in entry.arguments(self.nest).into_iter().enumerate() {
-            let pointer = self.builder.func.dfg.value_type(arguments);
-            let offset = i as i32 * pointer.bytes() as i32;
-            let base = self.builder.ins().load(pointer, flags(true), arguments, offset);
+        let pointer = self.builder.func.dfg.value_type(arguments);
+        let mut offset: i64 = 0;
+        for id in entry.arguments(self.nest) {
+            let (place, displacement) = self.displaced(arguments, offset);
+            let base = self.builder.ins().load(pointer, flags(true), place, displacement);
             self.bases.insert(id, base);
+            offset = offset.saturating_add(pointer.bytes().into());
         }
         for id in self.nest.find_all(Role::Scratch) {
             let base = self.builder.ins().iadd_imm_s(scratch, nest.scratch_offset(id));
@@ -278,21 +291,24 @@ impl<'n, 'f> Emitter<'n, 'f> {
         }
     }
 
-    /// Splits a sum into the terms of runtime variables in scope, outermost first, and a number.
-    /// Variables that are not bound yet count as zero; so does the vector variable.
+    /// Splits a sum into the terms of runtime variables in scope, outermost first, and a number, modulo
+    /// 2^64. Variables that are not bound yet count as zero; so does the vector variable.
     fn resolve(&self, sum: &Affine, lanes: Lanes) -> (Terms, i64) {
         let mut terms = Terms::new();
         let mut constant = sum.constant;
         for (axis, bound) in &self.variables {
             let coefficient = sum.coefficient(*axis);
             match bound {
-                Bound::Const(value) => constant += coefficient * value,
+                Bound::Const(value) => {
+                    constant = constant.wrapping_add(coefficient.wrapping_mul(*value));
+                }
                 Bound::Runtime(_) if coefficient != 0 => terms.push((*axis, coefficient)),
                 Bound::Runtime(_) => {}
             }
         }
         if let Some(axis) = lanes.axis {
-            constant += sum.coefficient(axis) * lanes.start;
+            let moved = sum.coefficient(axis).wrapping_mul(lanes.start);
+            constant = constant.wrapping_add(moved);
         }
         (terms, constant)
     }
@@ -387,6 +403,11 @@ pub fn isa(target: &Target, host: bool, allocator: Allocator) -> Result<Arc<dyn 
         ("use_colocated_libcalls", "false"),
         // Nobody unwinds through a kernel: all it calls are micro-kernels, and none panics.
         ("unwind_info", "false"),
+        // A frame of more than a page touches one page after the other, so that a stack that is too small
+        // ends at its guard page and nowhere else.
+        ("enable_probestack", "true"),
+        ("probestack_strategy", "inline"),
+        ("probestack_size_log2", "12"),
     ];
     for (name, value) in flags {
         shared.set(name, value).map_err(|e| fail(e.to_string()))?;
@@ -406,6 +427,16 @@ pub fn isa(target: &Target, host: bool, allocator: Allocator) -> Result<Arc<dyn 
     }
     builder.finish(settings::Flags::new(shared)).map_err(|e| fail(e.to_string()))
 }
+
+/// Bytes of stack that an entry point needs, with what it calls and the address that it returns to.
+pub fn stack_bytes(code: &CompiledCode, micro_kernels: &[MicroKernel]) -> u32 {
+    let frame = code.buffer.frame_layout().map_or(0, |layout| layout.frame_to_fp_offset);
+    let called = micro_kernels.iter().map(|kernel| kernel.stack).max().unwrap_or(0);
+    frame.saturating_add(FRAME_POINTER_AND_RETURN).saturating_add(called)
+}
+
+/// Bytes above a frame: where the caller's begins, and the address to return to.
+const FRAME_POINTER_AND_RETURN: u32 = 16;
 
 /// The machine code of an entry point as text.
 ///

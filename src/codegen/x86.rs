@@ -10,7 +10,11 @@
 //! operations and numbers equal values; `transpose` brings together loads and stores whose lanes lie
 //! apart; `share` brings the uses of a load together; `allocate` decides which register holds what;
 //! `encode` is the instruction set. A scope outside the domain is [`Unfit`], with its
-//! reason, and is left to Cranelift: slower, the same bits.
+//! reason, and is left to Cranelift: slower, the same bits. So is a scope with a number that does not fit where
+//! an instruction or a step has it: no number is cut.
+
+#![deny(clippy::arithmetic_side_effects, clippy::cast_possible_truncation)]
+#![deny(clippy::cast_possible_wrap, clippy::cast_sign_loss)]
 
 mod allocate;
 mod encode;
@@ -20,6 +24,8 @@ mod transpose;
 
 use convgen_ir::bounds::Context;
 use convgen_ir::nest::{Affine, AxisId, BufferId, Loop, Nest, Stmt};
+
+use encode::Assembled;
 
 /// The vector registers an emitter may use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -56,6 +62,8 @@ pub struct MicroKernel {
     pub arguments: Vec<Argument>,
     /// Words behind the arguments, with what the function needs for itself.
     pub words: usize,
+    /// Bytes of stack that it needs, with the address that it returns to.
+    pub stack: u32,
 }
 
 /// A value that the surrounding code computes.
@@ -63,7 +71,7 @@ pub struct MicroKernel {
 pub enum Argument {
     /// The address of the element of a buffer at these terms of outer loop variables.
     Pointer(BufferId, Vec<(AxisId, i64)>),
-    /// A sum of outer loop variables, clamped to 32 bits.
+    /// A sum of outer loop variables, clamped to 31 bits.
     Sum(Affine),
     /// A sum of outer loop variables.
     Number(Affine),
@@ -93,6 +101,11 @@ fn unfit<T>(reason: &'static str) -> Result<T, Unfit> {
     Err(Unfit { reason })
 }
 
+/// A number that fits where it goes.
+fn fit<T>(number: Option<T>) -> Result<T, Unfit> {
+    number.ok_or(Unfit { reason: "a number is too large for its place" })
+}
+
 /// Compiles a scope: the rest of a block from the declaration of a register tile on, or a loop around
 /// such scopes.
 ///
@@ -105,8 +118,8 @@ pub fn compile(
     vectors: Vectors,
 ) -> Result<MicroKernel, Unfit> {
     let program = translate::translate(nest, scope, outside, vectors)?;
-    let (code, words) = allocate::assemble(&program, vectors)?;
-    Ok(MicroKernel { code, arguments: program.arguments, words })
+    let Assembled { code, words, stack } = allocate::assemble(&program, vectors)?;
+    Ok(MicroKernel { code, arguments: program.arguments, words, stack })
 }
 
 /// The instructions of a micro-kernel as text, one a line.

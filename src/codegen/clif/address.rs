@@ -8,6 +8,7 @@ use cranelift_codegen::ir::{InstBuilder, Value};
 
 use super::expr::LoadKey;
 use super::{Emitter, Terms};
+use crate::codegen::exact;
 
 /// A buffer and the runtime terms of an offset in elements, outermost first.
 type Key = (BufferId, Terms);
@@ -38,7 +39,7 @@ impl AddressCache {
 }
 
 /// The flat offset of each access in elements, by the access's address in the nest: unrolling emits
-/// an access many times over.
+/// an access many times over. Addresses are numbers modulo 2^64.
 pub(super) struct OffsetCache {
     strides: Vec<Vec<i64>>,
     values: HashMap<usize, Rc<Affine>>,
@@ -52,14 +53,8 @@ impl OffsetCache {
 
     pub(super) fn get(&mut self, access: &Access) -> Rc<Affine> {
         let strides = &self.strides[access.buffer.0 as usize];
-        let offset = self.values.entry(std::ptr::from_ref(access).addr()).or_insert_with(|| {
-            let indices = access.index.iter().zip(strides);
-            Rc::new(
-                indices
-                    .fold(Affine::default(), |sum, (index, stride)| &sum + &index.scaled(*stride)),
-            )
-        });
-        Rc::clone(offset)
+        let offset = self.values.entry(std::ptr::from_ref(access).addr());
+        Rc::clone(offset.or_insert_with(|| Rc::new(exact::offset_modulo(access, strides))))
     }
 }
 
@@ -74,7 +69,7 @@ impl Emitter<'_, '_> {
             return *value;
         }
         let outer = self.address(buffer, outer);
-        let bytes = coefficient * self.nest.buffer(buffer).elem.bytes() as i64;
+        let bytes = exact::bytes(*coefficient, self.nest.buffer(buffer).elem);
         let value = match self.runtime(*axis) {
             Some(variable) => {
                 let term = self.times(variable, bytes);
@@ -103,7 +98,7 @@ impl Emitter<'_, '_> {
         constant: i64,
     ) -> (Value, i32) {
         let pointer = self.address(buffer, terms);
-        self.displaced(buffer, pointer, constant)
+        self.displaced(pointer, exact::bytes(constant, self.nest.buffer(buffer).elem))
     }
 
     /// As [`Emitter::place`], of an element of a load.
@@ -112,11 +107,11 @@ impl Emitter<'_, '_> {
             return self.place(key.buffer, &key.terms, constant);
         }
         let pointer = self.folded_address(key.buffer, &key.terms, &key.folds);
-        self.displaced(key.buffer, pointer, constant)
+        self.displaced(pointer, exact::bytes(constant, self.nest.buffer(key.buffer).elem))
     }
 
-    fn displaced(&mut self, buffer: BufferId, pointer: Value, constant: i64) -> (Value, i32) {
-        let bytes = constant * self.nest.buffer(buffer).elem.bytes() as i64;
+    /// A pointer moved by bytes, as far as the instruction does not say it.
+    pub(super) fn displaced(&mut self, pointer: Value, bytes: i64) -> (Value, i32) {
         match i32::try_from(bytes) {
             Ok(displacement) => (pointer, displacement),
             Err(_) => (self.builder.ins().iadd_imm_s(pointer, bytes), 0),

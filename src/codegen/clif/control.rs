@@ -4,7 +4,8 @@ use convgen_ir::nest::{Affine, AxisId, Dim, Guard, Loop, Stmt};
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::{Block, BlockArg, InstBuilder, Value, types};
 
-use super::{Bound, Emitter, LANES, Lanes};
+use super::{Bound, Emitter, LANE_NUMBERS, LANES, Lanes};
+use crate::codegen::exact;
 
 impl<'n> Emitter<'n, '_> {
     /// A loop over the given tasks; the task loops' variables are the digits of a task's number.
@@ -50,11 +51,11 @@ impl<'n> Emitter<'n, '_> {
         match (hi, self.batch) {
             (Dim::Batch, Some(batch)) => batch,
             (Dim::Batch, None) => self.builder.ins().iconst(types::I64, 0),
-            (Dim::Fixed(hi), _) => self.builder.ins().iconst(types::I64, hi - lo),
+            (Dim::Fixed(hi), _) => self.builder.ins().iconst(types::I64, hi.saturating_sub(lo)),
         }
     }
 
-    /// A loop that stays a loop. Guards with a positive step narrow its range, others are tested.
+    /// A loop that stays a loop. Guards that bound its variable narrow its range, others are tested.
     pub(super) fn serial(&mut self, l: &'n Loop, lanes: Lanes) {
         if l.trip_count() == Some(1) && l.guards.is_empty() {
             self.known.enter(l);
@@ -79,19 +80,18 @@ impl<'n> Emitter<'n, '_> {
         });
     }
 
-    /// The first value of a loop's variable and one past the last, by its guards of positive step; and
-    /// the other guards.
+    /// The first value of a loop's variable and one past the last, by the guards that bound it; and the
+    /// other guards.
     pub(super) fn range(&mut self, l: &Loop) -> (Value, Value, Vec<Guard>) {
         let mut lo = self.builder.ins().iconst(types::I64, l.lo);
         let mut hi = self.extent(l.hi, 0);
         let mut tested = Vec::new();
         for guard in &l.guards {
-            let step = guard.sum().coefficient(l.axis);
-            if step <= 0 {
+            let Some(bound) = exact::Bound::of(guard, l.axis, &self.known) else {
                 tested.push(guard.clone());
                 continue;
-            }
-            let end = self.first_failing(guard, l, step);
+            };
+            let end = self.first_failing(&bound);
             let (condition, bound) = match guard {
                 Guard::Below(..) => (IntCC::SignedLessThan, &mut hi),
                 Guard::AtLeast(..) => (IntCC::SignedGreaterThan, &mut lo),
@@ -102,17 +102,16 @@ impl<'n> Emitter<'n, '_> {
         (lo, hi, tested)
     }
 
-    /// The first value of the loop's variable at which `rest + step * v >= limit`.
+    /// The first value of a loop's variable that reaches a limit.
     ///
     /// Division truncates; where the numerator is negative the result is at most zero, below which
     /// no loop starts.
-    fn first_failing(&mut self, guard: &Guard, l: &Loop, step: i64) -> Value {
-        let limit = match guard {
-            Guard::Below(_, limit) | Guard::AtLeast(_, limit) => *limit,
-        };
-        let rest = guard.sum().without(l.axis).scaled(-1).plus(limit + step - 1);
-        let numerator = self.sum(&rest, Lanes::SCALAR);
-        if step == 1 { numerator } else { self.builder.ins().sdiv_imm_s(numerator, step) }
+    fn first_failing(&mut self, bound: &exact::Bound) -> Value {
+        let numerator = self.sum(&bound.numerator, Lanes::SCALAR);
+        match bound.step {
+            1 => numerator,
+            step => self.builder.ins().sdiv_imm_s(numerator, step),
+        }
     }
 
     /// `for value in lo..hi { body(value) }`, for any `lo` and `hi`; `runs` if it is known that
@@ -161,10 +160,10 @@ impl<'n> Emitter<'n, '_> {
             return self.unrolled(l, Lanes::SCALAR);
         }
         let hi = l.hi.fixed().unwrap_or(l.lo);
-        let groups = (hi - l.lo) / LANES;
-        let rest = l.lo + groups * LANES;
+        let single = l.trip_count().unwrap_or(0).rem_euclid(LANES);
+        let rest = hi.saturating_sub(single);
         let mut body = |emitter: &mut Self, lanes| emitter.block(&l.body, lanes);
-        for start in (l.lo..rest).step_by(LANES as usize) {
+        for start in (l.lo..rest).step_by(LANE_NUMBERS.len()) {
             let outside = self.known.clone();
             self.known.enter(&iterations(l.axis, start, LANES));
             self.all_or_each(l.axis, Lanes::group(l.axis, start), &l.guards, &mut body);
@@ -197,7 +196,7 @@ impl<'n> Emitter<'n, '_> {
         self.known = outside;
         self.builder.ins().jump(after, &[]);
         self.enter(each);
-        for lane in lanes.start..lanes.start + LANES {
+        for lane in lanes.values() {
             self.single_lane(axis, lane, &open, body);
         }
         self.builder.ins().jump(after, &[]);
@@ -260,7 +259,8 @@ impl<'n> Emitter<'n, '_> {
                 Guard::Below(..) => step > 0,
                 Guard::AtLeast(..) => step < 0,
             };
-            let start = if last { lanes.start + lanes.width - 1 } else { lanes.start };
+            let far = lanes.start.saturating_add(lanes.width.saturating_sub(1));
+            let start = if last { far } else { lanes.start };
             let holds = self.holds(guard, Lanes { start, ..lanes });
             all = Some(match all {
                 Some(all) => self.builder.ins().band(all, holds),
@@ -319,5 +319,5 @@ pub(super) struct Window {
 
 /// Some iterations of an axis, as a loop without a body.
 pub(super) fn iterations(axis: AxisId, first: i64, count: i64) -> Loop {
-    Loop { lo: first, ..Loop::new(axis, Dim::Fixed(first + count), vec![]) }
+    Loop { lo: first, ..Loop::new(axis, Dim::Fixed(first.saturating_add(count)), vec![]) }
 }

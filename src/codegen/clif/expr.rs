@@ -8,7 +8,7 @@ use cranelift_codegen::ir::condcodes::FloatCC;
 use cranelift_codegen::ir::{BlockArg, InstBuilder, MemFlagsData, Value, types};
 
 use super::control::{Window, iterations};
-use super::{Bound, Emitter, LANES, Lanes, Terms, flags};
+use super::{Bound, Emitter, LANE_NUMBERS, Lanes, Terms, flags};
 
 /// A load.
 #[derive(Clone, PartialEq, Eq, Hash)]
@@ -95,10 +95,11 @@ impl Emitter<'_, '_> {
         }
         let Some(axis) = from.axis else { return self.broadcast(value, lanes) };
         let lane = self.variables.iter().rev().find_map(|(a, bound)| match bound {
-            Bound::Const(lane) if *a == axis => Some(lane - from.start),
+            Bound::Const(lane) if *a == axis => lane.checked_sub(from.start),
             Bound::Const(_) | Bound::Runtime(_) => None,
         });
-        self.builder.ins().extractlane(value, lane.unwrap_or(0) as u8)
+        let lane = lane.and_then(|lane| u8::try_from(lane).ok());
+        self.builder.ins().extractlane(value, lane.unwrap_or(0))
     }
 
     fn unary(&mut self, op: UnaryOp, x: Value, lanes: Lanes) -> Value {
@@ -152,7 +153,7 @@ impl Emitter<'_, '_> {
             return super::softfma::emit(&mut self.builder, a, b, c);
         }
         let mut result = c;
-        for lane in 0..LANES as u8 {
+        for lane in LANE_NUMBERS {
             let [x, y, z] = [a, b, c].map(|v| self.builder.ins().extractlane(v, lane));
             let value = super::softfma::emit(&mut self.builder, x, y, z);
             result = self.builder.ins().insertlane(result, value, lane);
@@ -201,18 +202,22 @@ impl Emitter<'_, '_> {
                 self.builder.ins().load(types::F32X4, flags, pointer, displacement)
             }
             Some(stride) => {
-                let lanes: Vec<Value> =
-                    (0..LANES).map(|lane| element(self, key.constant + lane * stride)).collect();
-                self.gather(&lanes)
+                let lanes = LANE_NUMBERS.map(|lane| {
+                    let moved = stride.wrapping_mul(lane.into());
+                    element(self, key.constant.wrapping_add(moved))
+                });
+                self.gather(lanes)
             }
         }
     }
 
-    pub(super) fn gather(&mut self, lanes: &[Value]) -> Value {
+    pub(super) fn gather(&mut self, lanes: [Value; 4]) -> Value {
         let start = self.builder.ins().splat(types::F32X4, lanes[0]);
-        (1..LANES).fold(start, |vector, lane| {
-            self.builder.ins().insertlane(vector, lanes[lane as usize], lane as u8)
-        })
+        LANE_NUMBERS
+            .into_iter()
+            .zip(lanes)
+            .skip(1)
+            .fold(start, |vector, (lane, value)| self.builder.ins().insertlane(vector, value, lane))
     }
 
     /// A load where the indices are inside, zero elsewhere: one test for all lanes, then one a lane.
@@ -249,18 +254,16 @@ impl Emitter<'_, '_> {
     }
 
     fn pad_each(&mut self, access: &Access, axis: AxisId, lanes: Lanes) -> Value {
-        let values: Vec<Value> = (lanes.start..lanes.start + LANES)
-            .map(|lane| {
-                self.variables.push((axis, Bound::Const(lane)));
-                let outside = self.known.clone();
-                self.known.enter(&iterations(axis, lane, 1));
-                let value = self.pad(access, Lanes::SCALAR);
-                self.known = outside;
-                self.variables.pop();
-                value
-            })
-            .collect();
-        self.gather(&values)
+        let values = lanes.values().map(|lane| {
+            self.variables.push((axis, Bound::Const(lane)));
+            let outside = self.known.clone();
+            self.known.enter(&iterations(axis, lane, 1));
+            let value = self.pad(access, Lanes::SCALAR);
+            self.known = outside;
+            self.variables.pop();
+            value
+        });
+        self.gather(values)
     }
 
     pub(super) fn store(&mut self, access: &Access, value: Value, lanes: Lanes) {
@@ -282,9 +285,9 @@ impl Emitter<'_, '_> {
                 self.builder.ins().store(flags, value, pointer, displacement);
             }
             Some(stride) => {
-                for lane in 0..LANES {
-                    let scalar = self.builder.ins().extractlane(value, lane as u8);
-                    let at = constant + lane * stride;
+                for lane in LANE_NUMBERS {
+                    let scalar = self.builder.ins().extractlane(value, lane);
+                    let at = constant.wrapping_add(stride.wrapping_mul(lane.into()));
                     let (pointer, displacement) = self.place(access.buffer, &terms, at);
                     self.builder.ins().store(flags, scalar, pointer, displacement);
                 }

@@ -16,7 +16,8 @@ use cranelift_codegen::ir::{BlockArg, InstBuilder, Value};
 
 use super::control::{Window, iterations};
 use super::expr::LoadKey;
-use super::{Bound, Emitter, LANES, Lanes, Terms};
+use super::{Bound, Emitter, Lanes, Terms};
+use crate::codegen::exact;
 
 /// An index by its runtime terms and its number, and what becomes of it: the mode, the extent, and the
 /// bytes between elements.
@@ -113,18 +114,16 @@ impl Emitter<'_, '_> {
         let value = self.load_folded(mode, access, others, lanes);
         self.builder.ins().jump(after, &[BlockArg::Value(value)]);
         self.enter(each);
-        let values: Vec<Value> = (lanes.start..lanes.start + LANES)
-            .map(|lane| {
-                self.variables.push((axis, Bound::Const(lane)));
-                let outside = self.known.clone();
-                self.known.enter(&iterations(axis, lane, 1));
-                let value = self.extended(mode, access, Lanes::SCALAR);
-                self.known = outside;
-                self.variables.pop();
-                value
-            })
-            .collect();
-        let value = self.gather(&values);
+        let values = lanes.values().map(|lane| {
+            self.variables.push((axis, Bound::Const(lane)));
+            let outside = self.known.clone();
+            self.known.enter(&iterations(axis, lane, 1));
+            let value = self.extended(mode, access, Lanes::SCALAR);
+            self.known = outside;
+            self.variables.pop();
+            value
+        });
+        let value = self.gather(values);
         self.builder.ins().jump(after, &[BlockArg::Value(value)]);
         self.enter(after);
         result
@@ -139,16 +138,18 @@ impl Emitter<'_, '_> {
         lanes: Lanes,
     ) -> Value {
         let buffer = self.nest.buffer(access.buffer);
-        let (strides, bytes) = (buffer.strides(), buffer.elem.bytes() as i64);
+        let strides = buffer.strides();
         let extents: Vec<i64> = buffer.shape.iter().map(|dim| dim.fixed().unwrap_or(1)).collect();
         let plain = self.unfolded(access, folded);
         let stride = lanes.axis.map(|axis| plain.coefficient(axis));
         let (terms, mut constant) = self.resolve(&plain, lanes);
         let mut folds = Vec::new();
         for d in folded {
-            let step = strides[*d] * bytes;
+            let step = exact::bytes(strides[*d], buffer.elem);
             match self.fold((mode, extents[*d], step), &access.index[*d], lanes) {
-                Folded::Number(index) => constant += index * strides[*d],
+                Folded::Number(index) => {
+                    constant = constant.wrapping_add(index.wrapping_mul(strides[*d]));
+                }
                 Folded::Bytes(value) => folds.push(value),
             }
         }
@@ -157,10 +158,11 @@ impl Emitter<'_, '_> {
 
     /// The offset in elements of all dimensions but some.
     fn unfolded(&self, access: &Access, folded: &[usize]) -> Affine {
-        let strides = self.nest.buffer(access.buffer).strides();
-        let dims = access.index.iter().zip(strides).enumerate();
-        let plain = dims.filter(|(d, _)| !folded.contains(d));
-        plain.fold(Affine::default(), |sum, (_, (index, stride))| &sum + &index.scaled(stride))
+        let mut strides = self.nest.buffer(access.buffer).strides();
+        for d in folded {
+            strides[*d] = 0;
+        }
+        exact::offset_modulo(access, &strides)
     }
 
     fn fold(
@@ -190,18 +192,23 @@ impl Emitter<'_, '_> {
         let (lo, hi) = (self.known.lower(index), self.known.upper(index));
         let reaches = |end: i64| lo.is_none_or(|lo| lo < end.into());
         let exceeds = |end: i64| hi.is_none_or(|hi| hi > end.into());
-        let (last, (first_folded, last_folded)) = (extent - 1, mode.reach(extent));
+        let (last, (first_folded, last_folded)) = (extent.saturating_sub(1), mode.reach(extent));
         let beyond = reaches(first_folded) || exceeds(last_folded);
         let folded = match mode {
             PaddingMode::Zeros | PaddingMode::Replicate => value,
             PaddingMode::Reflect => {
                 let value = if reaches(0) { self.builder.ins().iabs(value) } else { value };
-                if exceeds(last) || reaches(-last) { self.mirrored(value, last) } else { value }
+                if exceeds(last) || reaches(last.saturating_neg()) {
+                    self.mirrored(value, last)
+                } else {
+                    value
+                }
             }
             PaddingMode::Circular => {
                 let (less, more) = (IntCC::SignedLessThan, IntCC::SignedGreaterThan);
                 let up = self.moved_if((less, 0), value, extent, value);
-                if exceeds(last) { self.moved_if((more, last), value, -extent, up) } else { up }
+                let down = extent.saturating_neg();
+                if exceeds(last) { self.moved_if((more, last), value, down, up) } else { up }
             }
         };
         if beyond { self.clamped(folded, last) } else { folded }
@@ -249,12 +256,12 @@ impl Emitter<'_, '_> {
         if let Some(pointer) = self.folds.pointers.get(&key) {
             return *pointer;
         }
-        let bytes = self.nest.buffer(buffer).elem.bytes() as i64;
+        let elem = self.nest.buffer(buffer).elem;
         let mut pointer = match self.cached_address(buffer, terms) {
             Some(pointer) => pointer,
             None => terms.iter().fold(self.bases[&buffer], |pointer, (axis, coefficient)| {
                 let Some(variable) = self.runtime(*axis) else { return pointer };
-                let term = self.times(variable, coefficient * bytes);
+                let term = self.times(variable, exact::bytes(*coefficient, elem));
                 self.builder.ins().iadd(pointer, term)
             }),
         };
@@ -273,7 +280,7 @@ impl Emitter<'_, '_> {
             self.address(access.buffer, &terms);
         }
         let buffer = self.nest.buffer(access.buffer);
-        let (strides, bytes) = (buffer.strides(), buffer.elem.bytes() as i64);
+        let strides = buffer.strides();
         for d in open {
             let index = &access.index[d];
             // An index is folded as a whole: all of its variables must be known.
@@ -284,8 +291,8 @@ impl Emitter<'_, '_> {
                 continue;
             }
             let (terms, constant) = self.resolve(index, Lanes::SCALAR);
-            let key = (terms, constant, mode, extent, strides[d] * bytes);
-            let step = strides[d] * bytes;
+            let step = exact::bytes(strides[d], buffer.elem);
+            let key = (terms, constant, mode, extent, step);
             if self.folds.get(&key).is_none()
                 && let Folded::Bytes(value) = self.fold((mode, extent, step), index, Lanes::SCALAR)
             {

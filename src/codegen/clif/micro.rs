@@ -49,9 +49,13 @@ impl Emitter<'_, '_> {
             Ok(kernel) => kernel,
             Err(unfit) => return Some(Err(unfit)),
         };
+        let bytes = kernel.words.max(1).checked_mul(8).and_then(|bytes| u32::try_from(bytes).ok());
+        let (Ok(number), Some(bytes)) = (u32::try_from(self.micro_kernels.len()), bytes) else {
+            return Some(Err(Unfit { reason: "a call has more words than 32 bits count" }));
+        };
         let arguments: Vec<Value> =
             kernel.arguments.iter().map(|argument| self.argument(argument)).collect();
-        self.call(self.micro_kernels.len() as u32, &arguments, kernel.words);
+        self.call(number, &arguments, bytes);
         self.micro_kernels.push(kernel);
         // It wrote memory.
         self.new_block();
@@ -80,13 +84,12 @@ impl Emitter<'_, '_> {
         }
     }
 
-    /// Calls a micro-kernel with arguments that lie before as many words as it wants in all.
-    fn call(&mut self, number: u32, arguments: &[Value], words: usize) {
-        let bytes = 8 * words.max(1) as u32;
+    /// Calls a micro-kernel with arguments that begin as many bytes as it wants in all.
+    fn call(&mut self, number: u32, arguments: &[Value], bytes: u32) {
         let slot = StackSlotData::new(StackSlotKind::ExplicitSlot, bytes, 3);
         let slot = self.builder.create_sized_stack_slot(slot);
-        for (i, argument) in arguments.iter().enumerate() {
-            self.builder.ins().stack_store(types::I64, *argument, slot, 8 * i as i32);
+        for (offset, argument) in (0_i32..).step_by(8).zip(arguments) {
+            self.builder.ins().stack_store(types::I64, *argument, slot, offset);
         }
         let mut signature = Signature::new(CallConv::SystemV);
         signature.params = vec![AbiParam::new(types::I64)];

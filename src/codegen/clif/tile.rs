@@ -5,7 +5,7 @@ use convgen_ir::nest::{AxisId, BufferId, Mode, Nest, Stmt, visit_accesses, visit
 use cranelift_codegen::ir::{InstBuilder, Value, types};
 use cranelift_frontend::{FunctionBuilder, Variable};
 
-use super::LANES;
+use super::{LANE_NUMBERS, LANES};
 
 /// The variables of one register tile.
 pub(super) struct Tile {
@@ -29,11 +29,11 @@ impl Tile {
         let elements = nest.buffer(id).len(0).unwrap_or(0);
         let row = nest.buffer(id).shape.last().and_then(|d| d.fixed()).unwrap_or(1);
         let width = if used_by_vectors(id, scope) { LANES } else { 1 };
-        let row_cells = (row + width - 1) / width;
+        let row_cells = row.saturating_add(width.saturating_sub(1)).div_euclid(width);
         let ty = if width == 1 { types::F32 } else { types::F32X4 };
         let zero = builder.ins().f32const(0.0);
         let zero = if width == 1 { zero } else { builder.ins().splat(ty, zero) };
-        let cells = (0..elements / row * row_cells)
+        let cells = (0..elements.div_euclid(row.max(1)).saturating_mul(row_cells))
             .map(|_| {
                 let cell = builder.declare_var(ty);
                 builder.def_var(cell, zero);
@@ -43,34 +43,40 @@ impl Tile {
         Tile { cells, row, row_cells, width }
     }
 
-    /// The variable that holds an element, and the lane.
-    fn cell(&self, element: i64) -> (Variable, i64) {
-        let (row, column) = (element / self.row, element % self.row);
-        let cell = row * self.row_cells + column / self.width;
-        (self.cells[cell as usize], column % self.width)
+    /// The variable that holds an element, and the lane; none if there is no such element. By V4 nothing
+    /// reaches one, but code is also written for groups of lanes whose guards fail.
+    fn cell(&self, element: i64) -> Option<(Variable, u8)> {
+        let row = element.checked_div_euclid(self.row)?.checked_mul(self.row_cells)?;
+        let column = element.checked_rem_euclid(self.row)?;
+        let cell = row.checked_add(column.checked_div_euclid(self.width)?)?;
+        let lane = u8::try_from(column.checked_rem_euclid(self.width)?).ok()?;
+        Some((*self.cells.get(usize::try_from(cell).ok()?)?, lane))
     }
 
-    /// Whether four lanes from an element on are one variable: not those of several rows.
-    fn is_group(&self, element: i64, stride: i64) -> bool {
-        let in_row = element % self.row + LANES <= self.row;
-        self.width == LANES && stride == 1 && in_row && self.cell(element).1 == 0
+    /// The variable that four lanes from an element on are, if they are one: not those of several rows.
+    fn group(&self, element: i64, stride: i64) -> Option<Variable> {
+        let end = element.checked_rem_euclid(self.row)?.checked_add(LANES)?;
+        if self.width != LANES || stride != 1 || end > self.row {
+            return None;
+        }
+        self.cell(element).filter(|(_, lane)| *lane == 0).map(|(cell, _)| cell)
     }
 
     /// One element.
     pub(super) fn get(&self, builder: &mut FunctionBuilder, element: i64) -> Value {
-        let (cell, lane) = self.cell(element);
+        let Some((cell, lane)) = self.cell(element) else { return builder.ins().f32const(0.0) };
         let value = builder.use_var(cell);
-        if self.width == 1 { value } else { builder.ins().extractlane(value, lane as u8) }
+        if self.width == 1 { value } else { builder.ins().extractlane(value, lane) }
     }
 
     /// Writes one element.
     pub(super) fn set(&self, builder: &mut FunctionBuilder, element: i64, value: Value) {
-        let (cell, lane) = self.cell(element);
+        let Some((cell, lane)) = self.cell(element) else { return };
         let value = if self.width == 1 {
             value
         } else {
             let old = builder.use_var(cell);
-            builder.ins().insertlane(old, value, lane as u8)
+            builder.ins().insertlane(old, value, lane)
         };
         builder.def_var(cell, value);
     }
@@ -86,14 +92,14 @@ impl Tile {
             let value = self.get(builder, element);
             return builder.ins().splat(types::F32X4, value);
         }
-        if self.is_group(element, stride) {
-            return builder.use_var(self.cell(element).0);
+        if let Some(cell) = self.group(element, stride) {
+            return builder.use_var(cell);
         }
         let first = self.get(builder, element);
         let start = builder.ins().splat(types::F32X4, first);
-        (1..LANES).fold(start, |vector, lane| {
-            let value = self.get(builder, element + lane * stride);
-            builder.ins().insertlane(vector, value, lane as u8)
+        LANE_NUMBERS.into_iter().skip(1).fold(start, |vector, lane| {
+            let value = self.get(builder, lane_of(element, lane, stride));
+            builder.ins().insertlane(vector, value, lane)
         })
     }
 
@@ -105,15 +111,20 @@ impl Tile {
         stride: i64,
         value: Value,
     ) {
-        if self.is_group(element, stride) {
-            builder.def_var(self.cell(element).0, value);
+        if let Some(cell) = self.group(element, stride) {
+            builder.def_var(cell, value);
             return;
         }
-        for lane in 0..LANES {
-            let scalar = builder.ins().extractlane(value, lane as u8);
-            self.set(builder, element + lane * stride, scalar);
+        for lane in LANE_NUMBERS {
+            let scalar = builder.ins().extractlane(value, lane);
+            self.set(builder, lane_of(element, lane, stride), scalar);
         }
     }
+}
+
+/// The element of a lane, of those that begin at an element.
+fn lane_of(element: i64, lane: u8, stride: i64) -> i64 {
+    element.wrapping_add(stride.wrapping_mul(lane.into()))
 }
 
 /// Whether a vector variable occurs in an index of the tile.

@@ -11,15 +11,15 @@ use rustc_hash::FxHashMap as HashMap;
 use smallvec::{SmallVec, smallvec};
 use std::collections::BTreeSet;
 
-use super::encode::{Encoder, GENERAL_REGISTERS, Operand, Reg};
+use super::encode::{Assembled, Encoder, GENERAL_REGISTERS, Operand, Reg};
 use super::translate::{Item, Op, Place, Program, Step, Stream, Value};
 use super::{Unfit, Vectors, unfit};
 
-/// Writes the whole function; also the number of words it wants at its arguments.
-pub(super) fn assemble(program: &Program, vectors: Vectors) -> Result<(Vec<u8>, usize), Unfit> {
+/// Writes the whole function.
+pub(super) fn assemble(program: &Program, vectors: Vectors) -> Result<Assembled, Unfit> {
     let registers = vectors.registers();
     // An operation has up to four operands and a result.
-    if program.cells + MIN_POOL > registers {
+    if program.cells.saturating_add(MIN_POOL) > registers {
         return unfit("the tile leaves too few registers");
     }
     let encoder = Encoder::new(vectors, &program.streams, program.arguments.len());
@@ -45,7 +45,7 @@ const MIN_POOL: usize = 3;
 fn loop_depth(items: &[Item]) -> usize {
     let depth = |item: &Item| match item {
         Item::Line(_) => 0,
-        Item::Loop { body, .. } => 1 + loop_depth(body),
+        Item::Loop { body, .. } => loop_depth(body).saturating_add(1),
     };
     items.iter().map(depth).max().unwrap_or(0)
 }
@@ -66,10 +66,10 @@ fn fitting(items: &[Item]) -> Fitting {
         let mut used = fitting.streams.clone();
         streams(item, &mut used);
         let depth = fitting.depth.max(loop_depth(item));
-        if used.len() + depth > GENERAL_REGISTERS {
+        if used.len().saturating_add(depth) > GENERAL_REGISTERS {
             break;
         }
-        fitting = Fitting { items: fitting.items + 1, streams: used, depth };
+        fitting = Fitting { items: fitting.items.saturating_add(1), streams: used, depth };
     }
     fitting
 }
@@ -153,7 +153,7 @@ impl Assembler {
                 Item::Loop { trips, strides, body } => {
                     let counter = self.encoder.counter(depth);
                     let begun = self.encoder.begin_loop(counter, trips, strides);
-                    self.near(body, depth + 1)?;
+                    self.near(body, depth.saturating_add(1))?;
                     self.encoder.end_loop(begun, trips, strides);
                 }
             }
@@ -208,9 +208,9 @@ impl<'a> Line<'a> {
     fn new(assembler: &'a mut Assembler, steps: &'a [Step]) -> Line<'a> {
         let defined = || steps.iter().flat_map(defined);
         let first = defined().min().unwrap_or(0);
-        let count = defined().max().map_or(0, |last| last + 1 - first);
-        let pool = assembler.registers - assembler.cells;
-        let free = (0..pool).rev().map(|i| Reg(i as u8)).collect();
+        let count = defined().max().map_or(0, |last| last.saturating_sub(first).saturating_add(1));
+        let pool = assembler.registers.saturating_sub(assembler.cells);
+        let free = (0..pool).rev().map(Reg::numbered).collect();
         let mut line = Line {
             assembler,
             steps,
@@ -372,14 +372,16 @@ impl<'a> Line<'a> {
     }
 
     fn cell_register(&self, cell: usize) -> Reg {
-        Reg((self.assembler.registers - 1 - cell) as u8)
+        // `assemble` saw that there are more registers than cells.
+        Reg::numbered(self.assembler.registers.saturating_sub(cell.saturating_add(1)))
     }
 
     /// A cell must not change while its old value is still wanted.
     fn not_read_later(&self, cell: usize, at: usize) -> Result<(), Unfit> {
         let register = self.cell_register(cell);
         let wanted = self.readers.iter().any(|value| {
-            self.home(*value) == Home::Cell(register) && self.next_use(*value, at + 1).is_some()
+            let later = self.next_use(*value, at.saturating_add(1));
+            self.home(*value) == Home::Cell(register) && later.is_some()
         });
         if wanted { unfit("a tile changes while its old value is wanted") } else { Ok(()) }
     }
@@ -510,7 +512,7 @@ impl<'a> Line<'a> {
     }
 
     fn release_value(&mut self, value: Value, at: usize) {
-        if self.next_use(value, at + 1).is_some() {
+        if self.next_use(value, at.saturating_add(1)).is_some() {
             return;
         }
         match self.known_mut(value).and_then(|known| known.home.take()) {

@@ -29,6 +29,20 @@ pub(super) use transpose::{Rows, TRANSPOSE_REGISTERS};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Reg(pub(super) u8);
 
+impl Reg {
+    /// The register of that number.
+    #[expect(clippy::cast_possible_truncation, reason = "there are at most 32 vector registers")]
+    pub(super) fn numbered(number: usize) -> Reg {
+        Reg(number as u8)
+    }
+
+    /// The register of that number among those that begin with one.
+    #[expect(clippy::arithmetic_side_effects, reason = "there are 32 of each width")]
+    fn among(self, first: Register) -> Register {
+        first + u32::from(self.0)
+    }
+}
+
 /// The last operand of an operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Operand {
@@ -70,7 +84,40 @@ const FIRST_SAVED: usize = 6;
 
 /// Where an argument of the function is.
 fn argument(number: usize) -> MemoryOperand {
-    MemoryOperand::with_base_displ(Register::RDI, 8 * number as i64)
+    MemoryOperand::with_base_displ(Register::RDI, product(number, 8))
+}
+
+/// A displacement; one that does not fit is refused when it is encoded.
+fn product(number: usize, bytes: i64) -> i64 {
+    i64::try_from(number).map_or(i64::MAX, |number| number.saturating_mul(bytes))
+}
+
+/// The largest frame in bytes: more would be a loop around loads and stores of it.
+const MOST_FRAME: i32 = 64 << 10;
+
+/// Bytes of the stack that end at an inaccessible page, at least.
+const PAGE: i32 = 4096;
+
+/// Moves the stack pointer down. Each page is touched before the next one, so that a stack that is too small
+/// ends at its guard page and nowhere else.
+fn make_room(text: &mut Text, frame: i32) {
+    let mut left = frame;
+    while left > PAGE {
+        text.push(Instruction::with2(Code::Sub_rm64_imm32, Register::RSP, PAGE));
+        let top = MemoryOperand::with_base(Register::RSP);
+        text.push(Instruction::with2(Code::Mov_rm32_imm32, top, 0));
+        left = left.saturating_sub(PAGE);
+    }
+    if left > 0 {
+        text.push(Instruction::with2(Code::Sub_rm64_imm32, Register::RSP, left));
+    }
+}
+
+/// A function: its code, the words at its arguments, and the bytes of stack that it needs.
+pub(super) struct Assembled {
+    pub(super) code: Vec<u8>,
+    pub(super) words: usize,
+    pub(super) stack: u32,
 }
 
 /// Writes one function.
@@ -118,7 +165,7 @@ impl Encoder {
 
     fn vector(&self, reg: Reg) -> Register {
         let first = if self.wide() { Register::ZMM0 } else { Register::YMM0 };
-        first + u32::from(reg.0)
+        reg.among(first)
     }
 
     fn memory(&self, place: Place, broadcast: bool) -> MemoryOperand {
@@ -129,7 +176,7 @@ impl Encoder {
             }),
             Register::None,
             1,
-            i64::from(place.displacement),
+            place.displacement,
             1,
             broadcast,
             Register::None,
@@ -139,7 +186,7 @@ impl Encoder {
     /// Loads the pointers of streams; beside them there are so many counters.
     pub(super) fn bring(&mut self, streams: &BTreeSet<Stream>, counters: usize) {
         self.near = streams.iter().copied().collect();
-        self.used = self.used.max(self.near.len() + counters);
+        self.used = self.used.max(self.near.len().saturating_add(counters));
         for (at, stream) in streams.iter().enumerate() {
             let from = argument(self.streams[*stream]);
             self.push(Instruction::with2(Code::Mov_r64_rm64, GENERAL[at], from));
@@ -151,20 +198,24 @@ impl Encoder {
         self.near.clear();
     }
 
-    /// The whole function, saves, body and restores, and the number of words at its arguments.
-    pub(super) fn leave(self, slots: usize) -> Result<(Vec<u8>, usize), Unfit> {
+    /// The whole function, saves, body and restores.
+    pub(super) fn leave(self, slots: usize) -> Result<Assembled, Unfit> {
         if self.lost.get() {
             return unfit("a pointer is in no register");
         }
         let saved = GENERAL[..self.used].iter().skip(FIRST_SAVED);
-        let frame = (slots * 4 * self.vectors.lanes() as usize) as i32;
+        let frame = i32::try_from(product(slots, self.vector_bytes())).unwrap_or(i32::MAX);
+        if frame > MOST_FRAME {
+            return unfit("more is spilled than a frame holds");
+        }
         let (mut begin, mut end) = (Text::new(), Text::new());
         for register in saved.clone() {
             begin.push(Instruction::with1(Code::Push_r64, *register));
         }
-        if frame > 0 {
-            begin.push(Instruction::with2(Code::Sub_rm64_imm32, Register::RSP, frame));
-        }
+        make_room(&mut begin, frame);
+        // What was saved, and the address to return to.
+        let words = i32::try_from(saved.len().saturating_add(1)).unwrap_or(i32::MAX);
+        let stack = words.saturating_mul(8).saturating_add(frame).unsigned_abs();
         end.push(Ok(Instruction::with(Code::VEX_Vzeroupper)));
         if frame > 0 {
             end.push(Instruction::with2(Code::Add_rm64_imm32, Register::RSP, frame));
@@ -176,14 +227,15 @@ impl Encoder {
         let pieces: Option<Vec<Vec<u8>>> =
             [begin, self.body, end].into_iter().map(Text::finish).collect();
         match pieces {
-            Some(pieces) => Ok((pieces.concat(), self.words)),
+            Some(pieces) => Ok(Assembled { code: pieces.concat(), words: self.words, stack }),
             None => unfit("an instruction has no encoding"),
         }
     }
 
     fn word(&mut self) -> usize {
-        self.words += 1;
-        self.words - 1
+        let word = self.words;
+        self.words = word.saturating_add(1);
+        word
     }
 
     /// The register of a stream, if it is in one.
@@ -206,8 +258,19 @@ impl Encoder {
     }
 
     /// Lanes of a register.
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "8 or 16")]
     pub(super) fn lanes(&self) -> usize {
         self.vectors.lanes() as usize
+    }
+
+    /// Bytes of a register.
+    fn vector_bytes(&self) -> i64 {
+        self.vectors.lanes().saturating_mul(4)
+    }
+
+    /// The low four lanes of a register.
+    fn low(&self, reg: Reg) -> Register {
+        reg.among(Register::XMM0)
     }
 
     pub(super) fn is_whole(&self, mask: Mask) -> bool {

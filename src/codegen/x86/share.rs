@@ -13,7 +13,7 @@
 
 use rustc_hash::FxHashMap as HashMap;
 
-use super::translate::{Cell, Op, Place, Step, Value};
+use super::translate::{Cell, Op, Place, Step, Stream, Value};
 
 /// Reorders every run of loads and multiply-adds in a line.
 pub(super) fn share_loads(line: Vec<Step>) -> Vec<Step> {
@@ -57,6 +57,9 @@ pub(super) fn share_loads(line: Vec<Step>) -> Vec<Step> {
     run.finish(&mut result);
     result
 }
+
+/// Where a product's operand comes from: a stream, a displacement and the first of its lanes.
+type Key = (Option<Stream>, i64, u8);
 
 #[derive(Clone, Copy)]
 struct Product {
@@ -105,24 +108,24 @@ impl Run {
     /// the other way round; none if either way two products of one cell would change places.
     fn ordered(&self) -> Option<Vec<Product>> {
         let mut uses: HashMap<Value, usize> = HashMap::default();
-        for p in &self.products {
-            *uses.entry(p.a).or_default() += 1;
-            *uses.entry(p.b).or_default() += 1;
+        for value in self.products.iter().flat_map(|p| [p.a, p.b]) {
+            let count = uses.entry(value).or_default();
+            *count = count.saturating_add(1);
         }
         let sets = self.sets();
         let moving = |p: &Product| if uses[&p.a] <= uses[&p.b] { p.a } else { p.b };
         // A product of a constant stays with the one before it of its cell.
-        let mut latest: HashMap<Cell, (i64, i32, u8)> = HashMap::default();
+        let mut latest: HashMap<Cell, Key> = HashMap::default();
         let mut place = |p: &Product| {
             let found = self.places.get(&moving(p));
-            let before = latest.get(&p.cell).copied().unwrap_or((-1, i32::MIN, 0));
+            let before = latest.get(&p.cell).copied().unwrap_or((None, i64::MIN, 0));
             let place = found.map_or(before, |Origin { place, phase, .. }| {
-                (place.stream as i64, place.displacement, *phase)
+                (Some(place.stream), place.displacement, *phase)
             });
             latest.insert(p.cell, place);
             place
         };
-        let places: Vec<(i64, i32, u8)> = self.products.iter().map(&mut place).collect();
+        let places: Vec<Key> = self.products.iter().map(&mut place).collect();
         self.sorted(|i| (sets[i], places[i]))
             .or_else(|| self.sorted(|i| (sets[i], places[i].2, places[i])))
     }

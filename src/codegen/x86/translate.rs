@@ -14,6 +14,7 @@
 mod loads;
 mod loops;
 
+use std::collections::hash_map::Entry;
 use std::rc::Rc;
 
 use rustc_hash::{FxHashMap as HashMap, FxHashSet as HashSet};
@@ -27,7 +28,8 @@ use convgen_ir::nest::{
 
 use super::share::share_loads;
 use super::transpose::{QUAD, bring_together};
-use super::{Argument, Outside, Unfit, Vectors, unfit};
+use super::{Argument, Outside, Unfit, Vectors, fit, unfit};
+use crate::codegen::exact;
 
 /// A vector value of one straight line.
 pub(super) type Value = usize;
@@ -45,14 +47,41 @@ pub(super) struct Mask {
     pub(super) first: i64,
     pub(super) lanes: i64,
     /// The argument that holds the number of elements left, and the first lane's number.
-    pub(super) limit: Option<(usize, i64)>,
+    pub(super) limit: Option<(usize, i32)>,
 }
 
-/// Where a load or store goes: bytes from a stream's pointer.
+impl Mask {
+    /// How many lanes come before the one after the last.
+    #[expect(clippy::cast_possible_truncation, reason = "a register has at most 16 lanes")]
+    pub(super) fn count(self) -> i32 {
+        self.lanes as i32
+    }
+
+    /// Bits before the first lane, where each is so many.
+    pub(super) fn skipped(self, bits: u32) -> u32 {
+        u32::try_from(self.first).map_or(0, |first| first.saturating_mul(bits))
+    }
+
+    /// The numbers of the lanes, from zero on.
+    pub(super) fn numbers(self) -> impl Iterator<Item = i32> {
+        0..self.count()
+    }
+}
+
+/// Where a load or store goes: bytes from a stream's pointer, which an instruction has 32 bits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Place {
     pub(super) stream: Stream,
-    pub(super) displacement: i32,
+    pub(super) displacement: i64,
+}
+
+impl Place {
+    /// The place of a lane, of those that lie so many bytes apart. What no instruction can name is refused
+    /// when it is encoded.
+    pub(super) fn lane(self, lane: i32, bytes: i64) -> Place {
+        let moved = bytes.saturating_mul(lane.into());
+        Place { displacement: self.displacement.saturating_add(moved), ..self }
+    }
 }
 
 /// Which lanes of another vector a vector is made of: lane `l` is lane `l / repeat * stride + phase`.
@@ -71,12 +100,18 @@ pub(super) struct Spread {
 impl Spread {
     /// The lane of the other vector that becomes a lane.
     pub(super) fn source(self, lane: u8) -> u8 {
-        if lane < self.lanes { lane / self.repeat * self.stride + self.phase } else { 0 }
+        if lane < self.lanes { self.of_any(lane) } else { 0 }
+    }
+
+    /// As [`Spread::source`], of any lane.
+    pub(super) fn of_any(self, lane: u8) -> u8 {
+        let block = lane.checked_div(self.repeat).unwrap_or(0);
+        block.saturating_mul(self.stride).saturating_add(self.phase)
     }
 
     /// Whether every four lanes are made of the same four, in the same order.
     pub(super) fn within_fours(self) -> bool {
-        self.stride == self.repeat && 4 % self.repeat == 0
+        self.stride == self.repeat && 4_u8.checked_rem(self.repeat) == Some(0)
     }
 }
 
@@ -118,11 +153,11 @@ pub(super) enum Step {
     Accumulate(Cell, Value, Value),
     Store(Place, Mask, Value),
     /// Loads of up to four elements that are neighbours, with that many bytes from lane to lane.
-    Gather(Place, Mask, i32, [Option<Value>; QUAD]),
+    Gather(Place, Mask, i64, [Option<Value>; QUAD]),
     /// Brings a line of memory into a cache; no access.
     Prefetch(Place, Level),
     /// Stores of values that are neighbours, with that many bytes from lane to lane.
-    Scatter(Place, Mask, i32, Vec<Value>),
+    Scatter(Place, Mask, i64, Vec<Value>),
 }
 
 /// A piece of the program.
@@ -163,7 +198,7 @@ const MAX_STEPS: usize = 4096;
 pub(super) fn translate<'n>(
     nest: &'n Nest,
     scope: &'n [Stmt],
-    outside: &Outside,
+    outside: &Outside<'n>,
     vectors: Vectors,
 ) -> Result<Program, Unfit> {
     let mut translator = Translator {
@@ -172,6 +207,7 @@ pub(super) fn translate<'n>(
         variables: outside.variables.to_vec(),
         outer: outside.variables.len(),
         known: outside.known.clone(),
+        around: outside.known,
         offsets: HashMap::default(),
         lows: HashMap::default(),
         tiles: HashMap::default(),
@@ -260,7 +296,9 @@ impl Lanes {
             (0, None | Some((0, _))) => LaneStep::Same,
             (0, Some((by, outer))) => LaneStep::Outer(by, outer),
             (by, None) => LaneStep::By(by),
-            (by, Some((far, outer))) if far == by * outer.inner => LaneStep::By(by),
+            (by, Some((far, outer))) if by.checked_mul(outer.inner) == Some(far) => {
+                LaneStep::By(by)
+            }
             (1, Some((0, outer))) => LaneStep::Inner(outer.inner),
             (_, Some(_)) => LaneStep::Uneven,
         }
@@ -279,7 +317,7 @@ enum Brought {
 struct Line {
     steps: Vec<Step>,
     loads: HashMap<(Place, Brought), Value>,
-    gathers: HashMap<(Place, Mask, i32), Value>,
+    gathers: HashMap<(Place, Mask, i64), Value>,
     spreads: HashMap<(Value, Spread), Value>,
     indices: HashMap<Spread, Value>,
     constants: HashMap<u32, Value>,
@@ -296,13 +334,24 @@ struct Tile {
     /// Elements of one row, whose groups of lanes are a cell each.
     row: i64,
     groups: i64,
+    cells: usize,
 }
 
 impl Tile {
+    /// The place of an element in its row.
+    fn column(&self, element: i64) -> Result<i64, Unfit> {
+        fit(element.checked_rem_euclid(self.row))
+    }
+
     /// The cell that holds an element.
-    fn cell(&self, element: i64, width: i64) -> Cell {
-        let (row, column) = (element / self.row, element % self.row);
-        self.first + (row * self.groups + column / width) as usize
+    fn cell(&self, element: i64, width: i64) -> Result<Cell, Unfit> {
+        let row = fit(element.checked_div_euclid(self.row))?;
+        let group = fit(self.column(element)?.checked_div_euclid(width))?;
+        let cell = row.checked_mul(self.groups).and_then(|first| first.checked_add(group));
+        match cell.and_then(|cell| usize::try_from(cell).ok()) {
+            Some(cell) if cell < self.cells => fit(self.first.checked_add(cell)),
+            Some(_) | None => unfit("a tile has no such element"),
+        }
     }
 }
 
@@ -314,6 +363,8 @@ struct Translator<'n> {
     /// How many of them are outside of the scope.
     outer: usize,
     known: Context,
+    /// What is known outside of the scope, where the arguments are computed.
+    around: &'n Context,
     /// The flat offset of each access met so far, by where it stands in the scope.
     offsets: HashMap<*const Access, Rc<Affine>>,
     /// The first values of the loops of the scope.
@@ -347,11 +398,13 @@ struct Looking {
 impl<'n> Translator<'n> {
     fn block(&mut self, block: &'n [Stmt], lanes: Option<Lanes>) -> Result<(), Unfit> {
         let outside = self.cells;
-        for (i, stmt) in block.iter().enumerate() {
+        let mut rest = block;
+        while let [stmt, later @ ..] = rest {
+            rest = later;
             match stmt {
                 Stmt::Loop(l) => self.loop_(l)?,
                 Stmt::If(guards, body) => self.guarded(guards, body, lanes)?,
-                Stmt::Declare(id) => self.declare(*id, &block[i + 1..])?,
+                Stmt::Declare(id) => self.declare(*id, later)?,
                 Stmt::Let(id, value) => {
                     let value = self.expr(value, lanes)?;
                     self.locals.insert(*id, value);
@@ -375,9 +428,12 @@ impl<'n> Translator<'n> {
         // The dimensions of two vector loops are one row.
         let dims = if in_two_vectors(id, scope) { 2 } else { 1 };
         let row = buffer.shape.iter().rev().take(dims).filter_map(|dim| dim.fixed()).product();
-        let groups = (row + self.width - 1) / self.width;
-        self.tiles.insert(id, Tile { first: self.cells, row, groups });
-        self.cells += (buffer.len(0) / row * groups) as usize;
+        let row: i64 = row;
+        let groups = row.saturating_add(self.width.saturating_sub(1)).div_euclid(self.width);
+        let rows = fit(buffer.len(0).and_then(|elements| elements.checked_div(row)))?;
+        let cells = fit(rows.checked_mul(groups).and_then(|cells| usize::try_from(cells).ok()))?;
+        self.tiles.insert(id, Tile { first: self.cells, row, groups, cells });
+        self.cells = fit(self.cells.checked_add(cells))?;
         self.most_cells = self.most_cells.max(self.cells);
         Ok(())
     }
@@ -387,20 +443,25 @@ impl<'n> Translator<'n> {
         // Values live in registers to the end of their line.
         self.locals.clear();
         if !line.steps.is_empty() {
-            let steps = bring_together(line.steps, self.width as usize);
+            let steps = bring_together(line.steps, self.width);
             self.finished.push(Item::Line(share_loads(steps)));
         }
     }
 
     fn push(&mut self, step: Step) -> Result<(), Unfit> {
-        self.steps += 1;
+        self.steps = self.steps.saturating_add(1);
         self.line.steps.push(step);
         if self.steps > MAX_STEPS { unfit("the scope is too long") } else { Ok(()) }
     }
 
-    fn define(&mut self, op: Op) -> Result<Value, Unfit> {
+    fn new_value(&mut self) -> Value {
         let value = self.values;
-        self.values += 1;
+        self.values = value.saturating_add(1);
+        value
+    }
+
+    fn define(&mut self, op: Op) -> Result<Value, Unfit> {
+        let value = self.new_value();
         self.push(Step::Define(value, op))?;
         Ok(value)
     }
@@ -433,48 +494,56 @@ impl<'n> Translator<'n> {
     fn argument(&mut self, argument: Argument) -> usize {
         let found = self.arguments.iter().position(|other| *other == argument);
         found.unwrap_or_else(|| {
+            let number = self.arguments.len();
             self.arguments.push(argument);
-            self.arguments.len() - 1
+            number
         })
     }
 
     /// A sum as terms of outer variables, terms of loops of the scope, and a number.
-    fn resolve(&self, sum: &Affine, lanes: Option<Lanes>) -> (Terms, Terms, i64) {
+    fn resolve(&self, sum: &Affine, lanes: Option<Lanes>) -> Result<(Terms, Terms, i64), Unfit> {
         let (mut outer, mut inner, mut constant) = (Terms::new(), Terms::new(), sum.constant);
+        let mut add = |coefficient: i64, value: i64| {
+            let term = coefficient.checked_mul(value);
+            constant = fit(term.and_then(|term| constant.checked_add(term)))?;
+            Ok(())
+        };
         for (i, (axis, number)) in self.variables.iter().enumerate() {
             let coefficient = sum.coefficient(*axis);
             match number {
                 _ if coefficient == 0 => {}
-                Some(value) => constant += coefficient * value,
+                Some(value) => add(coefficient, *value)?,
                 None if i < self.outer => outer.push((*axis, coefficient)),
                 None => {
                     inner.push((*axis, coefficient));
-                    constant += coefficient * self.lows.get(axis).copied().unwrap_or(0);
+                    add(coefficient, self.lows.get(axis).copied().unwrap_or(0))?;
                 }
             }
         }
         if let Some(lanes) = lanes {
-            constant += sum.coefficient(lanes.axis) * lanes.start;
-            constant += lanes.outer.map_or(0, |l| sum.coefficient(l.axis) * l.start);
+            add(sum.coefficient(lanes.axis), lanes.start)?;
+            if let Some(l) = lanes.outer {
+                add(sum.coefficient(l.axis), l.start)?;
+            }
         }
-        (outer, inner, constant)
+        Ok((outer, inner, constant))
     }
 
     /// The flat offset of an access in elements.
-    fn offset(&mut self, access: &'n Access) -> Rc<Affine> {
-        let nest = self.nest;
-        let offset = self.offsets.entry(std::ptr::from_ref(access)).or_insert_with(|| {
-            let strides = nest.buffer(access.buffer).strides();
-            let indices = access.index.iter().zip(strides);
-            let add = |sum: Affine, (index, stride): (&Affine, i64)| &sum + &index.scaled(stride);
-            Rc::new(indices.fold(Affine::default(), add))
-        });
-        Rc::clone(offset)
+    fn offset(&mut self, access: &'n Access) -> Result<Rc<Affine>, Unfit> {
+        match self.offsets.entry(std::ptr::from_ref(access)) {
+            Entry::Occupied(known) => Ok(Rc::clone(known.get())),
+            Entry::Vacant(place) => {
+                let strides = self.nest.buffer(access.buffer).strides();
+                let offset = Rc::new(fit(exact::offset(access, &strides))?);
+                Ok(Rc::clone(place.insert(offset)))
+            }
+        }
     }
 
     fn place(&mut self, access: &'n Access, lanes: Lanes) -> Result<Place, Unfit> {
-        let offset = self.offset(access);
-        let (outer, inner, constant) = self.resolve(&offset, Some(lanes));
+        let offset = self.offset(access)?;
+        let (outer, inner, constant) = self.resolve(&offset, Some(lanes))?;
         self.place_at(access.buffer, outer, inner, constant)
     }
 
@@ -486,10 +555,10 @@ impl<'n> Translator<'n> {
         inner: Terms,
         constant: i64,
     ) -> Result<Place, Unfit> {
-        let bytes = constant * self.nest.buffer(buffer).elem.bytes() as i64;
-        let Ok(displacement) = i32::try_from(bytes) else {
+        let displacement = fit(constant.checked_mul(self.elem_bytes(buffer)))?;
+        if i32::try_from(displacement).is_err() {
             return unfit("a displacement exceeds 32 bits");
-        };
+        }
         let stream = self.stream(Moving::Pointer(buffer), outer, inner);
         Ok(Place { stream, displacement })
     }
@@ -505,9 +574,14 @@ impl<'n> Translator<'n> {
                     Argument::Number(Affine::from_terms(constant, outer.iter().copied()))
                 }
             });
+            let stream = self.streams.len();
             self.streams.push(StreamInfo { what, outer, inner, argument });
-            self.streams.len() - 1
+            stream
         })
+    }
+
+    fn elem_bytes(&self, buffer: BufferId) -> i64 {
+        exact::size_of(self.nest.buffer(buffer).elem)
     }
 
     fn store(
@@ -518,6 +592,9 @@ impl<'n> Translator<'n> {
     ) -> Result<(), Unfit> {
         let Some(lanes) = lanes else { return unfit("an element is stored outside of vectors") };
         if self.nest.buffer(dst.buffer).role == Role::Reg {
+            if lanes.mask.limit.is_some() {
+                return unfit("a tile changes in some of its lanes");
+            }
             let cell = self.cell(dst, lanes)?;
             if let Expr::Fma(a, b, c) = value
                 && matches!(&**c, Expr::Load(access) if access == dst)
@@ -535,7 +612,7 @@ impl<'n> Translator<'n> {
         if self.line.read.contains(&dst.buffer) {
             return unfit("memory is written in the line that reads it");
         }
-        let offset = self.offset(dst);
+        let offset = self.offset(dst)?;
         let LaneStep::By(stride) = lanes.steps(&offset) else {
             return unfit("lanes are stored unevenly");
         };
@@ -548,19 +625,19 @@ impl<'n> Translator<'n> {
     }
 
     /// Bytes from lane to lane, if all lanes and a few elements beyond are within a displacement.
-    fn apart(&self, buffer: BufferId, place: Place, step: i64) -> Result<i32, Unfit> {
-        let bytes = step.saturating_mul(self.nest.buffer(buffer).elem.bytes() as i64);
-        let reach = bytes.saturating_mul(self.width).saturating_add(place.displacement.into());
+    fn apart(&self, buffer: BufferId, place: Place, step: i64) -> Result<i64, Unfit> {
+        let bytes = step.saturating_mul(self.elem_bytes(buffer));
+        let reach = bytes.saturating_mul(self.width).saturating_add(place.displacement);
         match (i32::try_from(bytes), i32::try_from(reach)) {
-            (Ok(bytes), Ok(_)) => Ok(bytes),
+            (Ok(_), Ok(_)) => Ok(bytes),
             (Ok(_) | Err(_), _) => unfit("lanes lie too far apart"),
         }
     }
 
     /// The tile of an access, and which of its elements is in the first lane.
     fn element(&mut self, access: &'n Access, lanes: Lanes) -> Result<(Tile, i64), Unfit> {
-        let offset = self.offset(access);
-        let (outer, inner, element) = self.resolve(&offset, Some(lanes));
+        let offset = self.offset(access)?;
+        let (outer, inner, element) = self.resolve(&offset, Some(lanes))?;
         if !outer.is_empty() || !inner.is_empty() {
             return unfit("a tile has no fixed address");
         }
@@ -572,15 +649,16 @@ impl<'n> Translator<'n> {
 
     /// The cell of a tile that a group of lanes is.
     fn cell(&mut self, access: &'n Access, lanes: Lanes) -> Result<Cell, Unfit> {
-        let offset = self.offset(access);
+        let offset = self.offset(access)?;
         let (tile, element) = self.element(access, lanes)?;
-        let column = element % tile.row;
+        let column = tile.column(element)?;
         // Other lanes of the cell would change with these.
-        let whole = lanes.mask.lanes == self.width.min(tile.row - column);
-        if !matches!(lanes.steps(&offset), LaneStep::By(1)) || column % self.width != 0 || !whole {
+        let whole = lanes.mask.lanes == self.width.min(tile.row.saturating_sub(column));
+        let first = column.checked_rem(self.width) == Some(0);
+        if !matches!(lanes.steps(&offset), LaneStep::By(1)) || !first || !whole {
             return unfit("lanes of a tile are not in one register");
         }
-        Ok(tile.cell(element, self.width))
+        tile.cell(element, self.width)
     }
 
     fn constant(&mut self, number: f32) -> Result<Value, Unfit> {

@@ -21,13 +21,16 @@ use super::translate::{Mask, Place, Step, Stream, Value};
 pub(super) const QUAD: usize = 4;
 
 /// Bytes of an element.
-const BYTES: i32 = 4;
+const BYTES: i64 = 4;
+
+/// From the first element of a quad to its last.
+const REACH: i64 = 3 * BYTES;
 
 /// Gathers and scatters that are alike but for their displacement.
-type Kind = (Stream, Mask, i32);
+type Kind = (Stream, Mask, i64);
 
 /// Brings together what a line loads and stores; `width` is that of a register.
-pub(super) fn bring_together(line: Vec<Step>, width: usize) -> Vec<Step> {
+pub(super) fn bring_together(line: Vec<Step>, width: i64) -> Vec<Step> {
     let mut quads = quads(&line);
     let mut result = Vec::with_capacity(line.len());
     let mut waiting = Waiting::default();
@@ -62,8 +65,23 @@ pub(super) fn bring_together(line: Vec<Step>, width: usize) -> Vec<Step> {
 /// Four neighbouring elements of every lane, and what those that are wanted are called.
 #[derive(Clone, Debug)]
 struct Quad {
-    displacement: i32,
+    displacement: i64,
     members: [Option<Value>; QUAD],
+}
+
+impl Quad {
+    /// Takes a load at that place, if it is of one of the four elements.
+    fn admits(&mut self, displacement: i64, value: Value) -> bool {
+        let away = displacement.saturating_sub(self.displacement);
+        let mut places = (0..).step_by(4).zip(&mut self.members);
+        match places.find(|(place, _)| *place == away) {
+            Some((_, member)) => {
+                *member = Some(value);
+                true
+            }
+            None => false,
+        }
+    }
 }
 
 /// The quads of a line that are still to be loaded.
@@ -80,7 +98,7 @@ impl Quads {
 /// Groups the gathers of a line. A quad reads nothing before the first and beyond the last gather of
 /// its kind: what lies between two elements of a buffer is of the buffer.
 fn quads(line: &[Step]) -> Quads {
-    let mut kinds: BTreeMap<(usize, i64, i32), Vec<(i32, Value)>> = BTreeMap::new();
+    let mut kinds: BTreeMap<(usize, i64, i64), Vec<(i64, Value)>> = BTreeMap::new();
     for step in line {
         match step {
             Step::Gather(place, mask, bytes, [Some(value), ..]) => {
@@ -99,38 +117,32 @@ fn quads(line: &[Step]) -> Quads {
     Quads(kinds.into_values().flat_map(quads_of_kind).collect())
 }
 
-fn quads_of_kind(mut gathers: Vec<(i32, Value)>) -> Vec<Quad> {
+fn quads_of_kind(mut gathers: Vec<(i64, Value)>) -> Vec<Quad> {
     gathers.sort_unstable();
     let (Some((least, _)), Some((most, _))) = (gathers.first().copied(), gathers.last().copied())
     else {
         return vec![];
     };
-    let reach = (QUAD as i32 - 1) * BYTES;
     let mut result: Vec<Quad> = Vec::new();
     for (displacement, value) in gathers {
-        let member = |quad: &Quad| {
-            let away = displacement - quad.displacement;
-            (away % BYTES == 0 && away <= reach).then_some((away / BYTES) as usize)
-        };
-        match result.last_mut().and_then(|quad| member(quad).map(|at| (at, quad))) {
-            Some((at, quad)) => quad.members[at] = Some(value),
-            None => {
-                // The last one reaches back instead of beyond the end.
-                let back = (displacement - (most - reach)).max(0);
-                let whole = back <= displacement - least && back % BYTES == 0;
-                let back = if whole { back } else { 0 };
-                let mut members = [None; QUAD];
-                members[(back / BYTES) as usize] = Some(value);
-                result.push(Quad { displacement: displacement - back, members });
-            }
+        if result.last_mut().is_some_and(|quad| quad.admits(displacement, value)) {
+            continue;
         }
+        // The last one reaches back instead of beyond the end.
+        let back = displacement.saturating_sub(most.saturating_sub(REACH)).max(0);
+        let whole = back <= displacement.saturating_sub(least) && back % BYTES == 0;
+        let back = if whole { back } else { 0 };
+        let first = displacement.saturating_sub(back);
+        let mut quad = Quad { displacement: first, members: [None; QUAD] };
+        quad.admits(displacement, value);
+        result.push(quad);
     }
     // A quad that would go on beyond the end is single elements.
-    let fits = |quad: &Quad| quad.displacement <= most - reach;
+    let fits = |quad: &Quad| quad.displacement <= most.saturating_sub(REACH);
     let single = |quad: Quad| {
-        let members = quad.members.into_iter().enumerate();
-        let each = members.filter_map(move |(at, value)| {
-            let displacement = quad.displacement + at as i32 * BYTES;
+        let members = (0..).step_by(4).zip(quad.members);
+        let each = members.filter_map(move |(away, value)| {
+            let displacement = quad.displacement.saturating_add(away);
             value.map(|value| Quad { displacement, members: [Some(value), None, None, None] })
         });
         each.collect::<Vec<_>>()
@@ -145,32 +157,32 @@ fn quads_of_kind(mut gathers: Vec<(i32, Value)>) -> Vec<Quad> {
 /// Stores that wait for their neighbours.
 #[derive(Default)]
 struct Waiting {
-    stores: Vec<(Place, Mask, i32, Value)>,
+    stores: Vec<(Place, Mask, i64, Value)>,
     /// The displacements that they write.
     written: HashSet<i64>,
     stream: Option<Stream>,
 }
 
 impl Waiting {
-    fn touched(place: Place, mask: Mask, bytes: i32) -> impl Iterator<Item = i64> {
-        let first = i64::from(place.displacement);
-        (0..mask.lanes).map(move |lane| first + lane * i64::from(bytes))
+    fn touched(place: Place, mask: Mask, bytes: i64) -> impl Iterator<Item = i64> {
+        mask.numbers().map(move |lane| place.lane(lane, bytes).displacement)
     }
 
     /// Whether a store may change places with all that wait.
-    fn admits(&self, place: Place, mask: Mask, bytes: i32) -> bool {
+    fn admits(&self, place: Place, mask: Mask, bytes: i64) -> bool {
         self.stream.is_none_or(|stream| stream == place.stream)
             && !Waiting::touched(place, mask, bytes).any(|byte| self.written.contains(&byte))
     }
 
-    fn add(&mut self, place: Place, mask: Mask, bytes: i32, values: Vec<Value>) {
+    fn add(&mut self, place: Place, mask: Mask, bytes: i64, values: Vec<Value>) {
         self.stream = Some(place.stream);
         self.written.extend(Waiting::touched(place, mask, bytes));
         self.stores.extend(values.into_iter().map(|value| (place, mask, bytes, value)));
     }
 
-    fn finish(self, width: usize, result: &mut Vec<Step>) {
-        let mut kinds: Vec<(Kind, Vec<(i32, Value)>)> = Vec::new();
+    fn finish(self, width: i64, result: &mut Vec<Step>) {
+        let width = usize::try_from(width).unwrap_or(1);
+        let mut kinds: Vec<(Kind, Vec<(i64, Value)>)> = Vec::new();
         for (place, mask, bytes, value) in self.stores {
             let kind = (place.stream, mask, bytes);
             let member = (place.displacement, value);
@@ -181,7 +193,7 @@ impl Waiting {
         }
         for ((stream, mask, bytes), mut members) in kinds {
             members.sort_unstable();
-            let neighbours = members.chunk_by(|a, b| b.0 - a.0 == BYTES);
+            let neighbours = members.chunk_by(|a, b| b.0.saturating_sub(a.0) == BYTES);
             for group in neighbours.flat_map(|neighbours| neighbours.chunks(width)) {
                 let place = Place { stream, displacement: group[0].0 };
                 let values = group.iter().map(|(_, value)| *value).collect();
@@ -192,23 +204,24 @@ impl Waiting {
 }
 
 #[cfg(test)]
+#[expect(clippy::arithmetic_side_effects, clippy::cast_possible_wrap, reason = "small numbers")]
 mod tests {
     use super::*;
 
     const MASK: Mask = Mask { first: 0, lanes: 16, limit: None };
 
-    fn gather(displacement: i32, value: Value) -> Step {
+    fn gather(displacement: i64, value: Value) -> Step {
         let place = Place { stream: 0, displacement };
         Step::Gather(place, MASK, 400, [Some(value), None, None, None])
     }
 
-    fn scatter(displacement: i32, values: &[Value]) -> Step {
+    fn scatter(displacement: i64, values: &[Value]) -> Step {
         Step::Scatter(Place { stream: 1, displacement }, MASK, 400, values.to_vec())
     }
 
     #[test]
     fn neighbours_are_loaded_together_and_none_beyond_the_last() {
-        let line = (0..7).map(|i| gather(4 * i as i32, i)).collect();
+        let line = (0..7).map(|i| gather(4 * i as i64, i)).collect();
         let place = |displacement| Place { stream: 0, displacement };
         let expected = [
             Step::Gather(place(0), MASK, 400, [0, 1, 2, 3].map(Some)),
@@ -216,13 +229,13 @@ mod tests {
         ];
         assert_eq!(bring_together(line, 16), expected);
         // Three elements of a lane may be all there are.
-        let line: Vec<Step> = (0..3).map(|i| gather(4 * i as i32, i)).collect();
+        let line: Vec<Step> = (0..3).map(|i| gather(4 * i as i64, i)).collect();
         assert_eq!(bring_together(line.clone(), 16), line);
     }
 
     #[test]
     fn every_second_neighbour_is_loaded_in_windows() {
-        let line = (0..4).map(|i| gather(8 * i as i32, i)).collect();
+        let line = (0..4).map(|i| gather(8 * i as i64, i)).collect();
         let place = |displacement| Place { stream: 0, displacement };
         let expected = [
             Step::Gather(place(0), MASK, 400, [Some(0), None, Some(1), None]),
@@ -233,7 +246,7 @@ mod tests {
 
     #[test]
     fn stores_wait_for_neighbours_but_for_no_other_store_to_their_bytes() {
-        let line = (0..5).map(|i| scatter(4 * i as i32, &[i])).collect();
+        let line = (0..5).map(|i| scatter(4 * i as i64, &[i])).collect();
         assert_eq!(bring_together(line, 4), [scatter(0, &[0, 1, 2, 3]), scatter(16, &[4])]);
         let again = vec![scatter(0, &[0]), scatter(0, &[1]), scatter(4, &[2])];
         assert_eq!(bring_together(again, 4), [scatter(0, &[0]), scatter(0, &[1, 2])]);

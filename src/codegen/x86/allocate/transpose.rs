@@ -18,7 +18,7 @@ impl Line<'_> {
     pub(super) fn gather(
         &mut self,
         at: usize,
-        (place, mask, bytes): (Place, Mask, i32),
+        (place, mask, bytes): (Place, Mask, i64),
         values: &[Option<Value>; QUAD],
     ) -> Result<(), Unfit> {
         if let [Some(value), None, None, None] = values {
@@ -51,7 +51,7 @@ impl Line<'_> {
     pub(super) fn scatter(
         &mut self,
         at: usize,
-        (place, mask, bytes): (Place, Mask, i32),
+        (place, mask, bytes): (Place, Mask, i64),
         values: &[Value],
     ) -> Result<(), Unfit> {
         if let [value] = values {
@@ -66,9 +66,9 @@ impl Line<'_> {
             None => {
                 let width = self.assembler.encoder.lanes();
                 let slot = self.slots(TRANSPOSED, width);
-                for (i, value) in values.iter().enumerate() {
+                for (slot, value) in (slot..).zip(values) {
                     let from = self.register(*value, at, &[])?;
-                    self.assembler.encoder.spill(slot + i, from);
+                    self.assembler.encoder.spill(slot, from);
                 }
                 Rows::Slots(slot, values.len())
             }
@@ -110,7 +110,7 @@ impl Line<'_> {
                         return unfit("a transpose has too few registers");
                     }
                     let register = self.cell_register(cell);
-                    let slot = self.slots(BORROWED, count) + cell;
+                    let slot = self.slots(BORROWED, count).saturating_add(cell);
                     self.assembler.encoder.spill(slot, register);
                     borrowed.cells.push((register, slot));
                     borrowed.registers.push(register);
@@ -136,7 +136,8 @@ impl Line<'_> {
         if let Some(slot) = self.assembler.frame.get(&key) {
             return *slot;
         }
-        self.assembler.frame.extend((0..count).map(|i| (key - i, slots + i)));
+        let keys = (0..count).map(|i| key.saturating_sub(i));
+        self.assembler.frame.extend(keys.zip(slots..));
         slots
     }
 }

@@ -196,7 +196,7 @@ impl Encoder {
             let code = Code::EVEX_Vpbroadcastd_zmm_k1z_r32;
             self.push(Instruction::with2(code, self.vector(to), Register::EAX));
         } else {
-            let low = Register::XMM0 + u32::from(to.0);
+            let low = self.low(to);
             self.push(Instruction::with2(Code::VEX_Vmovd_xmm_rm32, low, Register::EAX));
             self.push(Instruction::with2(Code::VEX_Vbroadcastss_ymm_xmm, self.vector(to), low));
         }
@@ -204,11 +204,10 @@ impl Encoder {
 
     /// The numbers of the lanes that a spread takes: bytes, widened.
     pub(in super::super) fn index(&mut self, to: Reg, spread: Spread) {
-        let lanes = self.vectors.lanes() as u8;
-        let low = Register::XMM0 + u32::from(to.0);
+        let (lanes, low) = (self.vectors.lanes(), self.low(to));
         let eight = |first: u8| {
-            let bytes = std::array::from_fn(|lane| match first + lane as u8 {
-                lane if lane < lanes => spread.source(lane),
+            let bytes = [0, 1, 2, 3, 4, 5, 6, 7].map(|lane| match lane | first {
+                lane if i64::from(lane) < lanes => spread.source(lane),
                 _ => 0,
             });
             i64::from_le_bytes(bytes)
@@ -245,8 +244,8 @@ impl Encoder {
         } else {
             Code::VEX_Vpermilps_ymm_ymmm256_imm8
         };
-        let order = |lane: u8| u32::from(lane / spread.repeat * spread.stride + spread.phase);
-        let order: u32 = (0..4).map(|lane| order(lane) << (2 * lane)).sum();
+        let source = |lane| u32::from(spread.of_any(lane));
+        let order = (0..4).rev().fold(0, |order: u32, lane| order << 2 | source(lane));
         let to = self.vector(to);
         self.push(match from {
             Operand::Register(from) => Instruction::with3(code, to, self.vector(from), order),

@@ -1,4 +1,5 @@
-//! Loops: counters, and the pointers that move with them.
+//! Loops: counters, and the pointers that move with them, as numbers modulo 2^64: on the way back a pointer is
+//! where it was, however far it went.
 
 use iced_x86::{Code, Instruction, Register};
 
@@ -24,7 +25,7 @@ pub(in super::super) struct Begun {
 
 impl Encoder {
     pub(in super::super) fn counter(&self, depth: usize) -> Counter {
-        Counter::Register(GENERAL[self.near.len() + depth])
+        Counter::Register(GENERAL[self.near.len().saturating_add(depth)])
     }
 
     pub(in super::super) fn counter_in_memory(&mut self) -> Counter {
@@ -117,7 +118,7 @@ impl Encoder {
             }
             (Trips::Fixed(trips), None) => {
                 for (stream, bytes) in strides {
-                    self.advance(*stream, -bytes * trips);
+                    self.advance(*stream, bytes.wrapping_mul(*trips).wrapping_neg());
                 }
             }
             (Trips::Between { .. } | Trips::Within { .. }, None) => {}
@@ -127,7 +128,8 @@ impl Encoder {
     /// Moves streams by an argument times their stride.
     fn advance_by(&mut self, by: usize, strides: &[(Stream, i64)], sign: i64) {
         for (stream, bytes) in strides {
-            self.push(Instruction::with2(Code::Mov_r64_imm64, Register::RAX, sign * bytes));
+            let bytes = bytes.wrapping_mul(sign);
+            self.push(Instruction::with2(Code::Mov_r64_imm64, Register::RAX, bytes));
             self.push(Instruction::with2(Code::Imul_r64_rm64, Register::RAX, argument(by)));
             self.add_rax(*stream);
         }

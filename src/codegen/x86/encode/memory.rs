@@ -91,7 +91,7 @@ impl Encoder {
         &mut self,
         place: Place,
         mask: Mask,
-        bytes: i32,
+        bytes: i64,
         from: Reg,
         slot: usize,
     ) {
@@ -100,16 +100,14 @@ impl Encoder {
             self.lane_count(mask);
         }
         let end = self.label();
-        let slot = slot as i64 * 4 * self.vectors.lanes();
-        for lane in 0..mask.lanes as i32 {
+        for lane in mask.numbers() {
             if mask.limit.is_some() {
                 self.push(Instruction::with2(Code::Cmp_rm32_imm32, Register::ECX, lane));
                 self.jump(Code::Jle_rel32_64, end);
             }
-            let element = MemoryOperand::with_base_displ(Register::RSP, slot + i64::from(4 * lane));
+            let element = self.in_slot(slot, lane);
             self.push(Instruction::with2(Code::Mov_r32_rm32, Register::EAX, element));
-            let displacement = place.displacement + lane * bytes;
-            let to = self.memory(Place { displacement, ..place }, false);
+            let to = self.memory(place.lane(lane, bytes), false);
             self.push(Instruction::with2(Code::Mov_rm32_r32, to, Register::EAX));
         }
         if mask.limit.is_some() {
@@ -130,7 +128,7 @@ impl Encoder {
             let code = Code::VEX_Bzhi_r32_rm32_r32;
             self.push(Instruction::with3(code, Register::EAX, Register::EAX, Register::ECX));
             if mask.first > 0 {
-                let from = -1 << mask.first;
+                let from = (-1_i32).wrapping_shl(mask.skipped(1));
                 self.push(Instruction::with2(Code::And_rm32_imm32, Register::EAX, from));
             }
             self.push(Instruction::with2(Code::VEX_Kmovw_kr_r32, Register::K2, Register::EAX));
@@ -141,11 +139,11 @@ impl Encoder {
             let code = Code::VEX_Bzhi_r64_rm64_r64;
             self.push(Instruction::with3(code, Register::RAX, Register::RAX, Register::RCX));
             if mask.first > 0 {
-                let from = -1i64 << (8 * mask.first);
+                let from = (-1_i64).wrapping_shl(mask.skipped(8));
                 self.push(Instruction::with2(Code::Mov_r64_imm64, Register::RCX, from));
                 self.push(Instruction::with2(Code::And_r64_rm64, Register::RAX, Register::RCX));
             }
-            let low = Register::XMM0 + u32::from(to.0);
+            let low = self.low(to);
             self.push(Instruction::with2(Code::VEX_Vmovq_xmm_rm64, low, Register::RAX));
             let code = Code::VEX_Vpmovsxbd_ymm_xmmm64;
             self.push(Instruction::with2(code, self.vector(to), low));
@@ -154,13 +152,13 @@ impl Encoder {
 
     /// The number of lanes of a mask into `ecx`.
     pub(super) fn lane_count(&mut self, mask: Mask) {
-        let lanes = mask.lanes as u32;
+        let lanes = mask.count();
         let Some((argument, start)) = mask.limit else {
             return self.push(Instruction::with2(Code::Mov_r32_imm32, Register::ECX, lanes));
         };
         let left = self::argument(argument);
         self.push(Instruction::with2(Code::Mov_r32_rm32, Register::ECX, left));
-        self.push(Instruction::with2(Code::Sub_rm32_imm32, Register::ECX, start as i32));
+        self.push(Instruction::with2(Code::Sub_rm32_imm32, Register::ECX, start));
         self.push(Instruction::with2(Code::Mov_r32_imm32, Register::EAX, lanes));
         self.push(Instruction::with2(Code::Cmp_r32_rm32, Register::ECX, Register::EAX));
         self.push(Instruction::with2(Code::Cmovg_r32_rm32, Register::ECX, Register::EAX));
@@ -170,8 +168,14 @@ impl Encoder {
     }
 
     fn slot(&self, slot: usize) -> MemoryOperand {
-        let bytes = 4 * self.vectors.lanes();
-        MemoryOperand::with_base_displ(Register::RSP, slot as i64 * bytes)
+        self.in_slot(slot, 0)
+    }
+
+    /// A lane of a slot of the frame.
+    pub(super) fn in_slot(&self, slot: usize, lane: i32) -> MemoryOperand {
+        let first = super::product(slot, self.vector_bytes());
+        let displacement = first.saturating_add(i64::from(lane).saturating_mul(4));
+        MemoryOperand::with_base_displ(Register::RSP, displacement)
     }
 
     pub(in super::super) fn spill(&mut self, slot: usize, from: Reg) {

@@ -33,15 +33,16 @@ impl Text {
         let encoded =
             instruction.and_then(|instruction| self.encoder.encode(&instruction, self.length));
         match encoded {
-            Ok(bytes) => self.length += bytes as u64,
+            Ok(bytes) => self.length = self.length.saturating_add(bytes as u64),
             Err(_) => self.failed = true,
         }
     }
 
     /// A label that no place has yet.
     pub(super) fn label(&mut self) -> Label {
+        let label = Label(self.places.len());
         self.places.push(None);
-        Label(self.places.len() - 1)
+        label
     }
 
     /// Gives a label this place.
@@ -53,7 +54,8 @@ impl Text {
     pub(super) fn jump(&mut self, long: Code, to: Label) {
         match self.places[to.0] {
             Some(place) => {
-                let near = self.length - place + MOST_SHORT_JUMP <= SHORT;
+                let back = self.length.saturating_sub(place);
+                let near = back <= SHORT - MOST_SHORT_JUMP;
                 let code = if near { long.as_short_branch() } else { long };
                 self.push(Instruction::with_branch(code, place));
             }
@@ -68,9 +70,9 @@ impl Text {
     pub(super) fn finish(mut self) -> Option<Vec<u8>> {
         let mut bytes = self.encoder.take_buffer();
         for (end, label) in self.forward {
-            let distance = self.places[label.0]? - end;
-            let (distance, end) = (i32::try_from(distance).ok()?, end as usize);
-            bytes[end - 4..end].copy_from_slice(&distance.to_le_bytes());
+            let distance = i32::try_from(self.places[label.0]?.checked_sub(end)?).ok()?;
+            let end = usize::try_from(end).ok()?;
+            bytes.get_mut(end.checked_sub(4)?..end)?.copy_from_slice(&distance.to_le_bytes());
         }
         (!self.failed).then_some(bytes)
     }

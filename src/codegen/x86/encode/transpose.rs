@@ -12,10 +12,10 @@
 use iced_x86::{Code, Instruction, MemoryOperand, Register};
 
 use super::super::transpose::QUAD;
-use super::{Encoder, Mask, Place, Reg};
+use super::{Encoder, Mask, Place, Reg, product};
 
 /// Bytes of an element.
-const BYTES: i32 = 4;
+const BYTES: i64 = 4;
 
 /// Registers of a transpose: four in, four out, and one that passes between them.
 pub(in super::super) const TRANSPOSE_REGISTERS: usize = QUAD + 1;
@@ -45,12 +45,12 @@ impl Encoder {
         registers: [Reg; TRANSPOSE_REGISTERS],
         place: Place,
         mask: Mask,
-        bytes: i32,
+        bytes: i64,
     ) -> [Reg; QUAD] {
         for (row, to) in registers.into_iter().take(QUAD).enumerate() {
-            let lanes: Vec<i32> = (row as i32..mask.lanes as i32).step_by(QUAD).collect();
-            let at = |lane: &i32| self.lane(place, *lane, bytes);
-            let quads: Vec<MemoryOperand> = lanes.iter().map(at).collect();
+            let lanes = mask.numbers().skip(row).step_by(QUAD);
+            let at = |lane| self.memory(place.lane(lane, bytes), false);
+            let quads: Vec<MemoryOperand> = lanes.map(at).collect();
             self.quads(to, &quads);
         }
         self.transpose_quads(registers)
@@ -63,14 +63,14 @@ impl Encoder {
         scratch: Reg,
         place: Place,
         mask: Mask,
-        bytes: i32,
+        bytes: i64,
     ) {
-        let lanes: Vec<i32> = (0..mask.lanes as i32).collect();
-        for (quad, lanes) in lanes.chunks(QUAD).enumerate() {
+        let lanes: Vec<i32> = mask.numbers().collect();
+        for (quad, lanes) in (0_u32..).zip(lanes.chunks(QUAD)) {
             let part = if quad == 0 { to } else { scratch };
             let low = self.low(part);
-            for (at, lane) in lanes.iter().enumerate() {
-                let memory = self.lane(place, *lane, bytes);
+            for (at, lane) in (0_u32..).zip(lanes) {
+                let memory = self.memory(place.lane(*lane, bytes), false);
                 let (first, next) = match self.wide() {
                     true => {
                         (Code::EVEX_Vmovss_xmm_k1z_m32, Code::EVEX_Vinsertps_xmm_xmm_xmmm32_imm8)
@@ -79,12 +79,12 @@ impl Encoder {
                 };
                 self.push(match at {
                     0 => Instruction::with2(first, low, memory),
-                    _ => Instruction::with4(next, low, low, memory, (at as u32) << 4),
+                    _ => Instruction::with4(next, low, low, memory, at << 4),
                 });
             }
             if quad > 0 {
                 let (code, to) = (self.insert_quad(), self.vector(to));
-                self.push(Instruction::with4(code, to, to, low, quad as u32));
+                self.push(Instruction::with4(code, to, to, low, quad));
             }
         }
     }
@@ -96,9 +96,9 @@ impl Encoder {
         registers: [Reg; TRANSPOSE_REGISTERS],
         mask_register: Reg,
         rows: Rows,
-        (place, mask, bytes): (Place, Mask, i32),
+        (place, mask, bytes): (Place, Mask, i64),
     ) {
-        let elements = Mask { first: 0, lanes: rows.count() as i64, limit: None };
+        let elements = Mask { first: 0, lanes: product(rows.count(), 1), limit: None };
         if !self.is_whole(elements) {
             self.lane_mask(elements, mask_register);
         }
@@ -106,7 +106,7 @@ impl Encoder {
             self.lane_count(mask);
         }
         let end = self.label();
-        for first in (0..mask.lanes as i32).step_by(QUAD) {
+        for first in mask.numbers().step_by(QUAD) {
             for (row, to) in registers.into_iter().take(QUAD).enumerate() {
                 let rows_of = (row..rows.count()).step_by(QUAD);
                 let quads: Vec<MemoryOperand> =
@@ -114,12 +114,12 @@ impl Encoder {
                 self.quads(to, &quads);
             }
             let lanes = self.transpose_quads(registers);
-            for (lane, from) in (first..mask.lanes as i32).zip(lanes) {
+            for (lane, from) in (first..mask.count()).zip(lanes) {
                 if mask.limit.is_some() {
                     self.push(Instruction::with2(Code::Cmp_rm32_imm32, Register::ECX, lane));
                     self.jump(Code::Jle_rel32_64, end);
                 }
-                let to = self.lane(place, lane, bytes);
+                let to = self.memory(place.lane(lane, bytes), false);
                 self.store_elements(to, from, elements, mask_register);
             }
         }
@@ -154,7 +154,7 @@ impl Encoder {
         if quads.is_empty() {
             self.zero(to);
         }
-        for (at, memory) in quads.iter().enumerate() {
+        for (at, memory) in (0_u32..).zip(quads) {
             if at == 0 {
                 let code = match self.wide() {
                     true => Code::EVEX_Vmovups_xmm_k1z_xmmm128,
@@ -163,7 +163,7 @@ impl Encoder {
                 self.push(Instruction::with2(code, self.low(to), *memory));
             } else {
                 let (code, to) = (self.insert_quad(), self.vector(to));
-                self.push(Instruction::with4(code, to, to, *memory, at as u32));
+                self.push(Instruction::with4(code, to, to, *memory, at));
             }
         }
     }
@@ -204,28 +204,12 @@ impl Encoder {
         }
     }
 
-    /// The low quad of a register.
-    fn low(&self, reg: Reg) -> Register {
-        Register::XMM0 + u32::from(reg.0)
-    }
-
-    fn lane(&self, place: Place, lane: i32, bytes: i32) -> MemoryOperand {
-        let displacement = place.displacement + lane * bytes;
-        self.memory(Place { displacement, ..place }, false)
-    }
-
     /// The quad of a row that begins at a lane.
     fn quad(&self, rows: Rows, row: usize, lane: i32) -> MemoryOperand {
         match rows {
-            Rows::Slots(first, _) => self.in_slot(first + row, lane),
-            Rows::Loads(places) => self.lane(places[row], lane, BYTES),
+            Rows::Slots(first, _) => self.in_slot(first.saturating_add(row), lane),
+            Rows::Loads(places) => self.memory(places[row].lane(lane, BYTES), false),
         }
-    }
-
-    /// A lane of a slot of the frame.
-    fn in_slot(&self, slot: usize, lane: i32) -> MemoryOperand {
-        let bytes = 4 * self.vectors.lanes();
-        MemoryOperand::with_base_displ(Register::RSP, slot as i64 * bytes + 4 * i64::from(lane))
     }
 }
 

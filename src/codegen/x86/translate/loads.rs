@@ -6,27 +6,36 @@ use convgen_ir::nest::{Access, Affine, AxisId, Dim, Guard, Role};
 use super::{
     Brought, Cell, LaneStep, Lanes, Mask, Op, OuterLanes, Place, Spread, Step, Translator, Value,
 };
-use crate::codegen::x86::{Argument, Unfit, unfit};
+use crate::codegen::exact;
+use crate::codegen::x86::{Argument, Unfit, fit, unfit};
 
 /// How many neighbouring elements a load can bring over and over.
 const BROADCAST: [i64; 4] = [1, 2, 4, 8];
 
+/// The furthest lane that a limit is compared with: the limits are clamped to 2^30, so all that are clamped
+/// lie beyond each lane up to this one.
+const FURTHEST_LANE: i32 = 1 << 29;
+
 impl<'n> Translator<'n> {
     /// The lanes in which conditions hold, if these are on nothing but the lane and there is one.
-    fn lanes_inside(&self, open: &[Guard], lanes: Lanes) -> Option<(i64, i64)> {
+    fn lanes_inside(&self, open: &[Guard], lanes: Lanes) -> Result<Option<(i64, i64)>, Unfit> {
         let mut inside = (0, lanes.mask.lanes);
         for guard in open {
-            let (outer, inner, constant) = self.resolve(guard.sum(), Some(lanes));
+            let (outer, inner, constant) = self.resolve(guard.sum(), Some(lanes))?;
             let counts = guard.sum().coefficient(lanes.axis) == 1 && lanes.outer.is_none();
             if !outer.is_empty() || !inner.is_empty() || !counts {
-                return None;
+                return Ok(None);
             }
             match guard {
-                Guard::AtLeast(_, limit) => inside.0 = inside.0.max(limit - constant),
-                Guard::Below(_, limit) => inside.1 = inside.1.min(limit - constant),
+                Guard::AtLeast(_, limit) => {
+                    inside.0 = inside.0.max(limit.saturating_sub(constant));
+                }
+                Guard::Below(_, limit) => {
+                    inside.1 = inside.1.min(limit.saturating_sub(constant));
+                }
             }
         }
-        (!open.is_empty()).then_some(inside)
+        Ok((!open.is_empty()).then_some(inside))
     }
 
     /// The mask of the lanes in which `rest + lane < limit` holds.
@@ -35,13 +44,19 @@ impl<'n> Translator<'n> {
         if sum.coefficient(lanes.axis) != 1 || lanes.outer.is_some() || lanes.mask.limit.is_some() {
             return unfit("a condition does not count lanes");
         }
-        let left = sum.without(lanes.axis).scaled(-1).plus(*limit);
-        let (outer, inner, constant) = self.resolve(&left, None);
+        let left = fit(exact::minus(*limit, &sum.without(lanes.axis)))?;
+        let (outer, inner, constant) = self.resolve(&left, None)?;
         if !inner.is_empty() {
             return unfit("a condition depends on a loop of the scope");
         }
-        let argument = self.argument(Argument::Sum(Affine::from_terms(constant, outer)));
-        Ok(Mask { limit: Some((argument, lanes.start)), ..lanes.mask })
+        let left = Affine::from_terms(constant, outer);
+        if !exact::fits(&left, self.around) {
+            return unfit("a condition exceeds 64 bits");
+        }
+        let first = i32::try_from(lanes.start).ok().filter(|first| *first <= FURTHEST_LANE);
+        let Some(first) = first else { return unfit("a condition counts lanes from too far") };
+        let argument = self.argument(Argument::Sum(left));
+        Ok(Mask { limit: Some((argument, first)), ..lanes.mask })
     }
 
     /// A load whose lanes lie apart.
@@ -54,8 +69,7 @@ impl<'n> Translator<'n> {
         if let Some(value) = self.line.gathers.get(&(place, lanes.mask, bytes)) {
             return Ok(*value);
         }
-        let value = self.values;
-        self.values += 1;
+        let value = self.new_value();
         self.push(Step::Gather(place, lanes.mask, bytes, [Some(value), None, None, None]))?;
         self.line.gathers.insert((place, lanes.mask, bytes), value);
         Ok(value)
@@ -76,14 +90,14 @@ impl<'n> Translator<'n> {
         if self.line.written.contains(&access.buffer) {
             return unfit("memory is read in the line that writes it");
         }
-        let offset = self.offset(access);
+        let offset = self.offset(access)?;
         let brought = match lanes.steps(&offset) {
             LaneStep::Same | LaneStep::Inner(_) | LaneStep::Outer(..) if mask.is_some() => {
                 return unfit("a broadcast is padded");
             }
             LaneStep::Same => Brought::Elements(1),
             LaneStep::Inner(elements) if elements < self.width && BROADCAST.contains(&elements) => {
-                Brought::Elements(elements as u8)
+                Brought::Elements(fit(u8::try_from(elements).ok())?)
             }
             LaneStep::Inner(_) => return unfit("no load repeats as many elements"),
             LaneStep::Outer(stride, outer) => return self.spread(access, lanes, stride, outer),
@@ -110,20 +124,21 @@ impl<'n> Translator<'n> {
 
     /// What a register of a tile holds; or every so many of its lanes, where each sum is several.
     fn read(&mut self, access: &'n Access, lanes: Lanes) -> Result<Value, Unfit> {
-        let offset = self.offset(access);
+        let offset = self.offset(access)?;
         let LaneStep::By(stride @ 2..) = lanes.steps(&offset) else {
             let cell = self.cell(access, lanes)?;
             return self.read_cell(cell);
         };
         let (tile, element) = self.element(access, lanes)?;
-        let reach = (lanes.mask.lanes - 1).saturating_mul(stride);
-        let (column, phase) = (element % tile.row, element % tile.row % self.width);
-        if phase + reach >= self.width || column + reach >= tile.row {
+        let reach = lanes.mask.lanes.saturating_sub(1).saturating_mul(stride);
+        let column = tile.column(element)?;
+        let phase = fit(column.checked_rem_euclid(self.width))?;
+        if phase.saturating_add(reach) >= self.width || column.saturating_add(reach) >= tile.row {
             return unfit("lanes of a tile are not in one register");
         }
-        let whole = self.read_cell(tile.cell(element, self.width))?;
-        let [stride, phase, lanes] = [stride, phase, lanes.mask.lanes].map(|number| number as u8);
-        self.permuted(whole, Spread { repeat: 1, stride, phase, lanes })
+        let whole = self.read_cell(tile.cell(element, self.width)?)?;
+        let spread = spread_of(1, stride, phase, lanes)?;
+        self.permuted(whole, spread)
     }
 
     fn read_cell(&mut self, cell: Cell) -> Result<Value, Unfit> {
@@ -145,23 +160,25 @@ impl<'n> Translator<'n> {
         stride: i64,
         outer: OuterLanes,
     ) -> Result<Value, Unfit> {
-        let offset = self.offset(access);
-        let (terms, inner, constant) = self.resolve(&offset, Some(lanes));
-        let whole = |terms: &[(AxisId, i64)]| terms.iter().all(|(_, step)| step % stride == 0);
-        let length = self.nest.buffer(access.buffer).len(1).unwrap_or(0);
-        if stride < 1 || length % stride != 0 || !whole(&terms) || !whole(&inner) {
+        let offset = self.offset(access)?;
+        let (terms, inner, constant) = self.resolve(&offset, Some(lanes))?;
+        let blocks = |number: i64| number.checked_rem(stride) == Some(0);
+        let whole = |terms: &[(AxisId, i64)]| terms.iter().all(|(_, step)| blocks(*step));
+        let length = self.nest.buffer(access.buffer).len(1);
+        if stride < 1 || !length.is_some_and(blocks) || !whole(&terms) || !whole(&inner) {
             return unfit("lanes are spread from memory in no blocks");
         }
-        if outer.trips * stride > self.width {
+        let loaded = outer.trips.saturating_mul(stride);
+        if loaded > self.width {
             return unfit("lanes are spread from more than a register");
         }
-        let phase = constant.rem_euclid(stride);
-        let place = self.place_at(access.buffer, terms, inner, constant - phase)?;
-        let mask = Mask { first: 0, lanes: outer.trips * stride, limit: None };
+        let phase = fit(constant.checked_rem_euclid(stride))?;
+        let first = fit(constant.checked_sub(phase))?;
+        let place = self.place_at(access.buffer, terms, inner, first)?;
+        let mask = Mask { first: 0, lanes: loaded, limit: None };
         let block = self.load_at(place, Brought::Lanes(mask))?;
-        let [repeat, stride, phase, lanes] =
-            [outer.inner, stride, phase, lanes.mask.lanes].map(|number| number as u8);
-        self.permuted(block, Spread { repeat, stride, phase, lanes })
+        let spread = spread_of(outer.inner, stride, phase, lanes)?;
+        self.permuted(block, spread)
     }
 
     /// Some lanes of a value.
@@ -207,7 +224,7 @@ impl<'n> Translator<'n> {
         if mode != PaddingMode::Zeros && !open.is_empty() {
             return unfit("padding is made of the input");
         }
-        if let Some(lanes) = self.lanes_inside(&open, vector) {
+        if let Some(lanes) = self.lanes_inside(&open, vector)? {
             return match lanes {
                 (first, end) if first >= end => self.constant(0.0),
                 (first, end) => {
@@ -227,4 +244,11 @@ impl<'n> Translator<'n> {
             [..] => unfit("a load is padded on several sides"),
         }
     }
+}
+
+/// A spread of all lanes, by numbers below those of a register.
+fn spread_of(repeat: i64, stride: i64, phase: i64, lanes: Lanes) -> Result<Spread, Unfit> {
+    let small = |number: i64| fit(u8::try_from(number).ok());
+    let [repeat, stride, phase] = [small(repeat)?, small(stride)?, small(phase)?];
+    Ok(Spread { repeat, stride, phase, lanes: small(lanes.mask.lanes)? })
 }

@@ -10,7 +10,8 @@ use super::{
     Item, Lanes, Level, Looking, Mask, Moving, Op, OuterLanes, Place, Step, Stream, StreamInfo,
     Terms, Translator, Trips,
 };
-use crate::codegen::x86::{Argument, Outside, Unfit, unfit};
+use crate::codegen::exact;
+use crate::codegen::x86::{Argument, Outside, Unfit, fit, unfit};
 
 impl Looking {
     /// The innermost task loop around a scope, if it looks ahead: the next task is its next iteration.
@@ -43,23 +44,25 @@ impl<'n> Translator<'n> {
             self.known = outside;
             return Ok(());
         };
+        let trips = fit(hi.checked_sub(l.lo))?;
         match l.mode {
             Mode::Parallel => return unfit("a task loop is inside the scope"),
             Mode::Serial if !open.is_empty() => self.bounded_loop(l, &open)?,
             Mode::Unroll | Mode::Vector if !open.is_empty() => {
                 return unfit("a loop that is written out has a guard");
             }
-            Mode::Serial if hi - l.lo > 1 => {
+            Mode::Serial if trips > 1 => {
                 self.lows.insert(l.axis, l.lo);
-                self.runtime_loop(l, Trips::Fixed(hi - l.lo))?;
+                self.runtime_loop(l, Trips::Fixed(trips))?;
             }
             Mode::Serial | Mode::Unroll => self.unrolled(l, hi)?,
             Mode::Vector => match l.body.as_slice() {
                 [Stmt::Loop(inner)] => self.two_vectors(l, inner)?,
                 body => {
-                    for start in (l.lo..hi).step_by(self.width as usize) {
-                        let mask =
-                            Mask { first: 0, lanes: self.width.min(hi - start), limit: None };
+                    let width = fit(usize::try_from(self.width).ok())?;
+                    for start in (l.lo..hi).step_by(width) {
+                        let lanes = self.width.min(hi.saturating_sub(start));
+                        let mask = Mask { first: 0, lanes, limit: None };
                         let lanes = Lanes { axis: l.axis, start, mask, outer: None };
                         self.block(body, Some(lanes))?;
                     }
@@ -79,10 +82,11 @@ impl<'n> Translator<'n> {
         if !inner.guards.iter().all(|guard| self.known.always(guard)) {
             return unfit("a loop that is written out has a guard");
         }
-        if trips.saturating_mul(repeat) > self.width {
+        let both = trips.saturating_mul(repeat);
+        if both > self.width {
             return unfit("two vector loops have more lanes than a register");
         }
-        let mask = Mask { first: 0, lanes: trips * repeat, limit: None };
+        let mask = Mask { first: 0, lanes: both, limit: None };
         let outer = OuterLanes { axis: l.axis, start: l.lo, trips, inner: repeat };
         let lanes = Lanes { axis: inner.axis, start: inner.lo, mask, outer: Some(outer) };
         self.block(&inner.body, Some(lanes))
@@ -93,8 +97,8 @@ impl<'n> Translator<'n> {
         for value in l.lo..hi {
             let around = conditional.then(|| self.known.clone());
             if conditional {
-                self.known
-                    .enter(&Loop { lo: value, ..Loop::new(l.axis, Dim::Fixed(value + 1), vec![]) });
+                let next = Dim::Fixed(value.saturating_add(1));
+                self.known.enter(&Loop { lo: value, ..Loop::new(l.axis, next, vec![]) });
             }
             self.variables.push((l.axis, Some(value)));
             self.block(&l.body, None)?;
@@ -111,7 +115,7 @@ impl<'n> Translator<'n> {
     fn bounded_loop(&mut self, l: &'n Loop, open: &[Guard]) -> Result<(), Unfit> {
         let mut bounds = Loop { lo: l.lo, ..Loop::new(l.axis, l.hi, vec![]) };
         for guard in open {
-            let (outer, inner, constant) = self.resolve(guard.sum(), None);
+            let (outer, inner, constant) = self.resolve(guard.sum(), None)?;
             let step = guard.sum().coefficient(l.axis);
             if step <= 0 {
                 return unfit("a condition does not narrow the loop");
@@ -120,7 +124,12 @@ impl<'n> Translator<'n> {
                 return self.loop_within(l, open);
             }
             let terms = outer.into_iter().chain([(l.axis, step)]);
-            bounds.guards.push(guard.map(|_| Affine::from_terms(constant, terms)));
+            let bound = guard.map(|_| Affine::from_terms(constant, terms));
+            // The surrounding code must be able to compute it: it has no place for a test.
+            if exact::Bound::of(&bound, l.axis, self.around).is_none() {
+                return unfit("a condition exceeds 64 bits");
+            }
+            bounds.guards.push(bound);
         }
         self.lows.insert(l.axis, 0);
         let first = self.argument(Argument::First(bounds.clone()));
@@ -140,8 +149,11 @@ impl<'n> Translator<'n> {
                 Guard::AtLeast(_, limit) => (limit, &mut at_least),
                 Guard::Below(_, limit) => (limit, &mut below),
             };
-            let end = guard.sum().without(l.axis).scaled(-1).plus(*limit);
-            let (outer, inner, constant) = self.resolve(&end, None);
+            let end = fit(exact::minus(*limit, &guard.sum().without(l.axis)))?;
+            if !exact::fits(&end, &self.known) {
+                return unfit("a condition exceeds 64 bits");
+            }
+            let (outer, inner, constant) = self.resolve(&end, None)?;
             ends.push(self.stream(Moving::Number(constant), outer, inner));
         }
         self.lows.insert(l.axis, 0);
@@ -172,7 +184,7 @@ impl<'n> Translator<'n> {
         if !fetched.is_empty() {
             body.insert(0, Item::Line(fetched));
         }
-        let strides = self.strides(l.axis);
+        let strides = self.strides(l.axis)?;
         if let Some(ahead) = l.ahead {
             let lines = lines_ahead(&body, &strides, i64::from(ahead));
             body.insert(0, Item::Line(lines));
@@ -183,33 +195,41 @@ impl<'n> Translator<'n> {
 
     /// The lines that a loop fetches early in an iteration, into the cache that its own data leave alone.
     fn fetched(&mut self, fetch: &'n Fetch) -> Result<Vec<Step>, Unfit> {
-        let offset = self.offset(&fetch.from);
-        let (outer, inner, constant) = self.resolve(&offset, None);
+        let offset = self.offset(&fetch.from)?;
+        let (outer, inner, constant) = self.resolve(&offset, None)?;
         let first = self.place_at(fetch.from.buffer, outer, inner, constant)?;
-        let elem = self.nest.buffer(fetch.from.buffer).elem.bytes() as i64;
-        let lines = (i64::from(fetch.count) * elem + LINE - 1) / LINE;
-        let displacement = |line| i32::try_from(i64::from(first.displacement) + line * LINE).ok();
-        let places = (0..lines.min(MOST_FETCHED)).filter_map(displacement);
-        let places = places.map(|displacement| Place { displacement, ..first });
+        let bytes = self.elem_bytes(fetch.from.buffer).saturating_mul(fetch.count.into());
+        let lines = bytes.saturating_add(LINE - 1).div_euclid(LINE);
+        let places = (0..lines.min(MOST_FETCHED)).filter_map(|line| first.line_behind(line));
         Ok(places.map(|place| Step::Prefetch(place, Level::L2)).collect())
     }
 
     /// By how many bytes each stream moves with a loop.
-    fn strides(&self, axis: AxisId) -> Vec<(Stream, i64)> {
-        let streams = self.streams.iter().enumerate();
-        let moving = streams.filter_map(|(stream, info)| Some((stream, self.stride(info, axis)?)));
-        moving.collect()
+    fn strides(&self, axis: AxisId) -> Result<Vec<(Stream, i64)>, Unfit> {
+        let mut strides = Vec::new();
+        for (stream, info) in self.streams.iter().enumerate() {
+            if let Some((coefficient, unit)) = self.coefficient(info, axis) {
+                strides.push((stream, fit(coefficient.checked_mul(unit))?));
+            }
+        }
+        Ok(strides)
     }
 
-    /// By how many bytes a stream moves with a loop, or with one outside of the scope.
-    fn stride(&self, info: &StreamInfo, axis: AxisId) -> Option<i64> {
+    /// By how many units of how many bytes a stream moves with a loop, or with one outside of the scope.
+    fn coefficient(&self, info: &StreamInfo, axis: AxisId) -> Option<(i64, i64)> {
         let terms = info.inner.iter().chain(&info.outer);
         let (_, coefficient) = terms.copied().find(|(other, _)| *other == axis)?;
         let unit = match info.what {
-            Moving::Pointer(buffer) => self.nest.buffer(buffer).elem.bytes() as i64,
+            Moving::Pointer(buffer) => self.elem_bytes(buffer),
             Moving::Number(_) => 1,
         };
-        Some(coefficient * unit)
+        Some((coefficient, unit))
+    }
+
+    /// The same in bytes, for hints: a number beyond 64 bits is as far as one that just fits.
+    fn stride(&self, info: &StreamInfo, axis: AxisId) -> Option<i64> {
+        let (coefficient, unit) = self.coefficient(info, axis)?;
+        Some(coefficient.saturating_mul(unit))
     }
 
     /// The loop that looks ahead, seen from inside of `l`.
@@ -218,7 +238,7 @@ impl<'n> Translator<'n> {
             return Some(Looking { axis: l.axis, by: by.into(), between: vec![] });
         }
         let mut looking = self.looking.clone()?;
-        looking.between.push((l.axis, l.hi.fixed()? - l.lo));
+        looking.between.push((l.axis, l.hi.fixed()?.checked_sub(l.lo)?));
         Some(looking)
     }
 
@@ -231,7 +251,7 @@ impl<'n> Translator<'n> {
         (inner, trips): (AxisId, i64),
         looking: &Looking,
     ) -> Vec<Step> {
-        let mut first: BTreeMap<Stream, i32> = BTreeMap::new();
+        let mut first: BTreeMap<Stream, i64> = BTreeMap::new();
         for (place, _) in loads(body) {
             let least = first.entry(place.stream).or_insert(place.displacement);
             *least = place.displacement.min(*least);
@@ -258,32 +278,28 @@ impl<'n> Translator<'n> {
                 }
                 false => continue,
             };
-            let each = walked.saturating_add(share - 1).div_euclid(share);
+            let each = walked.saturating_add(share.saturating_sub(1)).div_euclid(share);
             let worth = if passes > 1 { i64::MAX } else { WORTH_A_PREFETCH };
             let near = (1..worth).contains(&step) && (1..=MOST_LINES).contains(&each);
-            let Ok(start) =
-                i32::try_from(block.saturating_mul(looking.by) + i64::from(displacement))
-            else {
-                continue;
-            };
-            if !near || start > i32::MAX - (MOST_LINES * LINE) as i32 {
+            let ahead = block.saturating_mul(looking.by);
+            let start = ahead.saturating_add(displacement);
+            if !near || !(i32::MIN.into()..=FURTHEST_FETCHED).contains(&start) {
                 continue;
             }
-            let elements = each * LINE / self.nest.buffer(buffer).elem.bytes() as i64;
+            let elements = each.saturating_mul(LINE).div_euclid(self.elem_bytes(buffer));
             let mut terms: Terms =
                 info.inner.iter().filter(|(a, _)| *a != inner).copied().collect();
             let mut step = elements;
             for (axis, trips) in [(inner, trips)].into_iter().chain(passing.into_iter().rev()) {
                 terms.push((axis, step));
-                step *= trips;
+                step = step.saturating_mul(trips);
             }
             let outside = info.outer.clone();
             let stream = self.stream(Moving::Pointer(buffer), outside, terms);
-            let level = if block * looking.by <= SPREAD_NEAR { Level::L1 } else { Level::L2 };
-            lines.extend((0..each).map(|line| {
-                let displacement = start + (line * LINE) as i32;
-                Step::Prefetch(Place { stream, displacement }, level)
-            }));
+            let level = if ahead <= SPREAD_NEAR { Level::L1 } else { Level::L2 };
+            let first = Place { stream, displacement: start };
+            let places = (0..each).filter_map(|line| first.line_behind(line));
+            lines.extend(places.map(|place| Step::Prefetch(place, level)));
         }
         lines
     }
@@ -307,6 +323,17 @@ const MOST_FETCHED: i64 = 16;
 /// Lines fetched early in an iteration of a loop that walks along them, at most.
 const MOST_LINES: i64 = 2;
 
+/// The furthest line that an instruction names, less those.
+const FURTHEST_FETCHED: i64 = i32::MAX as i64 - MOST_LINES * LINE;
+
+impl Place {
+    /// The place so many lines behind, if an instruction can name it.
+    fn line_behind(self, lines: i64) -> Option<Place> {
+        let displacement = self.displacement.checked_add(lines.checked_mul(LINE)?)?;
+        i32::try_from(displacement).ok().map(|_| Place { displacement, ..self })
+    }
+}
+
 /// The places and bytes of the loads that stand directly in a loop.
 fn loads(body: &[Item]) -> impl Iterator<Item = (Place, i64)> {
     let lines = body.iter().flat_map(|item| match item {
@@ -314,8 +341,10 @@ fn loads(body: &[Item]) -> impl Iterator<Item = (Place, i64)> {
         Item::Loop { .. } => &[],
     });
     lines.filter_map(|step| match step {
-        Step::Define(_, Op::Load(place, mask)) => Some((*place, 4 * mask.lanes)),
-        Step::Define(_, Op::Broadcast(place, elements)) => Some((*place, 4 * i64::from(*elements))),
+        Step::Define(_, Op::Load(place, mask)) => Some((*place, mask.lanes.saturating_mul(4))),
+        Step::Define(_, Op::Broadcast(place, elements)) => {
+            Some((*place, i64::from(*elements).saturating_mul(4)))
+        }
         Step::Define(..)
         | Step::Prefetch(..)
         | Step::Write(..)
@@ -335,8 +364,8 @@ fn lines_ahead(body: &[Item], strides: &[(Stream, i64)], ahead: i64) -> Vec<Step
             continue;
         };
         if stride.abs() >= WORTH_A_PREFETCH {
-            let first = i64::from(place.displacement) + stride.saturating_mul(ahead);
-            let last = first.saturating_add(bytes - 1);
+            let first = stride.saturating_mul(ahead).saturating_add(place.displacement);
+            let last = first.saturating_add(bytes.saturating_sub(1));
             let touched = first.div_euclid(LINE)..=last.div_euclid(LINE);
             let level =
                 if stride.abs().saturating_mul(ahead) <= NEAR { Level::L1 } else { Level::L2 };
@@ -344,8 +373,8 @@ fn lines_ahead(body: &[Item], strides: &[(Stream, i64)], ahead: i64) -> Vec<Step
         }
     }
     let place = |(stream, line, level): (Stream, i64, Level)| {
-        let displacement = i32::try_from(line.saturating_mul(LINE)).ok()?;
-        Some(Step::Prefetch(Place { stream, displacement }, level))
+        let place = Place { stream, displacement: 0 }.line_behind(line)?;
+        Some(Step::Prefetch(place, level))
     };
     lines.into_iter().filter_map(place).collect()
 }

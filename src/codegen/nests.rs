@@ -1,0 +1,244 @@
+//! Nests as text, carried out by every emitter of this host, against the interpreter.
+//!
+//! What a loop's first value is decides which numbers the emitters meet, and nothing else: so each nest is
+//! also run with all its loops begun far away, and the variables taken back in every index and condition.
+
+use std::path::{Path, PathBuf};
+
+use convgen_ir::interpret;
+use convgen_ir::nest::{Affine, AxisId, Dim, Nest, Role, substitute, visit_loops_mut};
+use convgen_ir::parse::parse_nest;
+use convgen_ir::verify::{Limits, VerifiedNest, verify};
+
+use crate::compiler::Compiler;
+use crate::jit::{Code, Inputs, MAX_SUMS};
+use crate::lower::lower;
+use crate::runtime::run_alone;
+use crate::scheduler::default_schedule;
+use crate::target::{Host, Isa};
+
+/// Images of a call.
+const BATCH: usize = 2;
+
+/// Elements of the largest buffer that is worth a test.
+const MOST_ELEMENTS: i64 = 1 << 20;
+
+/// How far loops are moved: beyond what a float mask, 32 bits of bytes or of elements hold, and as far as a
+/// loop may begin.
+const SHIFTS: [i64; 4] = [(1 << 29) - 3, 1 << 30, (1 << 32) - 5, (1 << 40) - 4096];
+
+fn compilers() -> Vec<(Isa, Compiler)> {
+    let host = Host::detect();
+    let made = Isa::ALL.into_iter().filter_map(|isa| match Compiler::new(&host, isa) {
+        Ok(compiler) => Some((isa, compiler)),
+        Err(error) => {
+            eprintln!("skipped on {isa}: {error}");
+            None
+        }
+    });
+    made.collect()
+}
+
+/// The buffers of a call: those that the body reads, in order, and the weights as given.
+struct Values {
+    weights: Vec<Vec<f32>>,
+    input: Vec<f32>,
+    biases: Vec<Vec<f32>>,
+    extras: Vec<Vec<f32>>,
+}
+
+impl Values {
+    fn new(nest: &Nest) -> Values {
+        let mut state = 1_u64;
+        let mut value = || {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            (state >> 40) as f32 / (1_u64 << 23) as f32 - 1.0
+        };
+        let mut of = |roles: &[Role]| -> Vec<Vec<f32>> {
+            let ids = nest.buffer_ids().filter(|id| roles.contains(&nest.buffer(*id).role));
+            ids.map(|id| (0..nest.buffer(id).len(BATCH as i64)).map(|_| value()).collect())
+                .collect()
+        };
+        Values {
+            weights: of(&[Role::Weights]),
+            input: of(&[Role::Input]).pop().unwrap_or_default(),
+            biases: of(&[Role::Bias]),
+            extras: of(&[Role::Gradient, Role::Scale, Role::Residual]),
+        }
+    }
+
+    fn output(&self, nest: &Nest) -> Vec<f32> {
+        let id = nest.find_role(Role::Output).expect("V3: an output");
+        vec![f32::NAN; nest.buffer(id).len(BATCH as i64) as usize]
+    }
+
+    fn interpret(&self, nest: &VerifiedNest) -> Vec<u32> {
+        let ir = nest.nest();
+        let weights: Vec<&[f32]> = self.weights.iter().map(Vec::as_slice).collect();
+        let packed = interpret::pack_all(nest, &weights).expect("weights of the nest's shapes");
+        let others = self.biases.iter().chain(&self.extras).map(Vec::as_slice);
+        let packed = packed.iter().map(Vec::as_slice);
+        let given: Vec<&[f32]> =
+            [self.input.as_slice()].into_iter().chain(packed).chain(others).collect();
+        let mut output = self.output(ir);
+        let batch = BATCH as i64;
+        interpret::run(nest, batch, 0..ir.tasks(batch).expect("few"), &given, &mut output).expect("its shapes");
+        bits(&output)
+    }
+
+    fn run(&self, nest: &VerifiedNest, code: &Code) -> Vec<u32> {
+        let weights: Vec<&[f32]> = self.weights.iter().map(Vec::as_slice).collect();
+        let mut packed = vec![0.0; code.packed_len()];
+        code.pack(&weights, &mut packed).expect("weights of the nest's shapes");
+        let mut biases = [None; MAX_SUMS];
+        for (place, bias) in biases.iter_mut().zip(&self.biases) {
+            *place = Some(bias.as_slice());
+        }
+        let extras: Vec<&[f32]> = self.extras.iter().map(Vec::as_slice).collect();
+        let inputs = Inputs { input: &self.input, weights: &packed, biases, extras: &extras };
+        let mut output = self.output(nest.nest());
+        run_alone(code.call(BATCH, inputs, &mut output).expect("its shapes"));
+        bits(&output)
+    }
+}
+
+/// Every NaN counts as the same NaN.
+fn bits(values: &[f32]) -> Vec<u32> {
+    values.iter().map(|x| if x.is_nan() { f32::NAN.to_bits() } else { x.to_bits() }).collect()
+}
+
+/// Whether a nest is small enough to run, and has no more biases than a call.
+fn is_small(nest: &Nest) -> bool {
+    let small = |id| nest.buffer(id).len(BATCH as i64) <= MOST_ELEMENTS;
+    nest.buffer_ids().all(small) && nest.find_all(Role::Bias).count() <= MAX_SUMS
+}
+
+/// The same iterations with every loop over numbers begun `by` later.
+fn shifted(nest: &Nest, by: i64) -> Nest {
+    let mut nest = nest.clone();
+    let mut axes: Vec<AxisId> = Vec::new();
+    for block in [&mut nest.pack, &mut nest.body] {
+        visit_loops_mut(block, &mut |l| {
+            if let Dim::Fixed(hi) = l.hi {
+                axes.push(l.axis);
+                (l.lo, l.hi) = (l.lo + by, Dim::Fixed(hi + by));
+            }
+        });
+    }
+    axes.sort_unstable();
+    axes.dedup();
+    for axis in axes {
+        let back = Affine::axis(axis).plus(-by);
+        for block in [&mut nest.pack, &mut nest.body] {
+            substitute(block, axis, &back);
+        }
+    }
+    nest
+}
+
+/// Each nest of the filetests that a caller could run.
+fn written() -> Vec<(PathBuf, Nest)> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/filetests");
+    let mut found = Vec::new();
+    for kind in ["interpret", "verify", "lower", "schedule"] {
+        let entries = std::fs::read_dir(root.join(kind)).expect("a directory a kind");
+        for path in entries.map(|entry| entry.expect("readable").path()) {
+            let Ok(text) = std::fs::read_to_string(&path) else { continue };
+            for section in text.split("\nnest:\n").skip(1) {
+                let end = ["\nexpect:\n", "\nschedule:\n", "\nproblem:\n"].iter();
+                let end = end.filter_map(|key| section.find(key)).min();
+                if let Ok((nest, _)) = parse_nest(&section[..end.unwrap_or(section.len())]) {
+                    found.push((path.clone(), nest));
+                }
+            }
+        }
+    }
+    found
+}
+
+/// Runs a nest as it is and moved, after and before lowering; how many forms the verifier took.
+fn check(name: &str, nest: &Nest, compilers: &[(Isa, Compiler)]) -> usize {
+    let mut forms = 0;
+    for (isa, compiler) in compilers {
+        let limits = Limits { scratch_bytes: 1 << 26, ..compiler.target().limits() };
+        let Ok(plain) = lower(nest.clone(), &limits) else { continue };
+        let values = Values::new(plain.nest());
+        let want = values.interpret(&plain);
+        let moved = SHIFTS.iter().flat_map(|by| {
+            let whole = |nest: Nest| Some(nest);
+            [
+                whole(shifted(nest, *by)).and_then(|nest| lower(nest, &limits).ok()),
+                verify(shifted(plain.nest(), *by), &limits).ok(),
+            ]
+        });
+        for form in std::iter::once(Some(plain.clone())).chain(moved).flatten() {
+            let text = || convgen_ir::print::print_nest(form.nest());
+            let code = compiler.code(vec![form.clone()]).expect("a verified nest has code");
+            assert_eq!(values.interpret(&form), want, "{name}: the interpreter on\n{}", text());
+            assert_eq!(values.run(&form, &code), want, "{name} on {isa}:\n{}", text());
+            forms += 1;
+        }
+    }
+    forms
+}
+
+#[test]
+fn where_loops_begin_changes_no_bit_of_written_nests() {
+    let compilers = compilers();
+    let mut forms = 0;
+    for (path, nest) in written() {
+        if is_small(&nest) {
+            forms += check(&path.display().to_string(), &nest, &compilers);
+        }
+    }
+    println!("{forms} forms");
+    assert!(forms > 100, "{forms}");
+}
+
+/// Small problems whose default schedules have everything that schedules have: cut and guarded tiles, packed
+/// weights, copies, vectors on both layouts, lanes that lie apart or are spread, masks, phases.
+const PROBLEMS: [&str; 24] = [
+    "conv1d ic3 oc10 iw19 kw3 pw1",
+    "conv1d nchw ic2 oc3 iw37 kw3 sw2",
+    "conv2d ic16 oc20 ih9 iw9 kh3 kw3 ph1 pw1 bias | relu",
+    "conv2d ic20 oc24 ih9 iw9 kh1 kw1 | gelu | silu | tanh",
+    "conv2d g40 ic40 oc40 ih9 iw9 kh3 kw3 ph1 pw1",
+    "conv2d nchw ic3 oc5 ih20 iw20 kh3 kw3 | leaky_relu(0.5)",
+    "conv2d nchw ic20 oc24 ih19 iw19 kh3 kw3 ph1 pw1 sh2 sw2 bias | relu",
+    "conv2d nchw g40 ic40 oc40 ih9 iw9 kh3 kw3 ph1 pw1",
+    "conv2d nchw g16 ic16 oc16 ih16 iw16 kh3 kw3 ph1 pw1",
+    "conv2d g4 ic16 oc32 ih8 iw8 kh3 kw3 ph1 pw1",
+    "conv2d g8 ic16 oc16 ih8 iw8 kh3 kw3 ph1 pw1",
+    "conv2d g5 ic15 oc25 ih8 iw8 kh3 kw3 ph1 pw1",
+    "conv2d ic64 oc33 ih7 iw13 kh3 kw3 dh2 dw2 ph2 pw2 bias | hardswish | add",
+    "conv2d ic3 oc64 ih33 iw33 kh7 kw7 sh2 sw2 ph3 pw3 bias | relu",
+    "conv2d ic8 oc8 ih9 iw10 kh3 kw3 ph1 pw1 reflect",
+    "conv2d ic8 oc8 ih9 iw10 kh3 kw3 ph1 pw1 circular",
+    "conv2d nchw ic4 oc8 ih9 iw10 kh3 kw3 ph1 pw1 replicate",
+    "conv2d ic8 oc12 ih9 iw10 kh3 kw3 sh2 sw2 ph1 pw1 bwd_d",
+    "conv2d ic8 oc12 ih9 iw10 kh3 kw3 ph1 pw1 bwd_w",
+    "conv2d ic8 oc12 ih9 iw10 kh3 kw3 ph1 pw1 bwd_b",
+    "deconv2d ic8 oc12 ih5 iw6 kh3 kw3 sh2 sw2",
+    "conv3d ic4 oc8 id4 ih5 iw6 kd3 kh3 kw3 pd1 ph1 pw1",
+    "conv1d ic1 oc1 iw65 kw3",
+    "conv1d ic17 oc5 iw33 kw4 sw3 pw2:-1",
+];
+
+#[test]
+fn where_loops_begin_changes_no_bit_of_default_schedules() {
+    let compilers = compilers();
+    let mut forms = 0;
+    for problem in PROBLEMS.iter().map(|text| text.parse().expect("a problem")) {
+        for one in &compilers {
+            let target = one.1.target();
+            let (algorithm, schedule) = default_schedule(&problem, target);
+            let nests = Compiler::schedule_for(target, &problem, algorithm, &schedule);
+            for nest in nests.expect("the default schedule applies") {
+                let name = format!("{problem} by {algorithm:?}");
+                forms += check(&name, &nest, std::slice::from_ref(one));
+            }
+        }
+    }
+    println!("{forms} forms");
+    assert!(forms > 500, "{forms}");
+}
