@@ -13,6 +13,11 @@
 //!   digits, outermost first. The pack block ignores the range.
 //! - `scratch` points to [`scratch_bytes`](convgen_ir::verify::VerifiedNest::scratch_bytes) of memory aligned to
 //!   [`SCRATCH_ALIGN`](convgen_ir::verify::SCRATCH_ALIGN) that nobody else uses during the call.
+//!
+//! # The stack
+//! A function needs [`stack_bytes`](clif::stack_bytes) of stack, at most [`MOST_STACK_BYTES`]: most need some
+//! hundred, those with more values alive than registers some thousand. A frame of more than a page touches one
+//! page after the other, so a thread whose stack is too small ends at its guard page and writes nothing else.
 
 pub mod clif;
 mod exact;
@@ -23,6 +28,9 @@ mod nests;
 
 use convgen_ir::interpret;
 use convgen_ir::nest::{BufferId, Nest, Role};
+
+/// Bytes of stack that a function needs at most: what the smallest stacks that threads get by default hold.
+pub const MOST_STACK_BYTES: u32 = 256 << 10;
 
 /// Which block of a nest a function carries out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

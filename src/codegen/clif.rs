@@ -38,8 +38,8 @@ use cranelift_codegen::settings::{self, Configurable};
 use cranelift_codegen::{CompiledCode, Context};
 use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
 
-use super::Entry;
 use super::x86::{self, MicroKernel, Unfit, Vectors};
+use super::{Entry, MOST_STACK_BYTES};
 use crate::error::Error;
 use crate::target::Target;
 use address::AddressCache;
@@ -429,10 +429,19 @@ pub fn isa(target: &Target, host: bool, allocator: Allocator) -> Result<Arc<dyn 
 }
 
 /// Bytes of stack that an entry point needs, with what it calls and the address that it returns to.
-pub fn stack_bytes(code: &CompiledCode, micro_kernels: &[MicroKernel]) -> u32 {
+///
+/// # Errors
+/// [`Error::Codegen`] if they are more than [`MOST_STACK_BYTES`].
+pub fn stack_bytes(code: &CompiledCode, micro_kernels: &[MicroKernel]) -> Result<u32, Error> {
     let frame = code.buffer.frame_layout().map_or(0, |layout| layout.frame_to_fp_offset);
     let called = micro_kernels.iter().map(|kernel| kernel.stack).max().unwrap_or(0);
-    frame.saturating_add(FRAME_POINTER_AND_RETURN).saturating_add(called)
+    let given = frame.saturating_add(FRAME_POINTER_AND_RETURN).saturating_add(called);
+    if given > MOST_STACK_BYTES {
+        let limit = MOST_STACK_BYTES;
+        let message = format!("the code needs {given} bytes of stack, the limit is {limit}");
+        return Err(Error::Codegen { message });
+    }
+    Ok(given)
 }
 
 /// Bytes above a frame: where the caller's begins, and the address to return to.
@@ -454,6 +463,7 @@ pub fn assembly(
     let code = context
         .compile(isa, &mut ControlPlane::default())
         .map_err(|e| Error::Codegen { message: format!("{:?}", e.inner) })?;
+    stack_bytes(code, &emitted.micro_kernels)?;
     let mut text = code.vcode.clone().unwrap_or_default();
     for unfit in emitted.unfit {
         text += &format!("; a register tile was left to Cranelift: {unfit}\n");

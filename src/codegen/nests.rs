@@ -9,7 +9,12 @@ use convgen_ir::interpret;
 use convgen_ir::nest::{Affine, AxisId, Dim, Nest, Role, substitute, visit_loops_mut};
 use convgen_ir::parse::parse_nest;
 use convgen_ir::verify::{Limits, VerifiedNest, verify};
+use cranelift_codegen::Context;
+use cranelift_codegen::control::ControlPlane;
+use cranelift_frontend::FunctionBuilderContext;
 
+use super::x86::MicroKernel;
+use super::{Entry, MOST_STACK_BYTES, clif};
 use crate::compiler::Compiler;
 use crate::jit::{Code, Inputs, MAX_SUMS};
 use crate::lower::lower;
@@ -25,7 +30,7 @@ const MOST_ELEMENTS: i64 = 1 << 20;
 
 /// How far loops are moved: beyond what a float mask, 32 bits of bytes or of elements hold, and as far as a
 /// loop may begin.
-const SHIFTS: [i64; 4] = [(1 << 29) - 3, 1 << 30, (1 << 32) - 5, (1 << 40) - 4096];
+const SHIFTS: [i64; 3] = [1 << 30, (1 << 32) - 5, (1 << 40) - 4096];
 
 fn compilers() -> Vec<(Isa, Compiler)> {
     let host = Host::detect();
@@ -241,4 +246,75 @@ fn where_loops_begin_changes_no_bit_of_default_schedules() {
     }
     println!("{forms} forms");
     assert!(forms > 500, "{forms}");
+}
+
+/// A nest with that many values alive at once: each is named before the first is used.
+fn crowded(values: usize) -> VerifiedNest {
+    let lets: String = (0..values).map(|i| format!("let x{i} = input[n,{i}]\n")).collect();
+    let stores: String =
+        (0..values).rev().map(|i| format!("output[n,{i}] = mul(x{i}, 2.0)\n")).collect();
+    let text = format!(
+        "nest crowded {{
+           input f32[N,{values}]
+           output f32[N,{values}]
+           parallel n in 0..N {{ {lets} {stores} }}
+         }}"
+    );
+    let (nest, _) = parse_nest(&text).expect("a nest");
+    verify(nest, &Limits::INTERPRETER).expect("a legal one")
+}
+
+/// The stack that the body of a nest needs, if it calls these besides.
+fn stack(
+    nest: &VerifiedNest,
+    compiler: &Compiler,
+    mut called: Vec<MicroKernel>,
+) -> Result<u32, crate::Error> {
+    let isa = clif::isa(compiler.target(), true, clif::Allocator::Backtracking)?;
+    let mut builder = FunctionBuilderContext::new();
+    let emitted = clif::emit(nest, Entry::Body, compiler.target(), &*isa, &mut builder);
+    let mut context = Context::for_function(emitted.function);
+    let code = context.compile(&*isa, &mut ControlPlane::default()).expect("code");
+    called.extend(emitted.micro_kernels);
+    clif::stack_bytes(code, &called)
+}
+
+#[test]
+fn a_large_frame_fits_a_stack_of_its_size_and_is_probed() {
+    let compilers = compilers();
+    let (_, compiler) = &compilers[0];
+    let nest = crowded(7000);
+    let need = stack(&nest, compiler, vec![]).expect("less than the limit");
+    assert!(need > 49 << 10, "{need}");
+    let text = compiler.asm_text(&nest).expect("code");
+    assert!(
+        text.contains("stack_probe_loop") || cfg!(not(target_arch = "x86_64")),
+        "{}",
+        &text[..2000]
+    );
+    let small = crowded(20);
+    assert!(stack(&small, compiler, vec![]).expect("less than the limit") < 4096);
+    assert!(!compiler.asm_text(&small).expect("code").contains("stack_probe_loop"));
+    let values = Values::new(nest.nest());
+    let want = values.interpret(&nest);
+    let code = compiler.code(vec![nest.clone()]).expect("code");
+    let builder = std::thread::Builder::new().stack_size((64 << 10) + need as usize);
+    std::thread::scope(|scope| {
+        let run = || values.run(&nest, &code);
+        let thread = builder.spawn_scoped(scope, run).expect("a thread");
+        assert_eq!(thread.join().expect("no panic"), want);
+    });
+}
+
+#[test]
+fn a_stack_beyond_the_limit_is_refused() {
+    let compilers = compilers();
+    let compiler = &compilers[0].1;
+    let called = |stack| MicroKernel { code: vec![], arguments: vec![], words: 0, stack };
+    let need = stack(&crowded(20), compiler, vec![]).expect("less than the limit");
+    let rest = MOST_STACK_BYTES - need;
+    let most = stack(&crowded(20), compiler, vec![called(rest)]).expect("just the limit");
+    assert_eq!(most, MOST_STACK_BYTES);
+    let error = stack(&crowded(20), compiler, vec![called(rest + 1)]).expect_err("too much");
+    assert!(error.to_string().contains("262145 bytes of stack, the limit is 262144"), "{error}");
 }

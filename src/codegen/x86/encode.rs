@@ -295,3 +295,27 @@ impl Encoder {
         }));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use iced_x86::{Decoder, DecoderOptions, Mnemonic};
+
+    use super::*;
+
+    #[test]
+    fn a_frame_touches_each_of_its_pages_on_the_way_down() {
+        for (frame, touched) in [(0, 0), (64, 0), (4096, 0), (4160, 1), (12296, 3)] {
+            let mut text = Text::new();
+            make_room(&mut text, frame);
+            let code = text.finish().expect("encoded");
+            let steps: Vec<Instruction> =
+                Decoder::new(64, &code, DecoderOptions::NONE).iter().collect();
+            let moves = steps.iter().filter(|step| step.mnemonic() == Mnemonic::Sub);
+            let moved: Vec<i32> = moves.map(|step| step.immediate32().cast_signed()).collect();
+            assert_eq!(moved.iter().sum::<i32>(), frame);
+            assert!(moved.iter().all(|bytes| *bytes <= PAGE));
+            let touches = steps.iter().filter(|step| step.mnemonic() == Mnemonic::Mov);
+            assert_eq!(touches.count(), touched, "{frame}");
+        }
+    }
+}

@@ -204,7 +204,7 @@ impl Waiting {
 }
 
 #[cfg(test)]
-#[expect(clippy::arithmetic_side_effects, clippy::cast_possible_wrap, reason = "small numbers")]
+#[expect(clippy::cast_possible_wrap, reason = "small numbers")]
 mod tests {
     use super::*;
 
