@@ -40,6 +40,7 @@ use cranelift_module::{FuncId, Linkage, Module, ModuleError, ModuleReloc, defaul
 use crate::codegen::{self, Entry};
 use crate::error::{Error, RunError};
 use crate::fourier::{Means, Memory, Transforms};
+use crate::held;
 use crate::machine::probe::Probe;
 use crate::pages::Pages;
 use crate::target::Target;
@@ -52,11 +53,20 @@ pub struct Code {
     parts: Vec<Part>,
     /// Taken only by `drop`.
     module: Option<JITModule>,
-    bytes: usize,
+    sizes: CodeSizes,
     /// Bytes of scratch that the hungriest part needs.
     scratch_bytes: i64,
     /// What computes the nest's input for each task, where that is not the caller's.
     source: Option<Box<Transforms>>,
+}
+
+/// What functions take, in bytes.
+#[derive(Default)]
+pub(crate) struct CodeSizes {
+    /// The machine code of each.
+    functions: Vec<usize>,
+    /// The stack of the one that needs most of it, with what it calls.
+    stack: u32,
 }
 
 /// One nest, which writes a part of the output, and its code.
@@ -92,13 +102,19 @@ impl Code {
         let builder = JITBuilder::with_isa(Arc::clone(isa), default_libcall_names());
         let module = JITModule::new(builder);
         // Dropping this frees the module, also when a later step fails.
-        let mut code =
-            Code { parts: vec![], module: Some(module), bytes: 0, scratch_bytes: 0, source: None };
+        let mut code = Code {
+            parts: vec![],
+            module: Some(module),
+            sizes: CodeSizes::default(),
+            scratch_bytes: 0,
+            source: None,
+        };
         let Some(module) = &mut code.module else { return Ok(code) };
         let mut functions = Vec::new();
         for (number, nest) in nests.iter().enumerate() {
             let prefix = part_prefix(number);
-            functions.push(define(module, nest, target, Some(quick), &prefix, &mut code.bytes)?);
+            let sizes = &mut code.sizes;
+            functions.push(define(module, nest, target, Some(quick), &prefix, sizes)?);
         }
         module.finalize_definitions().map_err(codegen_error)?;
         let mut packed = 0;
@@ -158,7 +174,25 @@ impl Code {
 
     /// Bytes of machine code.
     pub fn bytes(&self) -> usize {
-        self.bytes.saturating_add(self.source.as_ref().map_or(0, |source| source.code_bytes()))
+        let own =
+            self.sizes.functions.iter().fold(0_usize, |sum, bytes| sum.saturating_add(*bytes));
+        own.saturating_add(self.source.as_ref().map_or(0, |source| source.code_bytes()))
+    }
+
+    /// Bytes of memory held, about: the code, its tables and its nests.
+    pub(crate) fn held_bytes(&self) -> usize {
+        let parts = self.parts.iter().map(|part| {
+            let table = size_of_val(&part.arguments[..]).saturating_add(size_of::<Part>());
+            table.saturating_add(held::nest(part.nest.nest()))
+        });
+        let source = self.source.as_ref().map_or(0, |source| source.held_bytes());
+        parts.fold(held::code(&self.sizes.functions), usize::saturating_add).saturating_add(source)
+    }
+
+    /// Bytes of stack that a call needs.
+    pub(crate) fn stack_bytes(&self) -> u32 {
+        let source = self.source.as_ref().map_or(0, |source| source.stack_bytes());
+        self.sizes.stack.max(source)
     }
 
     /// Compares weights with what [`pack`](Code::pack) reads: before memory is asked for to pack them into.
@@ -400,7 +434,7 @@ pub(crate) fn define(
     target: &Target,
     quick: Option<&dyn TargetIsa>,
     prefix: &str,
-    bytes: &mut usize,
+    sizes: &mut CodeSizes,
 ) -> Result<Vec<(Entry, FuncId)>, Error> {
     let mut context = Context::new();
     let mut builder = FunctionBuilderContext::new();
@@ -422,14 +456,17 @@ pub(crate) fn define(
                 .define_function_bytes(micro, MICRO_KERNEL_ALIGN, &kernel.code, &[])
                 .map_err(codegen_error)?;
             resolve_micro_kernel(&mut context.func, number as u32, micro);
-            *bytes = bytes.saturating_add(kernel.code.len());
+            sizes.functions.push(kernel.code.len());
         }
         match quick.filter(|_| emitted.calls_alone) {
             Some(isa) => define_with(module, id, &mut context, isa)?,
             None => module.define_function(id, &mut context).map_err(codegen_error)?,
         }
-        let code = context.compiled_code().map_or(0, |code| code.code_buffer().len());
-        *bytes = bytes.saturating_add(code);
+        if let Some(code) = context.compiled_code() {
+            sizes.functions.push(code.code_buffer().len());
+            let stack = codegen::clif::stack_bytes(code, &emitted.micro_kernels)?;
+            sizes.stack = sizes.stack.max(stack);
+        }
         module.clear_context(&mut context);
         ids.push((entry, id));
     }

@@ -63,6 +63,7 @@ pub mod cost;
 pub mod error;
 pub mod fourier;
 pub mod fusion;
+mod held;
 pub mod jit;
 pub mod lower;
 pub mod machine;

@@ -11,7 +11,7 @@ use cranelift_object::{ObjectBuilder, ObjectModule};
 
 use crate::codegen::clif;
 use crate::error::Error;
-use crate::jit::{codegen_error, define};
+use crate::jit::{CodeSizes, codegen_error, define};
 use crate::target::Target;
 
 /// The object file of a nest in the format of the target's operating system: ELF, Mach-O or COFF.
@@ -23,7 +23,7 @@ pub fn object(nest: &VerifiedNest, target: &Target, prefix: &str) -> Result<Vec<
     let isa = clif::isa(target, false, clif::Allocator::Backtracking)?;
     let builder = ObjectBuilder::new(isa, format!("{prefix}convgen"), default_libcall_names());
     let mut module = ObjectModule::new(builder.map_err(codegen_error)?);
-    define(&mut module, nest, target, None, prefix, &mut 0)?;
+    define(&mut module, nest, target, None, prefix, &mut CodeSizes::default())?;
     module.finish().emit().map_err(|error| Error::Codegen { message: error.to_string() })
 }
 

@@ -138,10 +138,23 @@ impl Kernel {
         self.callable.code().bytes()
     }
 
+    /// Bytes of memory that it holds, about: machine code in whole pages, nests, tables.
+    pub fn held_bytes(&self) -> usize {
+        let schedule = size_of_val(&self.schedule.directives[..]);
+        size_of::<Kernel>() + schedule + self.callable.code().held_bytes()
+    }
+
     /// Bytes of scratch each thread of a call needs; the only memory a call uses besides its
     /// arguments.
     pub fn workspace_bytes(&self) -> usize {
         self.callable.workspace_bytes()
+    }
+
+    /// Bytes of stack that a call needs on the thread that runs it, besides those of the library's own
+    /// functions. Code that needs more than
+    /// [`MOST_STACK_BYTES`](crate::codegen::MOST_STACK_BYTES) is not made.
+    pub fn stack_bytes(&self) -> usize {
+        self.callable.code().stack_bytes() as usize
     }
 
     /// The number of elements of the packed weights.

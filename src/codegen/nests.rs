@@ -87,7 +87,8 @@ impl Values {
             [self.input.as_slice()].into_iter().chain(packed).chain(others).collect();
         let mut output = self.output(ir);
         let batch = BATCH as i64;
-        interpret::run(nest, batch, 0..ir.tasks(batch).expect("few"), &given, &mut output).expect("its shapes");
+        interpret::run(nest, batch, 0..ir.tasks(batch).expect("few"), &given, &mut output)
+            .expect("its shapes");
         bits(&output)
     }
 

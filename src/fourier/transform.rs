@@ -127,9 +127,22 @@ impl Transforms {
         self.products.nests().next()
     }
 
+    /// Bytes of stack that the products need.
+    pub(crate) fn stack_bytes(&self) -> u32 {
+        self.products.stack_bytes()
+    }
+
     /// Bytes of the products' machine code.
     pub(crate) fn code_bytes(&self) -> usize {
         self.products.bytes()
+    }
+
+    /// Bytes of memory held, about: of the products, and of the factors of the transforms each way. A real
+    /// transform has about as many as points, with those of the complex one of half the length; a complex one
+    /// half as many more.
+    pub(crate) fn held_bytes(&self) -> usize {
+        let factors = 2 * self.points + if self.rows > 1 { 3 * self.rows } else { 0 };
+        size_of::<Transforms>() + self.products.held_bytes() + factors * size_of::<Complex<f32>>()
     }
 
     /// Bytes that a thread needs.

@@ -9,9 +9,6 @@ use super::Kernel;
 use crate::compiler::Compiler;
 use crate::error::Error;
 
-/// What a kernel occupies besides its code: its own page or two, the nest, the table entry.
-const OVERHEAD_BYTES: usize = 16 << 10;
-
 /// Kernels by problem (of any batch), the least recently used dropped first. Shared by threads.
 pub struct KernelCache {
     compiler: Compiler,
@@ -28,6 +25,7 @@ struct State {
 
 struct Entry {
     kernel: Arc<Kernel>,
+    bytes: usize,
     last_use: u64,
 }
 
@@ -58,7 +56,7 @@ impl KernelCache {
         Ok(kernel)
     }
 
-    /// Bytes of the kernels held.
+    /// Bytes of memory that the kernels held take, about: see [`Kernel::held_bytes`].
     pub fn bytes(&self) -> usize {
         self.lock().bytes
     }
@@ -89,8 +87,9 @@ impl State {
 
     fn insert(&mut self, problem: ConvProblem, kernel: Arc<Kernel>) {
         self.clock += 1;
-        self.bytes += size(&kernel);
-        self.kernels.insert(problem, Entry { kernel, last_use: self.clock });
+        let bytes = kernel.held_bytes() + size_of::<(ConvProblem, Entry)>();
+        self.bytes += bytes;
+        self.kernels.insert(problem, Entry { kernel, bytes, last_use: self.clock });
     }
 
     fn evict(&mut self, limit: usize) {
@@ -98,12 +97,8 @@ impl State {
             let oldest = self.kernels.iter().min_by_key(|(_, entry)| entry.last_use);
             let Some(problem) = oldest.map(|(problem, _)| problem.clone()) else { return };
             if let Some(entry) = self.kernels.remove(&problem) {
-                self.bytes -= size(&entry.kernel);
+                self.bytes -= entry.bytes;
             }
         }
     }
-}
-
-fn size(kernel: &Kernel) -> usize {
-    kernel.code_bytes() + OVERHEAD_BYTES
 }
