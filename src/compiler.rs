@@ -37,7 +37,6 @@ pub struct Compiler {
     records: Option<Arc<Database>>,
     /// The threads its kernels are meant for.
     threads: usize,
-    accuracy: Accuracy,
 }
 
 impl Compiler {
@@ -61,7 +60,7 @@ impl Compiler {
     fn for_target(target: Target, host: bool) -> Result<Compiler, Error> {
         let isa = clif::isa(&target, host, Allocator::Backtracking)?;
         let quick = clif::isa(&target, host, Allocator::SinglePass)?;
-        Ok(Compiler { target, isa, quick, records: None, threads: 1, accuracy: Accuracy::Default })
+        Ok(Compiler { target, isa, quick, records: None, threads: 1 })
     }
 
     /// The same, but with the tuning records of this database instead of those of this user, which
@@ -79,15 +78,15 @@ impl Compiler {
         self
     }
 
-    /// The same, choosing among the algorithms that this accuracy allows.
+    /// The same, choosing among the algorithms and the orders of sums that this accuracy allows.
     pub fn with_accuracy(mut self, accuracy: Accuracy) -> Compiler {
-        self.accuracy = accuracy;
+        self.target = self.target.with_accuracy(accuracy);
         self
     }
 
-    /// Which algorithms it chooses among.
+    /// Which algorithms and orders of sums it chooses among.
     pub fn accuracy(&self) -> Accuracy {
-        self.accuracy
+        self.target.accuracy()
     }
 
     /// The target.

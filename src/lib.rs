@@ -46,8 +46,9 @@
 //! A kernel may be shared and called by any number of threads: [`Kernel::run`] uses the calling one,
 //! [`Kernel::run_parallel`] rayon's, and [`Kernel::prepare`] leaves the tasks of a call to the caller.
 //! A [`Compiler`] may choose another arithmetic than the sum's where that is faster and its error bound
-//! is inside a stated budget, unless [`Accuracy::Strict`] is asked for. The schedule of a problem is the
-//! default one, or the one of a tuning [`record`] made on this machine: [`Compiler::pick`] says which.
+//! is inside a stated budget, unless [`Accuracy::Strict`] is asked for; [`mod@accuracy`] says what errors and bits
+//! depend on. The schedule of a problem is the default one, or the one of a tuning [`record`] made on this
+//! machine: [`Compiler::pick`] says which.
 //! [`KernelCache`](runtime::cache::KernelCache) bounds the memory of many kernels. [`mod@onnx`] lists the
 //! problems of a model; [`nn`] has layers that learn. The grammar of problems, nests and schedules and
 //! the meaning of each operation are on the first page of [`ir`].

@@ -10,6 +10,7 @@ pub mod fourier;
 mod gradient;
 mod in_place;
 mod lanes;
+pub mod order;
 pub mod plan;
 pub mod separable;
 pub mod space;

@@ -9,6 +9,7 @@ use std::str::FromStr;
 use convgen_ir::verify::Limits;
 use target_lexicon::{Architecture, Triple};
 
+use crate::accuracy::Accuracy;
 use crate::codegen::x86::Vectors;
 
 /// Bytes of a stream between what is read and what is fetched: at 30 GB/s some 140 ns, what the third-level
@@ -116,7 +117,7 @@ impl Caches {
     pub const TYPICAL: Caches = Caches { l1d: 32 << 10, l2: 512 << 10, l3: 4 << 20 };
 }
 
-/// Everything the compiler may know about a machine.
+/// Everything the compiler may know about a machine, and how exact its code shall be.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Target {
     triple: Triple,
@@ -124,6 +125,7 @@ pub struct Target {
     fma: bool,
     caches: Caches,
     cores: usize,
+    accuracy: Accuracy,
 }
 
 /// A machine that no emitter writes for.
@@ -150,7 +152,8 @@ impl Target {
     ) -> Result<Target, TargetError> {
         match triple.architecture {
             Architecture::X86_64 | Architecture::Aarch64(_) => {
-                Ok(Target { triple, isa, fma, caches, cores })
+                let accuracy = Accuracy::default();
+                Ok(Target { triple, isa, fma, caches, cores, accuracy })
             }
             other => Err(TargetError::Architecture { architecture: other.to_string() }),
         }
@@ -179,6 +182,16 @@ impl Target {
     /// Cores that run tasks.
     pub fn cores(&self) -> usize {
         self.cores
+    }
+
+    /// What code for it may round.
+    pub fn accuracy(&self) -> Accuracy {
+        self.accuracy
+    }
+
+    /// The same, of code of another accuracy.
+    pub fn with_accuracy(self, accuracy: Accuracy) -> Target {
+        Target { accuracy, ..self }
     }
 
     /// What decides which schedule is the fastest, as one line: the architecture, the instruction set

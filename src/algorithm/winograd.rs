@@ -22,6 +22,12 @@
 //! a row of each matrix, the constants of `G`, the sum over `ic`, the bias. So to first order an output is
 //! within `R * u * growth` of that unit, with a hundredth on top for the higher orders: [`Plan::bound`]. Roundings
 //! rarely meet in one direction; [`Plan::error`], which counts one, is what the accuracy policy compares.
+//!
+//! `max|input|` is that of the whole tile: each output adds and subtracts inputs that it does not depend on. Tiles
+//! of **two** outputs are an exception, since two of the points are zero and infinity. The first input of a tile is
+//! in no product but that of zero, and that in no output but the first; the last input is in that of
+//! infinity alone, and that in the last output alone. So each of two outputs is made of its own window,
+//! the largest input is that of the window, and a NaN reaches no other output: [`Plan::is_local`].
 
 mod channels_first;
 mod linear;

@@ -32,8 +32,10 @@ pub struct IsaArg {
     /// these features; the widest that this machine has if not given
     #[arg(long, value_name = "ISA")]
     isa: Option<Isa>,
-    /// Which arithmetic may be chosen: strict is the sum of the definition, default also what has an
-    /// error bound within the budget
+    /// Which arithmetic may be chosen: strict is the sum of the definition, in any order; reproducible
+    /// the same in one order, so that every instruction set gives the same bits; local also transforms
+    /// whose error is small beside what each output reads; default those whose error is small beside
+    /// the largest values of a tile
     #[arg(long, value_name = "ACCURACY", default_value = "default")]
     accuracy: Accuracy,
     #[command(flatten)]

@@ -113,7 +113,7 @@ fn write_tiles(plan: &Plan, out: &mut impl Write) -> anyhow::Result<()> {
         )?;
     }
     let error = plan.error();
-    writeln!(out, "error bound      {error:.1e} of the norms of tile and kernel, multiplied")?;
+    writeln!(out, "error            worst case {error:.1e} of the tile's norm")?;
     Ok(())
 }
 

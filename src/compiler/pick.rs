@@ -51,12 +51,12 @@ impl Compiler {
     /// Whether a problem without a record is computed by minimal filtering, and by which rule. Where
     /// Fourier transforms are chosen too, the shorter prediction wins.
     pub fn winograd_decision(&self, problem: &ConvProblem) -> winograd::Decision {
-        winograd::decide(problem, &self.target, self.accuracy)
+        winograd::decide(problem, &self.target)
     }
 
     /// Whether a problem without a record is computed by Fourier transforms, and by which rule.
     pub fn fourier_decision(&self, problem: &ConvProblem) -> Decision {
-        fourier::decide(problem, &self.target, self.accuracy)
+        fourier::decide(problem, &self.target)
     }
 
     /// Whether the accuracy asked for lets a problem be computed by an algorithm.
@@ -80,6 +80,17 @@ impl Compiler {
                     Err(rule.to_string())
                 }
             },
+        }
+    }
+
+    /// Whether the accuracy asked for lets a schedule have its order of sums.
+    ///
+    /// # Errors
+    /// The directive that is not allowed.
+    fn allows_order(&self, problem: &ConvProblem, schedule: &Schedule) -> Result<(), String> {
+        match self.accuracy().keeps_order() {
+            true => scheduler::order::kept(problem, schedule).map_err(|error| error.to_string()),
+            false => Ok(()),
         }
     }
 
@@ -135,7 +146,8 @@ impl Compiler {
             Ok(None) => return default(Origin::Default),
             Err(error) => return default(Origin::Refused { reason: error.to_string() }),
         };
-        if let Err(reason) = self.allows(problem, record.algorithm) {
+        let allowed = self.allows(problem, record.algorithm);
+        if let Err(reason) = allowed.and_then(|()| self.allows_order(problem, &record.schedule)) {
             return default(Origin::Refused { reason });
         }
         if record.algorithm == Algorithm::Fourier && record.schedule.directives.is_empty() {

@@ -9,7 +9,7 @@ use std::fmt;
 use convgen_ir::problem::ConvProblem;
 
 use super::default_schedule;
-use crate::accuracy::{Accuracy, ERROR_BUDGET};
+use crate::accuracy::ERROR_BUDGET;
 use crate::compiler::Compiler;
 use crate::cost::{self, Rates};
 use crate::fourier::Plan;
@@ -22,7 +22,7 @@ const MARGIN: f64 = 1.5;
 /// Why a problem is computed by Fourier transforms or not.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Decision {
-    /// F1: the accuracy asked for allows only sums.
+    /// F1: the accuracy asked for allows no error by the norm of a tile.
     Strict,
     /// F2: outside the algorithm's domain.
     Outside {
@@ -31,7 +31,7 @@ pub enum Decision {
     },
     /// F3: the error bound exceeds the budget.
     Inexact {
-        /// The bound, in the unit of [`ERROR_BUDGET`].
+        /// The bound, in multiples of the tile's norm.
         error: f64,
     },
     /// F4: slower than the direct sum would be at the peak rate of multiply-adds.
@@ -47,7 +47,7 @@ pub enum Decision {
         fourier: f64,
         /// Predicted seconds of the direct nest.
         direct: f64,
-        /// The error bound.
+        /// The error bound, in multiples of the tile's norm.
         error: f64,
     },
 }
@@ -76,12 +76,15 @@ impl fmt::Display for Decision {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let us = |seconds: &f64| seconds * 1e6;
         match self {
-            Decision::Strict => write!(f, "rule F1: strict accuracy allows no other arithmetic"),
+            Decision::Strict => write!(
+                f,
+                "rule F1: strict, reproducible and local accuracy allow no such arithmetic"
+            ),
             Decision::Outside { reason } => write!(f, "rule F2: does not apply: {reason}"),
             Decision::Inexact { error } => {
                 write!(
                     f,
-                    "rule F3: its error bound {error:.1e} exceeds the budget {ERROR_BUDGET:.1e}"
+                    "rule F3: its worst case {error:.1e} of the tile's norm exceeds the budget {ERROR_BUDGET:.1e}"
                 )
             }
             Decision::Arithmetic { fourier, peak } => write!(
@@ -92,8 +95,8 @@ impl fmt::Display for Decision {
             ),
             Decision::Predicted { fourier, direct, error } => write!(
                 f,
-                "rule F5: predicted {:.3} us, direct {:.3} us, at least {MARGIN} times that are needed; error bound {error:.1e} of a budget of \
-                 {ERROR_BUDGET:.1e}",
+                "rule F5: predicted {:.3} us, direct {:.3} us, at least {MARGIN} times that are needed; worst case {error:.1e} of the tile's norm, \
+                 budget {ERROR_BUDGET:.1e}",
                 us(fourier),
                 us(direct)
             ),
@@ -102,10 +105,9 @@ impl fmt::Display for Decision {
 }
 
 /// Applies the rules.
-pub fn decide(problem: &ConvProblem, target: &Target, accuracy: Accuracy) -> Decision {
-    match accuracy {
-        Accuracy::Strict => return Decision::Strict,
-        Accuracy::Default => {}
+pub fn decide(problem: &ConvProblem, target: &Target) -> Decision {
+    if target.accuracy().is_local() {
+        return Decision::Strict;
     }
     let plan = match Plan::new(problem, target) {
         Ok(plan) => plan,

@@ -43,9 +43,10 @@ pub(super) fn schedule(problem: &ConvProblem, target: &Target) -> Schedule {
 }
 
 /// Whether a loop over positions leaves out those on padding: one position is no loop to skip iterations
-/// of, nor is padding that is made of the input.
-fn skips(problem: &ConvProblem, s: &SpatialAxis) -> bool {
-    has_padding(s) && s.output() > 1 && !problem.extends_input()
+/// of, nor is padding that is made of the input, or that must stay in the sum.
+fn skips(problem: &ConvProblem, target: &Target, s: &SpatialAxis) -> bool {
+    let stays = problem.extends_input() || target.accuracy().keeps_order();
+    has_padding(s) && s.output() > 1 && !stays
 }
 
 /// A loop that is tiled: its axis and how long it is.
@@ -109,7 +110,7 @@ impl Writer<'_> {
             self.prefetch(&blocks);
         }
         let padded = problem.spatial().iter().zip(&blocks.inner);
-        for (_, name) in padded.filter(|(s, _)| skips(problem, s)) {
+        for (_, name) in padded.filter(|(s, _)| skips(problem, self.target, s)) {
             self.directives.push(Directive::SkipPadding { at: name.clone() });
         }
         let in_task = if blocks.over.is_some() { row_tasks * column_tasks } else { 1 };
@@ -160,7 +161,7 @@ impl Writer<'_> {
             self.directives.push(Directive::SpillSums { at: spilled_at, over: blocks });
         }
         self.write_out(&tile, true);
-        for (name, _) in axes.iter().filter(|(_, s)| skips(problem, s)) {
+        for (name, _) in axes.iter().filter(|(_, s)| skips(problem, self.target, s)) {
             let axis = format!("o{name}");
             let is_outer = outer.iter().any(|(other, _)| other == name);
             self.directives.push(match is_outer {

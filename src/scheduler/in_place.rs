@@ -3,7 +3,7 @@
 use convgen_ir::elem::Layout;
 use convgen_ir::problem::SpatialAxis;
 
-use super::plan::{LaneAxis, Order, Plan, has_padding};
+use super::plan::{LaneAxis, Order, Plan, has_padding, weight_bytes};
 use super::{FEWEST_STEPS, Picker, TASKS_A_CORE, balanced, winograd};
 use crate::target::LATENCY_SUMS;
 
@@ -97,6 +97,9 @@ impl Picker<'_> {
         }
         let block = self.rows_in_place(plan);
         let order = Order::ALL[0];
+        if padded && self.target.accuracy().keeps_order() {
+            return self.sums_channels_of_a_copy(plan, block);
+        }
         let candidate =
             Plan { in_place: padded, channel_tasks: true, block, order, ..plan.clone() };
         // Where one panel has all channels there is nothing to share.
@@ -104,6 +107,24 @@ impl Picker<'_> {
         let legal = |plan: &Plan| plan.check(self.problem, self.target).is_ok();
         let accepted = [candidate, alone].into_iter().find(legal);
         accepted.map(|accepted| *plan = accepted).is_some()
+    }
+
+    /// As [`Picker::sums_channels_in_place`] from a copy, where taps on padding stay in the sum and no near cache
+    /// holds the weights: each task passes over all of them, so tasks have as many rows, or a core's part. 3x3
+    /// over 512 channels of 7x7: 2.5 ms in tasks of a row, 1.4 in one.
+    fn sums_channels_of_a_copy(&self, plan: &mut Plan, rows: u64) -> bool {
+        let extent = self.shape.axes[0].1;
+        let block = rows.min(extent.div_ceil(self.target.cores() as u64));
+        let candidate = Plan { block, order: Order::ALL[0], ..plan.clone() };
+        let copy = self.copied_input(&candidate);
+        let candidate = Plan { copy, ..candidate };
+        let far = weight_bytes(self.problem) > self.target.caches().l2 as u64;
+        let legal = candidate.check(self.problem, self.target).is_ok();
+        let taken = far && copy.is_some() && legal;
+        if taken {
+            *plan = candidate;
+        }
+        taken
     }
 
     /// Output rows of a task that reads its input in place and whose channels are tasks too: as many as

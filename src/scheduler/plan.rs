@@ -348,8 +348,11 @@ impl Order {
 }
 
 /// How many input channels each output channel has beside it in a vector, for a pixel to take least time:
-/// one, two or four.
+/// one, two or four. One where the order of the sum must stay.
 pub(super) fn sums_a_channel(problem: &ConvProblem, target: &Target) -> u64 {
+    if target.accuracy().keeps_order() {
+        return 1;
+    }
     let divides = |sums: &u64| problem.in_channels_per_group().is_multiple_of(*sums);
     let possible = SUMS_A_CHANNEL.into_iter().filter(divides);
     match target.isa().vectors() {

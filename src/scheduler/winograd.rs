@@ -4,7 +4,7 @@ use std::fmt;
 
 use convgen_ir::problem::{ConvProblem, Direction, SpatialAxis};
 
-use crate::accuracy::{Accuracy, ERROR_BUDGET};
+use crate::accuracy::ERROR_BUDGET;
 use crate::algorithm::winograd::{self, Plan};
 use crate::cost::Rates;
 use crate::target::Target;
@@ -65,7 +65,9 @@ impl fmt::Display for Decision {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let us = |seconds: &f64| seconds * 1e6;
         match self {
-            Decision::Strict => write!(f, "rule W1: strict accuracy allows no other arithmetic"),
+            Decision::Strict => {
+                write!(f, "rule W1: strict and reproducible accuracy allow no other arithmetic")
+            }
             Decision::Channels { channels, lanes } => {
                 write!(f, "rule W2: {channels} channels do not fill a vector of {lanes}")
             }
@@ -82,12 +84,13 @@ impl fmt::Display for Decision {
                     plan.axes.iter().map(|axis| axis.tile.to_string()).collect();
                 write!(
                     f,
-                    "; tiles of {} outputs, {} of them a block, workspace {} KiB; error {:.1e} of a budget of {ERROR_BUDGET:.1e}, bound {:.1e}",
+                    "; tiles of {} outputs, {} of them a block, workspace {} KiB; error expected {:.1e} of a budget of {ERROR_BUDGET:.1e}, in the worst case {:.1e}, of the norm of the {}",
                     tiles.join("x"),
                     plan.tiles(),
                     plan.workspace_bytes() / 1024,
                     plan.error(),
-                    plan.bound()
+                    plan.bound(),
+                    if plan.is_local() { "window" } else { "tile" }
                 )
             }
         }
@@ -95,10 +98,9 @@ impl fmt::Display for Decision {
 }
 
 /// Applies the rules.
-pub fn decide(problem: &ConvProblem, target: &Target, accuracy: Accuracy) -> Decision {
-    match accuracy {
-        Accuracy::Strict => return Decision::Strict,
-        Accuracy::Default => {}
+pub fn decide(problem: &ConvProblem, target: &Target) -> Decision {
+    if target.accuracy().is_sum() {
+        return Decision::Strict;
     }
     let lanes = u64::from(target.lanes());
     let channels = problem.in_channels_per_group().min(problem.out_channels_per_group());

@@ -6,10 +6,13 @@ use convgen_ir::problem::{ConvProblem, SpatialAxis};
 
 use super::linear;
 use super::toom::{MAX_POINTS, Transforms};
-use crate::accuracy::ERROR_BUDGET;
+use crate::accuracy::{Accuracy, ERROR_BUDGET};
 use crate::algorithm::direct::DenseSum;
 use crate::cost::Rates;
 use crate::target::{Caches, Isa, LATENCY_SUMS, Target};
+
+/// Outputs of a tile, each of which is made of the inputs of its own window alone; see the [module](super).
+const LOCAL_TILE: u64 = 2;
 
 /// Channels that pass through the transforms together: a vector of the widest registers.
 pub(super) const SLICE: u64 = 16;
@@ -191,7 +194,7 @@ impl Plan {
         let rates = Rates::nominal(target);
         let mut best: Option<(f64, Plan)> = None;
         let mut least_error = f64::INFINITY;
-        for tiles in tile_sizes(sum) {
+        for tiles in tile_sizes(sum, target.accuracy()) {
             let axes: Vec<AxisPlan> = sum
                 .axes
                 .iter()
@@ -222,7 +225,7 @@ impl Plan {
         best.ok_or_else(|| {
             if least_error.is_finite() {
                 return format!(
-                    "its error {least_error:.1e} exceeds the budget {ERROR_BUDGET:.1e}"
+                    "its expected error {least_error:.1e} of the tile's norm exceeds the budget {ERROR_BUDGET:.1e}"
                 );
             }
             format!(
@@ -413,6 +416,11 @@ impl Plan {
         error(&self.axes)
     }
 
+    /// Whether an output's error depends on what it reads alone, instead of on its tile.
+    pub fn is_local(&self) -> bool {
+        self.axes.iter().all(|axis| !axis.is_active() || axis.tile == LOCAL_TILE)
+    }
+
     /// A bound of the error of an output, in the same unit: every rounding of a path at its worst.
     pub fn bound(&self) -> f64 {
         let axis = |a: &AxisPlan| 2 * a.points() + a.taps() + 3;
@@ -481,13 +489,18 @@ fn dense_taps(conv: &SpatialAxis) -> u64 {
 
 /// The sizes of tiles to choose from: an axis of one tap is not transformed, any other by at most
 /// [`MAX_POINTS`] points.
-fn tile_sizes(sum: &DenseSum) -> Vec<Vec<u64>> {
+fn tile_sizes(sum: &DenseSum, accuracy: Accuracy) -> Vec<Vec<u64>> {
+    let tiles: &[u64] = match accuracy {
+        Accuracy::Local => &[LOCAL_TILE],
+        // Sums are chosen, unless transforms are asked for by name.
+        Accuracy::Reproducible | Accuracy::Strict | Accuracy::Default => &[LOCAL_TILE, 4, 6],
+    };
     sum.axes.iter().fold(vec![vec![]], |all, axis| {
         let most = MAX_POINTS + 1 - dense_taps(&axis.conv);
         let choices: Vec<u64> = if axis.conv.kernel == 1 {
             vec![1]
         } else {
-            [2, 4, 6].into_iter().filter(|m| *m <= most).collect()
+            tiles.iter().copied().filter(|m| *m <= most).collect()
         };
         let longer = |sizes: &Vec<u64>| -> Vec<Vec<u64>> {
             choices.iter().map(|m| sizes.iter().copied().chain([*m]).collect()).collect()

@@ -164,6 +164,7 @@ impl Writer<'_> {
             && s.kernel > 1
             && self.plan.lanes != LaneAxis::Channels
             && groups_fill_a_vector(self.problem, self.target)
+            && !self.target.accuracy().keeps_order()
             && self.problem.in_channels_per_group() >= LATENCY_SUMS
         {
             let axes = vec!["ic".to_string(), format!("k{name}")];
