@@ -505,8 +505,8 @@ fn resolve_micro_kernel(function: &mut Function, number: u32, id: FuncId) {
     }
 }
 
-/// Input, weights, bias, output, and an epilogue longer than any network's.
-const MAX_ARGUMENTS: usize = 32;
+/// Input, output, weights and bias of two sums, and what the longest epilogues of both take.
+const MAX_ARGUMENTS: usize = 40;
 
 /// The buffers of one call, checked; to be run task by task.
 pub struct Call<'a> {

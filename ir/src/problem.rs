@@ -47,6 +47,8 @@ pub const MAX_SIZE: u64 = 1 << 31;
 pub const MAX_PADDING: i64 = 1 << 24;
 /// Each tensor has fewer elements than this.
 pub const MAX_ELEMENTS: u64 = 1 << 40;
+/// The most operations of an epilogue: several times those of any network.
+pub const MAX_EPILOGUE: usize = 16;
 /// A problem has fewer multiply-adds than this.
 pub const MAX_MACS: u64 = 1 << 62;
 
@@ -70,6 +72,10 @@ impl ConvProblem {
         check_channels(&spec)?;
         for (axis, words) in spec.spatial.iter().zip(axis_words(rank)) {
             check_axis(axis, &words.of(spec.direction))?;
+        }
+        let (given, limit) = (spec.epilogue.len(), MAX_EPILOGUE);
+        if given > limit {
+            return Err(ProblemError::LongEpilogue { given, limit });
         }
         for op in &spec.epilogue {
             op.validate()?;
@@ -459,6 +465,11 @@ mod tests {
             "ph is -33554432, expected -16777216 to 16777216"
         );
         assert_eq!(refusal(base().stride(&[1, 2, 3])), "stride has 3 values, expected 1 or 2");
+        assert_eq!(
+            refusal(base().epilogue([EpilogueOp::Relu; MAX_EPILOGUE + 1])),
+            "the epilogue has 17 operations, at most 16 are fused"
+        );
+        assert!(ConvProblem::new(base().epilogue([EpilogueOp::GeluTanh; MAX_EPILOGUE])).is_ok());
         assert_eq!(
             refusal(base().epilogue([EpilogueOp::Clamp { lo: 2.0, hi: 1.0 }])),
             "clamp has bounds 2 > 1"

@@ -156,10 +156,10 @@ impl Wanted {
     fn rows(&self, separable: &Separable, target: &Target) -> u64 {
         let middle = separable.depthwise();
         let extent = middle.spatial()[0].output();
-        let images = middle.batch().max(1);
+        let written = middle.output_shape(1).iter().product::<u64>() / extent;
         let read = middle.input_shape(1).iter().product::<u64>() / extent;
         let read = if reads_far(separable, target) { read } else { 0 };
-        let elements = separable.middle_len() / images / extent + read;
+        let elements = written + read;
         let bytes = elements * middle.elem().bytes() as u64;
         let eighths = if self.keeps_weights { PARTS_FOR_MIDDLE } else { PARTS_BESIDE_FAR_WEIGHTS };
         let fitting = target.caches().l2 as u64 * eighths / 8 / bytes;

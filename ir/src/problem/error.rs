@@ -134,6 +134,14 @@ pub enum ProblemError {
         /// What it was given.
         field: &'static str,
     },
+    /// An epilogue of too many operations.
+    #[error("the epilogue has {given} operations, at most {limit} are fused")]
+    LongEpilogue {
+        /// How many it has.
+        given: usize,
+        /// The limit.
+        limit: usize,
+    },
     /// An epilogue operation has bad parameters.
     #[error(transparent)]
     Epilogue(#[from] EpilogueError),
@@ -155,6 +163,7 @@ impl ProblemError {
             | ProblemError::AxisValues { .. }
             | ProblemError::TooManyElements { .. }
             | ProblemError::TooManyMacs { .. }
+            | ProblemError::LongEpilogue { .. }
             | ProblemError::Epilogue(_) => None,
         }
     }
