@@ -51,6 +51,8 @@ pub struct PhaseLoop {
     pub count: u64,
     /// How far the inputs of the first and the last phase lie apart.
     pub shift: u64,
+    /// Whether some of the phases leave out taps, so that the loop stands around the taps.
+    pub guarded: bool,
 }
 
 impl PhaseLoop {
@@ -79,9 +81,6 @@ const STAGES: &str = "it is stages around transforms, which no schedule rewrites
 /// Batch, channel and positions in the order of a layout.
 pub(crate) use self::build::ordered as in_layout;
 
-/// Parts of one problem at most: each is compiled on its own, in somewhat under a millisecond.
-const MAX_PARTS: u64 = 4096;
-
 /// Elements that a part without a sum fills at a time.
 const FILL: u64 = 64;
 
@@ -100,7 +99,7 @@ impl Algorithm {
 
     /// The unscheduled nests of a problem: every loop serial, one sum in one register. Most problems
     /// are one nest; a transposed one of stride `s` is `s` an axis, or has a loop over `s` phases if they
-    /// differ evenly.
+    /// differ evenly or are many.
     ///
     /// # Errors
     /// [`Unsupported`] if the problem is outside the algorithm's domain.
@@ -166,16 +165,16 @@ pub(crate) fn phase_loops(problem: &ConvProblem) -> Vec<PhaseLoop> {
 }
 
 fn loops_over_phases(problem: &ConvProblem, sum: &DenseSum) -> Vec<PhaseLoop> {
-    let axes = &sum.axes;
-    let names = problem.axis_names().iter().zip(axes).enumerate();
-    let loops = names.filter(|(_, (_, s))| s.phases() > 1);
-    let loops = loops.map(|(axis, (name, s))| PhaseLoop {
-        name: direct::phase_loop(name),
-        axis,
-        count: s.phases(),
-        shift: s.shift(),
+    let axes = problem.axis_names().iter().zip(&sum.axes).enumerate();
+    let loops = axes.flat_map(|(axis, (name, s))| {
+        let guarded = s.has_guards();
+        let (name, shift, count) = (direct::phase_loop(name), s.shift(), s.phases());
+        let phases = PhaseLoop { name, axis, count, shift, guarded };
+        let (name, count) = (direct::class_loop(problem.axis_names()[axis]), s.classes());
+        let classes = PhaseLoop { name, axis, count, shift: 0, guarded };
+        [phases, classes]
     });
-    loops.collect()
+    loops.filter(|phases| phases.count > 1).collect()
 }
 
 /// A name that is no algorithm of this build.
@@ -226,43 +225,29 @@ fn sums(problem: &ConvProblem) -> Result<Vec<DenseSum>, String> {
     sums_by(problem, DenseSum::phases)
 }
 
-/// The same, phases that differ evenly as one.
+/// The same, phases that differ evenly as one, and those of which there are many.
 fn merged_sums(problem: &ConvProblem) -> Result<Vec<DenseSum>, String> {
     sums_by(problem, DenseSum::transposed)
 }
 
 fn sums_by(
     problem: &ConvProblem,
-    transposed: fn(&ConvProblem) -> Vec<DenseSum>,
+    transposed: fn(&ConvProblem) -> Result<Vec<DenseSum>, String>,
 ) -> Result<Vec<DenseSum>, String> {
     match problem.direction() {
         Direction::Forward => Ok(vec![DenseSum::forward(problem)]),
-        Direction::Transposed | Direction::BackwardData => {
-            check_phases(problem)?;
-            Ok(transposed(problem))
-        }
+        Direction::Transposed | Direction::BackwardData => transposed(problem),
         Direction::BackwardWeights | Direction::BackwardBias => {
             Err("the gradient of parameters is no sum over taps".to_string())
         }
     }
 }
 
-fn check_phases(problem: &ConvProblem) -> Result<(), String> {
-    let phases = problem.spatial().iter().map(|axis| axis.stride.min(axis.input));
-    let phases = phases.fold(1_u64, u64::saturating_mul);
-    match phases > MAX_PARTS {
-        true => Err(format!(
-            "its strides need {phases} nests, one a phase, and at most {MAX_PARTS} are compiled"
-        )),
-        false => Ok(()),
-    }
-}
-
 /// The phases differ by one tap and one output an axis: what suits the fewest outputs and the most
 /// taps suits all.
 fn smallest_forward(problem: &ConvProblem) -> Option<ConvProblem> {
-    check_phases(problem).ok()?;
-    let mut sums = DenseSum::transposed(problem).into_iter().filter(|sum| !sum.is_empty());
+    let sums = DenseSum::transposed(problem).ok()?;
+    let mut sums = sums.into_iter().filter(|sum| !sum.is_empty());
     let mut spec = sums.next()?.as_forward(problem);
     for sum in sums {
         let other = sum.as_forward(problem);

@@ -10,17 +10,28 @@
 //! forward one, whose tap `k` has the weight at `base + step*k` and whose output `o` is written at
 //! `from + by*o`. A phase without taps writes the epilogue of the bias. Where all phases of an axis have
 //! as many taps and outputs, and begin at even distances, they are one sum with a loop over them: what
-//! they read is then copied once for all.
+//! they read is then copied once for all. So are phases of any kind where they would be too many nests; each
+//! then leaves out, by guards, what others have.
 //!
 //! Loads that can fall on padding are `pad` loads, or those of the problem's other mode; all others are plain. A variable of a loop of
 //! length one is left out of every index, so that later rewrites see the dimensions as they are.
 
 use convgen_ir::PaddingMode;
-use convgen_ir::nest::{Access, Affine, AxisKind, BufferId, Dim, Expr, Nest, Role, Stmt, Stripe};
+use convgen_ir::nest::{
+    Access, Affine, AxisKind, BufferId, Dim, Expr, Guard, Loop, Nest, Role, Stmt, Stripe,
+    visit_exprs_mut,
+};
 use convgen_ir::problem::{ConvProblem, ConvSpec, SpatialAxis};
 
 use super::build::{Iteration, fixed, nested, ordered};
 use super::tensors::{Tensors, buffer};
+
+/// Nests of a problem at most: each is compiled on its own, in somewhat under a millisecond. Eight phases of two
+/// axes, as networks for images have, and four of three.
+const MAX_PARTS: u64 = 64;
+
+/// A bound of the numbers in the indices of merged phases: far above every size, and far from overflow.
+const FARTHEST: i128 = 1 << 40;
 
 /// One of the dense sums that make up a problem: a forward convolution, and where its taps find
 /// their weights and its outputs their place.
@@ -52,18 +63,25 @@ pub(super) struct SumAxis {
     phases: Phases,
 }
 
-/// Phases of an axis that differ by a multiple of their number, and write neighbours.
+/// Phases of an axis that differ by a multiple of their number.
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Phases {
     count: u64,
-    /// What each adds to the padding before, and to the first tap.
+    /// What each adds to the padding before, to the first tap, and to the place that is written.
     padding: i64,
     tap: i64,
+    step: i64,
+    /// Taps of the axis, if those of some phase are fewer than the loop over them has iterations.
+    taps: Option<i64>,
+    /// As many outputs as there are from one phase to the next, of which one has taps.
+    classes: u64,
+    active: u64,
 }
 
 impl Phases {
     /// One, by itself.
-    const ONE: Phases = Phases { count: 1, padding: 0, tap: 0 };
+    const ONE: Phases =
+        Phases { count: 1, padding: 0, tap: 0, step: 1, taps: None, classes: 1, active: 0 };
 }
 
 impl SumAxis {
@@ -82,8 +100,52 @@ impl SumAxis {
             ..*first
         };
         let even = (0..).zip(phases).all(|(number, phase)| *phase == expected(number));
-        let phases = Phases { count: phases.len() as u64, padding, tap };
+        let phases = Phases { count: phases.len() as u64, padding, tap, ..Phases::ONE };
         (even && first.conv.kernel > 0).then_some(SumAxis { phases, ..*first })
+    }
+
+    /// All phases of a transposed axis as one, whatever their taps and outputs. With `g = gcd(s, d)` the outputs
+    /// `i = e + g*p + s*o` have taps, one class in `g`: `q + g*p + s*o` for `q = e`. With `c*d/g = 1 + m*s/g` and
+    /// `r = p + (e + pad)/g` they need the taps `k = c*r + j*s/g` that exist, for every integer `j`, and these read
+    /// the input at `o - m*r - j*d/g`. As in [`phase`], the taps count down. None if numbers get too large.
+    fn all_phases(problem: &ConvProblem, s: &SpatialAxis) -> Option<SumAxis> {
+        let (stride, dilation, kernel) = (s.stride as i64, s.dilation as i64, s.kernel as i64);
+        let common = gcd(stride, dilation);
+        let (tap_step, reach) = (stride / common, dilation / common);
+        let active = (-s.pad_before).rem_euclid(common);
+        let count = tap_step.min((s.input as i64 + common - 1) / common);
+        let inverse = nearest_inverse(reach, tap_step);
+        let shift = (i128::from(inverse) * i128::from(reach) - 1) / i128::from(tap_step);
+        let first = (active + s.pad_before) / common;
+        let small = |number: i128| (number.abs() < FARTHEST).then_some(number as i64);
+        let ends = [first, first + count - 1].map(|r| i128::from(inverse) * i128::from(r));
+        let (least, most) = (small(ends[0].min(ends[1]))?, small(ends[0].max(ends[1]))?);
+        let (low, high) = (-most.div_euclid(tap_step), (kernel - 1 - least).div_euclid(tap_step));
+        let taps = (high - low + 1).max(0);
+        let exist = least + low * tap_step >= 0 && most + high * tap_step < kernel;
+        let pad_before = i128::from(reach) * i128::from(high) + shift * i128::from(first);
+        let conv = SpatialAxis {
+            input: s.output(),
+            kernel: taps as u64,
+            stride: 1,
+            dilation: reach as u64,
+            pad_before: small(pad_before)?,
+            pad_after: 0,
+        };
+        let last = small(i128::from(inverse) * i128::from(first))? + high * tap_step;
+        let (first_tap, tap_step) = turned(problem, s, last, -tap_step);
+        let phases = Phases {
+            count: count as u64,
+            padding: small(shift * i128::from(count)).map(|_| shift as i64)?,
+            tap: if problem.flip() { -inverse } else { inverse },
+            step: common,
+            taps: (!exist).then_some(kernel),
+            classes: common.min(s.input as i64) as u64,
+            active: active as u64,
+        };
+        let (outputs, written) = (s.input.div_ceil(s.stride), s.input);
+        let stripe = Stripe { from: 0, by: stride };
+        Some(SumAxis { conv, outputs, first_tap, tap_step, written, stripe, phases })
     }
 
     /// How many phases it stands for.
@@ -91,9 +153,35 @@ impl SumAxis {
         self.phases.count
     }
 
+    /// Outputs from one phase to the next, of which one has taps.
+    pub(super) fn classes(&self) -> u64 {
+        self.phases.classes
+    }
+
+    /// Whether some phase leaves out taps.
+    pub(super) fn has_guards(&self) -> bool {
+        self.phases.taps.is_some() || self.classes() > 1
+    }
+
     /// What of the output tensor is written.
     pub(super) fn written_stripe(&self) -> Stripe {
-        if self.phases() > 1 { Stripe::ALL } else { self.stripe }
+        if self.phases() * self.classes() > 1 { Stripe::ALL } else { self.stripe }
+    }
+
+    /// The place in the output tensor of an output of a phase, and of a class.
+    fn place(&self, output: Affine, phase: Affine, class: Affine) -> Affine {
+        let first = output.scaled(self.stripe.by).plus(self.stripe.from);
+        &(&first + &phase.scaled(self.phases.step)) + &class
+    }
+
+    /// Whether some phase has fewer outputs than the loop over them has iterations.
+    fn is_short(&self) -> bool {
+        let last = |count: u64| count as i64 - 1;
+        let place = self.stripe.from
+            + self.stripe.by * last(self.outputs)
+            + self.phases.step * last(self.phases())
+            + last(self.classes());
+        place >= self.written as i64
     }
 
     /// How far the inputs of the first and the last phase lie apart.
@@ -133,23 +221,48 @@ impl DenseSum {
     }
 
     /// The sums of a transposed problem, one a phase, the innermost axis's phases fastest.
-    pub(super) fn phases(problem: &ConvProblem) -> Vec<DenseSum> {
-        DenseSum::products(problem, |s| phases_of(problem, s))
+    ///
+    /// # Errors
+    /// If they are more than [`MAX_PARTS`].
+    pub(super) fn phases(problem: &ConvProblem) -> Result<Vec<DenseSum>, String> {
+        let phases = problem.spatial().iter().map(phases).fold(1, u64::saturating_mul);
+        if phases > MAX_PARTS {
+            return Err(format!(
+                "its strides need {phases} nests, one a phase, and at most {MAX_PARTS} are compiled"
+            ));
+        }
+        let axes = problem.spatial().iter();
+        Ok(DenseSum::products(problem, axes.map(|s| phases_of(problem, s)).collect()))
     }
 
-    /// The sums of a transposed problem, the phases of an axis as one where they can be.
-    pub(super) fn transposed(problem: &ConvProblem) -> Vec<DenseSum> {
-        DenseSum::products(problem, |s| {
-            let phases = phases_of(problem, s);
-            SumAxis::of_phases(&phases).map_or(phases, |all| vec![all])
-        })
+    /// The sums of a transposed problem, the phases of an axis as one where they are alike, and where they
+    /// would be too many sums.
+    ///
+    /// # Errors
+    /// If a stride and a dilation put the taps of neighbouring phases too far apart.
+    pub(super) fn transposed(problem: &ConvProblem) -> Result<Vec<DenseSum>, String> {
+        let axes = problem.spatial();
+        let alike = |s: &SpatialAxis| {
+            let phases = if phases(s) > MAX_PARTS { return None } else { phases_of(problem, s) };
+            Some(SumAxis::of_phases(&phases).map_or(phases, |all| vec![all]))
+        };
+        let mut parts: Vec<Option<Vec<SumAxis>>> = axes.iter().map(alike).collect();
+        let number = |part: &Option<Vec<SumAxis>>| part.as_ref().map_or(1, Vec::len) as u64;
+        while parts.iter().map(number).product::<u64>() > MAX_PARTS {
+            // The first of those with the most phases.
+            let most = (0..parts.len()).rev().max_by_key(|axis| number(&parts[*axis]));
+            most.into_iter().for_each(|axis| parts[axis] = None);
+        }
+        let one = |s: &SpatialAxis| {
+            let all = SumAxis::all_phases(problem, s).ok_or_else(|| too_far(s))?;
+            Ok::<Vec<SumAxis>, String>(vec![all])
+        };
+        let parts = parts.into_iter().zip(axes).map(|(part, s)| part.map_or_else(|| one(s), Ok));
+        Ok(DenseSum::products(problem, parts.collect::<Result<_, _>>()?))
     }
 
     /// A sum for each choice of one of the parts of every axis.
-    fn products(
-        problem: &ConvProblem,
-        parts: impl Fn(&SpatialAxis) -> Vec<SumAxis>,
-    ) -> Vec<DenseSum> {
+    fn products(problem: &ConvProblem, parts: Vec<Vec<SumAxis>>) -> Vec<DenseSum> {
         let channels = (problem.out_channels_per_group(), problem.in_channels_per_group());
         let mut sums = vec![DenseSum {
             channels,
@@ -157,8 +270,7 @@ impl DenseSum {
             padding: PaddingMode::Zeros,
             axes: vec![],
         }];
-        for s in problem.spatial() {
-            let parts = parts(s);
+        for parts in parts {
             let longer = |sum: &DenseSum| -> Vec<DenseSum> {
                 let with = |part: &SumAxis| {
                     let axes = sum.axes.iter().chain([part]).copied().collect();
@@ -229,7 +341,8 @@ fn phase(problem: &ConvProblem, s: &SpatialAxis, e: i64) -> SumAxis {
     let common = gcd(stride, dilation);
     let (tap_step, reach) = (stride / common, dilation / common);
     let start = e + s.pad_before;
-    let first = (0..tap_step.min(kernel)).find(|k| (start - k * dilation).rem_euclid(stride) == 0);
+    let first = first_tap(start, common, nearest_inverse(reach, tap_step), tap_step);
+    let first = first.filter(|k| *k < kernel);
     let taps = first.map_or(0, |first| (kernel - first + tap_step - 1) / tap_step);
     let last = first.unwrap_or(0) + tap_step * (taps - 1).max(0);
     let center = (start - first.unwrap_or(0) * dilation).div_euclid(stride);
@@ -248,9 +361,28 @@ fn phase(problem: &ConvProblem, s: &SpatialAxis, e: i64) -> SumAxis {
     SumAxis { conv, outputs, first_tap, tap_step, written, stripe, phases }
 }
 
+/// The least `k` for which `k * reach * common = start (mod step * common)`, if there is one.
+fn first_tap(start: i64, common: i64, inverse: i64, step: i64) -> Option<i64> {
+    let multiple = start % common == 0;
+    let residue = i128::from(start / common) * i128::from(inverse);
+    multiple.then(|| residue.rem_euclid(i128::from(step)) as i64)
+}
+
+/// How many phases a transposed axis has.
+fn phases(s: &SpatialAxis) -> u64 {
+    s.stride.min(s.input)
+}
+
 /// Every phase of a transposed axis.
 fn phases_of(problem: &ConvProblem, s: &SpatialAxis) -> Vec<SumAxis> {
-    (0..s.stride.min(s.input)).map(|residue| phase(problem, s, residue as i64)).collect()
+    (0..phases(s)).map(|residue| phase(problem, s, residue as i64)).collect()
+}
+
+fn too_far(s: &SpatialAxis) -> String {
+    let SpatialAxis { stride, dilation, .. } = s;
+    format!(
+        "the taps of neighbouring phases of stride {stride} and dilation {dilation} lie too far apart"
+    )
 }
 
 /// The name of the loop over the phases of a spatial axis.
@@ -258,8 +390,28 @@ pub(super) fn phase_loop(axis: &str) -> String {
     format!("p{axis}")
 }
 
+/// The name of the loop over what lies between two phases of a spatial axis.
+pub(super) fn class_loop(axis: &str) -> String {
+    format!("q{axis}")
+}
+
 fn gcd(a: i64, b: i64) -> i64 {
     if b == 0 { a } else { gcd(b, a % b) }
+}
+
+/// The number nearest to zero whose product with `number` is one more than a multiple of `modulus`, to which
+/// it is coprime.
+fn nearest_inverse(number: i64, modulus: i64) -> i64 {
+    // Euclid's algorithm: `remainders = factors * number (mod modulus)`.
+    let mut remainders = (modulus, number.rem_euclid(modulus));
+    let mut factors = (0, 1);
+    while remainders.1 > 0 {
+        let quotient = remainders.0 / remainders.1;
+        remainders = (remainders.1, remainders.0 - quotient * remainders.1);
+        factors = (factors.1, factors.0 - quotient * factors.1);
+    }
+    let inverse = factors.0.rem_euclid(modulus);
+    if 2 * inverse > modulus { inverse - modulus } else { inverse }
 }
 
 struct Builder<'p> {
@@ -278,6 +430,7 @@ struct Spatial {
     output: Iteration,
     tap: Iteration,
     phase: Iteration,
+    class: Iteration,
 }
 
 impl<'p> Builder<'p> {
@@ -304,7 +457,11 @@ impl<'p> Builder<'p> {
             .map(|((name, s), output)| {
                 let tap = axis(format!("k{name}"), AxisKind::Reduction, s.conv.kernel);
                 let phase = axis(phase_loop(name), AxisKind::Spatial, s.phases.count);
-                Spatial { output, tap, phase }
+                let class = match s.classes() {
+                    1 => phase,
+                    classes => axis(class_loop(name), AxisKind::Spatial, classes),
+                };
+                Spatial { output, tap, phase, class }
             })
             .collect();
         Builder { problem, sum, nest, batch, group, out_channel, in_channel, spatial }
@@ -328,9 +485,41 @@ impl<'p> Builder<'p> {
         };
         let index = self.output_index();
         let result = tensors.epilogue(&mut self.nest, value, &channel, &index, &mut body);
-        body.push(Stmt::Store(Access { buffer: tensors.output, index }, result));
+        let store = Stmt::Store(Access { buffer: tensors.output, index }, result);
+        let guards = self.output_guards();
+        if guards.is_empty() {
+            body.push(store);
+        } else {
+            self.pad_residuals(&mut body);
+            let mut store = [store];
+            self.pad_residuals(&mut store);
+            body.push(Stmt::If(guards, store.into()));
+        }
         self.nest.body = self.spatial_loops(body);
         self.nest
+    }
+
+    /// The conditions under which an output exists.
+    fn output_guards(&self) -> Vec<Guard> {
+        let axes = self.spatial.iter().zip(&self.sum.axes).filter(|(_, s)| s.is_short());
+        axes.map(|(at, s)| Guard::Below(self.place(at, s), s.written as i64)).collect()
+    }
+
+    /// Reads zeros where there is no output.
+    fn pad_residuals(&self, block: &mut [Stmt]) {
+        visit_exprs_mut(block, &mut |expr| {
+            if let Expr::Load(access) = expr
+                && self.nest.buffer(access.buffer).role == Role::Residual
+            {
+                *expr = Expr::Pad(PaddingMode::Zeros, access.clone());
+            }
+        });
+    }
+
+    /// Where an axis of the output is written.
+    fn place(&self, at: &Spatial, s: &SumAxis) -> Affine {
+        let class = if s.classes() > 1 { at.class.index() } else { Affine::constant(0) };
+        s.place(at.output.index(), at.phase.index(), class)
     }
 
     fn channel_index(&self, within: Iteration, per_group: u64) -> Affine {
@@ -347,12 +536,7 @@ impl<'p> Builder<'p> {
 
     fn output_index(&self) -> Vec<Affine> {
         let axes = self.spatial.iter().zip(&self.sum.axes);
-        let positions = axes
-            .map(|(at, s)| {
-                let first = at.output.index().scaled(s.stripe.by).plus(s.stripe.from);
-                &first + &at.phase.index()
-            })
-            .collect();
+        let positions = axes.map(|(at, s)| self.place(at, s)).collect();
         ordered(self.problem.layout(), self.batch.index(), self.output_channel_index(), positions)
     }
 
@@ -384,17 +568,38 @@ impl<'p> Builder<'p> {
         for (place, phase) in index[first..].iter_mut().zip(phases) {
             *place = &*place + &phase;
         }
+        let places = index[first..].to_vec();
         let weight = Expr::Load(Access { buffer: weights, index });
         let value = Expr::fma(self.input_load(input), weight, Expr::Load(sum.clone()));
-        let taps = self.spatial.iter().map(|at| at.tap);
-        nested(taps.chain([self.in_channel]), vec![Stmt::Store(sum.clone(), value)])
+        let body = nested([self.in_channel].into_iter(), vec![Stmt::Store(sum.clone(), value)]);
+        let taps = self.spatial.iter().zip(&self.sum.axes).zip(&places).rev();
+        taps.fold(body, |body, ((at, s), place)| {
+            let guards = tap_guards(at, s, place);
+            vec![Stmt::Loop(Loop { guards, ..Loop::new(at.tap.axis, at.tap.extent, body) })]
+        })
     }
 
     fn spatial_loops(&self, body: Vec<Stmt>) -> Vec<Stmt> {
-        let phases = self.spatial.iter().zip(&self.sum.axes).filter(|(_, s)| s.phases() > 1);
-        let phases = phases.map(|(at, _)| at.phase);
+        let phases = self.spatial.iter().zip(&self.sum.axes).flat_map(|(at, s)| {
+            let phase = (s.phases() > 1).then_some(at.phase);
+            phase.into_iter().chain((s.classes() > 1).then_some(at.class))
+        });
+        let phases: Vec<Iteration> = phases.collect();
         let positions = self.spatial.iter().map(|at| at.output);
         let channels = [self.group, self.out_channel];
         nested([self.batch].into_iter().chain(phases).chain(channels).chain(positions), body)
     }
+}
+
+/// The conditions under which a tap, whose weight lies there, is one of the output.
+fn tap_guards(at: &Spatial, s: &SumAxis, place: &Affine) -> Vec<Guard> {
+    let taps = s
+        .phases
+        .taps
+        .map(|taps| [Guard::AtLeast(place.clone(), 0), Guard::Below(place.clone(), taps)]);
+    let class = (s.classes() > 1).then(|| {
+        let (class, active) = (at.class.index(), s.phases.active as i64);
+        [Guard::AtLeast(class.clone(), active), Guard::Below(class, active + 1)]
+    });
+    taps.into_iter().chain(class).flatten().collect()
 }
