@@ -516,9 +516,10 @@ fn blocked(axes: &[AxisPlan]) -> Vec<Vec<AxisPlan>> {
     let mut one: Vec<AxisPlan> = axes.to_vec();
     one.iter_mut().for_each(|a| a.block = 1);
     for i in (0..axes.len()).rev() {
-        for blocks in 1..=axes[i].tiles {
-            let block = axes[i].tiles.div_ceil(blocks);
-            if axes[i].tiles.div_ceil(block) == blocks {
+        let tiles = axes[i].tiles;
+        for block in (1..=tiles.min(MOST_TILES)).rev() {
+            // Of the sizes that make as many blocks, the one that makes them alike.
+            if tiles.div_ceil(tiles.div_ceil(block)) == block {
                 let mut way = one.clone();
                 way[i].block = block;
                 ways.push(way);
@@ -528,13 +529,17 @@ fn blocked(axes: &[AxisPlan]) -> Vec<Vec<AxisPlan>> {
     }
     for i in (0..axes.len()).rev() {
         let phases = axes[i].phases();
-        for merged in (2..=phases).filter(|merged| phases.is_multiple_of(*merged)) {
+        for merged in (2..=phases.min(MOST_TILES)).filter(|merged| phases.is_multiple_of(*merged)) {
             let mut way = one.clone();
             way[i].merged = merged;
             ways.push(way);
         }
         one[i].merged = phases;
     }
-    ways.retain(|way| way.iter().map(|a| a.block * a.merged).product::<u64>() <= MOST_TILES);
+    let tiles = |way: &[AxisPlan]| {
+        let numbers = way.iter().flat_map(|a| [a.block, a.merged]);
+        numbers.fold(1, u64::saturating_mul)
+    };
+    ways.retain(|way| tiles(way) <= MOST_TILES);
     ways
 }
