@@ -39,6 +39,14 @@ pub struct Compiler {
     threads: usize,
 }
 
+/// What a code generator compiles.
+enum Lowered {
+    /// The nests that write the output.
+    Nests(Vec<VerifiedNest>),
+    /// The tiles of transforms, the products between them and the last stage.
+    Stages(Plan, [VerifiedNest; 2]),
+}
+
 impl Compiler {
     /// A compiler for the machine this process runs on.
     ///
@@ -94,26 +102,30 @@ impl Compiler {
         &self.target
     }
 
-    /// Compiles with the algorithm and the schedule of [`Compiler::pick`].
+    /// Compiles with the algorithm and the schedule of [`Compiler::pick`]. Every legal problem compiles: what the code
+    /// generator refuses is computed as a plainer sum.
     ///
     /// # Errors
-    /// [`Error::Codegen`] if memory or code is refused; other stages accept every problem.
+    /// [`Error::Verify`] or [`Error::Codegen`] if sizes beyond every limit, memory or code are refused.
     pub fn compile(&self, problem: &ConvProblem) -> Result<Kernel, Error> {
-        let (Pick { algorithm, schedule, .. }, nests) = self.pick_and_lower(problem);
-        let (algorithm, schedule) = match nests.map(|nests| self.code(nests)) {
-            None => (algorithm, schedule),
-            Some(Ok(code)) => {
-                return Ok(Kernel::new(problem.clone(), algorithm, schedule, &self.target, code));
-            }
-            Some(Err(_)) => self.default_choice(problem),
-        };
-        match self.compile_with(problem, algorithm, &schedule) {
-            Err(_) if !algorithm.is_sum() => {
-                let (algorithm, schedule) = scheduler::default_schedule(problem, &self.target);
-                self.compile_with(problem, algorithm, &schedule)
-            }
-            result => result,
+        let (Pick { algorithm, schedule, .. }, lowered) = self.pick_and_lower(problem);
+        let compiled = lowered.map(|lowered| self.kernel(problem, algorithm, schedule, lowered));
+        match compiled {
+            Some(Ok(kernel)) => Ok(kernel),
+            Some(Err(_)) | None => self.compile_sum(problem),
         }
+    }
+
+    /// Compiles the defining sum, with the first of its default schedules whose code is accepted too: no record and
+    /// no other algorithm decides.
+    ///
+    /// # Errors
+    /// As [`Compiler::compile`].
+    pub fn compile_sum(&self, problem: &ConvProblem) -> Result<Kernel, Error> {
+        scheduler::first_legal(problem, &self.target, |sum| {
+            let lowered = Lowered::Nests(sum.nests);
+            self.kernel(problem, Algorithm::Direct, sum.schedule, lowered)
+        })
     }
 
     /// Compiles with the given algorithm and schedule.
@@ -126,22 +138,43 @@ impl Compiler {
         algorithm: Algorithm,
         schedule: &Schedule,
     ) -> Result<Kernel, Error> {
-        match algorithm {
-            Algorithm::Direct | Algorithm::Winograd => {}
-            Algorithm::Fourier if schedule.directives.is_empty() => return self.fourier(problem),
-            Algorithm::Fourier => {}
-        }
-        let nests = self.lower(problem, algorithm, schedule)?;
-        let code = self.code(nests)?;
-        Ok(Kernel::new(problem.clone(), algorithm, schedule.clone(), &self.target, code))
+        let lowered = self.lower_all(problem, algorithm, schedule)?;
+        self.kernel(problem, algorithm, schedule.clone(), lowered)
     }
 
-    fn fourier(&self, problem: &ConvProblem) -> Result<Kernel, Error> {
-        let (plan, [products, finish]) = self.stages(problem)?;
-        let transforms = Transforms::new(problem, plan, self.code(vec![products])?);
-        let code = self.code(vec![finish])?.fed_by(transforms)?;
-        let (algorithm, schedule) = (Algorithm::Fourier, Schedule::default());
+    fn kernel(
+        &self,
+        problem: &ConvProblem,
+        algorithm: Algorithm,
+        schedule: Schedule,
+        lowered: Lowered,
+    ) -> Result<Kernel, Error> {
+        let code = match lowered {
+            Lowered::Nests(nests) => self.code(nests)?,
+            Lowered::Stages(plan, [products, finish]) => {
+                let transforms = Transforms::new(problem, plan, self.code(vec![products])?);
+                self.code(vec![finish])?.fed_by(transforms)?
+            }
+        };
         Ok(Kernel::new(problem.clone(), algorithm, schedule, &self.target, code))
+    }
+
+    /// As [`Compiler::lower`], also of an algorithm of stages.
+    fn lower_all(
+        &self,
+        problem: &ConvProblem,
+        algorithm: Algorithm,
+        schedule: &Schedule,
+    ) -> Result<Lowered, Error> {
+        match algorithm {
+            Algorithm::Fourier if schedule.directives.is_empty() => {
+                let (plan, stages) = self.stages(problem)?;
+                Ok(Lowered::Stages(plan, stages))
+            }
+            Algorithm::Direct | Algorithm::Winograd | Algorithm::Fourier => {
+                Ok(Lowered::Nests(self.lower(problem, algorithm, schedule)?))
+            }
+        }
     }
 
     /// The tiles of the Fourier form of a problem, and its generated stages: products and last stage.

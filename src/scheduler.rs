@@ -11,6 +11,7 @@ mod gradient;
 mod in_place;
 mod lanes;
 pub mod order;
+mod legal;
 pub mod plan;
 pub mod separable;
 pub mod space;
@@ -20,27 +21,23 @@ use convgen_ir::elem::Layout;
 use convgen_ir::problem::{ConvProblem, Direction};
 use convgen_ir::schedule::Schedule;
 
+pub use self::legal::LegalSum;
+use self::legal::picks;
+pub(crate) use self::legal::{first_legal, legal_sum};
 use self::plan::{
     CopyInput, LARGEST_BODY, LaneAxis, Order, Plan, Shape, Walk, columns_are_neighbours,
     is_pointwise, weight_bytes,
 };
-use crate::algorithm::{Algorithm, Part, PhaseLoop, phase_loops};
+use crate::algorithm::{Algorithm, PhaseLoop, phase_loops};
 use crate::target::{Isa, LATENCY_SUMS, Target};
-use crate::transform;
 
-/// The default pick among the schedules of the defining sum: legal for every problem on every target.
+/// The default pick among the schedules of the defining sum: legal for every problem on every target. Whoever
+/// compiles it takes [`legal_sum`], which has lowered it to find out.
 pub fn default_schedule(problem: &ConvProblem, target: &Target) -> (Algorithm, Schedule) {
-    let schedule = match Planned::new(Algorithm::Direct, problem) {
-        Some(planned) => planned.default_plan(target).schedule(&planned.forward, target),
-        None => match problem.direction() {
-            Direction::BackwardWeights | Direction::BackwardBias => {
-                gradient::schedule(problem, target)
-            }
-            // The forward problem of its parts would exceed what a problem may be: the plain nest.
-            Direction::Forward | Direction::Transposed | Direction::BackwardData => {
-                Schedule::default()
-            }
-        },
+    let schedule = match legal_sum(problem, target) {
+        Ok(sum) => sum.schedule,
+        // No schedule of such a problem is legal; the first one says why.
+        Err(_) => picks(problem, target).next().unwrap_or_default().1,
     };
     (Algorithm::Direct, schedule)
 }
@@ -54,8 +51,6 @@ struct Planned {
     phases: Vec<PhaseLoop>,
     /// Whether its spatial axes may become one.
     whole: bool,
-    algorithm: Algorithm,
-    problem: ConvProblem,
 }
 
 impl Planned {
@@ -66,29 +61,17 @@ impl Planned {
         let striped = problem.direction() != Direction::Forward
             && problem.spatial().iter().any(|axis| axis.stride != 1);
         let phases = phase_loops(problem);
-        Some(Planned { forward, phases, whole: !striped, algorithm, problem: problem.clone() })
+        Some(Planned { forward, phases, whole: !striped })
     }
 
     /// The decisions of the default pick.
     fn default_plan(&self, target: &Target) -> Plan {
-        let picker = Picker::new(&self.forward, target, self.whole);
-        let plan = Picker { phases: self.phases.clone(), ..picker }.plan();
-        match plan.copy {
-            // Phases of one row have no loop over rows to order.
-            Some(copy) if copy.transposed && !self.whole && !self.applies(&plan, target) => {
-                Plan { copy: Some(CopyInput { transposed: false, ..copy }), ..plan }
-            }
-            Some(_) | None => plan,
-        }
+        self.picker(target).plan()
     }
 
-    /// Whether the schedule of a plan is one of every part that has a sum.
-    fn applies(&self, plan: &Plan, target: &Target) -> bool {
-        let schedule = plan.schedule(&self.forward, target);
-        let applies = |part: Part| {
-            part.schedule.is_some() || transform::apply_to_part(part.nest, &schedule).is_ok()
-        };
-        self.algorithm.parts(&self.problem).is_ok_and(|parts| parts.into_iter().all(applies))
+    fn picker<'p>(&'p self, target: &'p Target) -> Picker<'p> {
+        let picker = Picker::new(&self.forward, target, self.whole);
+        Picker { phases: self.phases.clone(), ..picker }
     }
 }
 
@@ -161,6 +144,8 @@ struct Picker<'p> {
     /// Whether the problem is one nest. The phases of a transposed one share a schedule: their outputs
     /// are no neighbours to fuse, and not every phase meets padding.
     whole: bool,
+    /// Whether padding may be met where the input lies.
+    in_place: bool,
     phases: Vec<PhaseLoop>,
     fused: bool,
     shape: Shape<'p>,
@@ -172,7 +157,7 @@ impl<'p> Picker<'p> {
     fn new(problem: &'p ConvProblem, target: &'p Target, whole: bool) -> Picker<'p> {
         let fused = whole && is_pointwise(problem);
         let (phases, shape) = (vec![], Shape::new(problem, fused));
-        Picker { problem, target, whole, phases, fused, shape, block: None }
+        Picker { problem, target, whole, in_place: whole, phases, fused, shape, block: None }
     }
 
     /// One whose tasks have that many indices of the first spatial axis, a divisor of its length.
@@ -248,7 +233,7 @@ impl<'p> Picker<'p> {
         }
         if !plan.in_place && self.is_mostly_padding() {
             // No tile meets so much padding in place, but a pixel does.
-            let (in_place, taps) = (self.whole, false);
+            let (in_place, taps) = (self.in_place, false);
             let pixel = Plan { in_place, taps, rows: 1, ..plan.clone() };
             self.adopt(&mut plan, pixel);
         }
@@ -336,6 +321,7 @@ impl<'p> Picker<'p> {
     fn tiles_phases(&self, lanes: LaneAxis) -> bool {
         let (_, row) = self.tiled(lanes);
         PhaseLoop::in_all(&self.phases) > 1
+            && !self.phases.iter().any(|phases| phases.guarded)
             && lanes == LaneAxis::Columns
             && self.target.isa().vectors().is_some()
             && row < FEW_ROWS
@@ -515,7 +501,26 @@ fn fewest_lanes_wasted(vectors: u64, rows: u64, budget: u64) -> u64 {
 
 /// The largest divisor that is at most `most`.
 fn divisor(extent: u64, most: u64) -> u64 {
-    (1..=most.clamp(1, extent)).rev().find(|part| extent.is_multiple_of(*part)).unwrap_or(1)
+    let most = most.clamp(1, extent);
+    let root = extent.isqrt();
+    let small = (1..=most.min(root)).rev().find(|part| extent.is_multiple_of(*part));
+    // Above the root a divisor is what a small one leaves.
+    let large = (extent.div_ceil(most)..=root).find(|part| extent.is_multiple_of(*part));
+    let large = if most > root { large.map(|part| extent / part) } else { None };
+    large.or(small).unwrap_or(1)
+}
+
+/// The largest number from `least` to `most` with a property that smaller ones have too.
+fn largest(least: u64, most: u64, has: impl Fn(u64) -> bool) -> Option<u64> {
+    if least > most || !has(least) {
+        return None;
+    }
+    let (mut found, mut beyond) = (least, most + 1);
+    while found + 1 < beyond {
+        let middle = found + (beyond - found) / 2;
+        if has(middle) { found = middle } else { beyond = middle }
+    }
+    Some(found)
 }
 
 /// The rows of a tile, at most `limit`: a divisor of the extent if one is nearly as large, so that no
@@ -525,4 +530,31 @@ fn balanced(extent: u64, limit: u64) -> u64 {
     let nearly = (limit * 3).div_ceil(4);
     let divisor = (nearly..=limit).rev().find(|rows| extent.is_multiple_of(*rows));
     divisor.unwrap_or_else(|| extent.div_ceil(extent.div_ceil(limit)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn divisors_are_the_largest() {
+        for extent in 1..200 {
+            for most in 0..=extent + 1 {
+                let tried = (1..=most.clamp(1, extent)).rev();
+                let expected = tried.filter(|part| extent.is_multiple_of(*part)).max();
+                assert_eq!(Some(divisor(extent, most)), expected, "{extent} {most}");
+            }
+        }
+        assert_eq!(divisor(2_147_483_647, 2_147_483_646), 1);
+    }
+
+    #[test]
+    fn the_largest_of_a_range_is_found() {
+        for (least, most) in [(1, 1), (1, 9), (3, 50), (7, 6)] {
+            for end in 0..60 {
+                let expected = (least..=most).rev().find(|number| *number <= end);
+                assert_eq!(largest(least, most, |number| number <= end), expected);
+            }
+        }
+    }
 }

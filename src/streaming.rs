@@ -25,7 +25,6 @@ use convgen_ir::problem::{ConvProblem, Direction, ProblemError, SpatialAxis};
 use crate::compiler::Compiler;
 use crate::error::Error;
 use crate::runtime::{Kernel, PackedWeights};
-use crate::scheduler;
 
 /// Kernels are for `2^0`, `2^1`, .. `2^(BLOCKS-1)` positions: every chunk is some of the longest and at most
 /// one of each other. Of 512 positions a call costs more than what surrounds it, however few the channels.
@@ -257,8 +256,7 @@ impl CausalConv1d {
         let problem = ConvProblem::new(spec)?;
         // Not a tuning record: it may reorder sums, those of one length unlike those of another. Nor
         // transforms: their rounding depends on the tile, and so on the length.
-        let (algorithm, schedule) = scheduler::default_schedule(&problem, self.compiler.target());
-        let kernel = self.compiler.compile_with(&problem, algorithm, &schedule)?;
+        let kernel = self.compiler.compile_sum(&problem)?;
         let weights = kernel.pack_weights(&self.weights)?;
         self.blocks[number] = Some(Block { kernel, weights });
         Ok(())

@@ -7,9 +7,8 @@
 
 use convgen_ir::problem::ConvProblem;
 use convgen_ir::schedule::Schedule;
-use convgen_ir::verify::VerifiedNest;
 
-use super::Compiler;
+use super::{Compiler, Lowered};
 use crate::algorithm::Algorithm;
 use crate::record::{self, Record};
 use crate::scheduler;
@@ -114,25 +113,42 @@ impl Compiler {
 
     /// What a problem without a record gets.
     pub(crate) fn default_choice(&self, problem: &ConvProblem) -> (Algorithm, Schedule) {
+        let (algorithm, schedule, _) = self.lowered_choice(problem);
+        (algorithm, schedule)
+    }
+
+    /// The same, with what it is lowered to; nothing if no pick is legal. An algorithm of tiles whose stages are
+    /// refused gives way to the sum.
+    fn lowered_choice(&self, problem: &ConvProblem) -> (Algorithm, Schedule, Option<Lowered>) {
         let fourier = self.fourier_decision(problem).seconds();
         let winograd = self.winograd_decision(problem).seconds();
-        match (fourier, winograd) {
-            (None, None) => scheduler::default_schedule(problem, &self.target),
+        let tiles = match (fourier, winograd) {
+            (None, None) => None,
             (Some(fourier), winograd) if winograd.is_none_or(|seconds| fourier < seconds) => {
-                (Algorithm::Fourier, Schedule::default())
+                Some(Algorithm::Fourier)
             }
-            (_, _) => (Algorithm::Winograd, Schedule::default()),
+            (_, _) => Some(Algorithm::Winograd),
+        };
+        let schedule = Schedule::default();
+        if let Some(algorithm) = tiles
+            && let Ok(lowered) = self.lower_all(problem, algorithm, &schedule)
+        {
+            return (algorithm, schedule, Some(lowered));
+        }
+        match scheduler::legal_sum(problem, &self.target) {
+            Ok(sum) => (Algorithm::Direct, sum.schedule, Some(Lowered::Nests(sum.nests))),
+            Err(_) => {
+                let (algorithm, schedule) = scheduler::default_schedule(problem, &self.target);
+                (algorithm, schedule, None)
+            }
         }
     }
 
-    /// The pick, with the verified nest if it is that of a record.
-    pub(super) fn pick_and_lower(
-        &self,
-        problem: &ConvProblem,
-    ) -> (Pick, Option<Vec<VerifiedNest>>) {
+    /// The pick, with what it is lowered to.
+    pub(super) fn pick_and_lower(&self, problem: &ConvProblem) -> (Pick, Option<Lowered>) {
         let default = |origin| {
-            let (algorithm, schedule) = self.default_choice(problem);
-            (Pick { algorithm, schedule, origin }, None)
+            let (algorithm, schedule, lowered) = self.lowered_choice(problem);
+            (Pick { algorithm, schedule, origin }, lowered)
         };
         let record = match &self.records {
             Some(records) => records.find(problem, &self.target, self.threads),
@@ -150,16 +166,11 @@ impl Compiler {
         if let Err(reason) = allowed.and_then(|()| self.allows_order(problem, &record.schedule)) {
             return default(Origin::Refused { reason });
         }
-        if record.algorithm == Algorithm::Fourier && record.schedule.directives.is_empty() {
-            // The transforms are no nest.
-            let (algorithm, schedule) = (record.algorithm, Schedule::default());
-            return (Pick { algorithm, schedule, origin: Origin::Record(Box::new(record)) }, None);
-        }
-        match self.lower(problem, record.algorithm, &record.schedule) {
-            Ok(nests) => {
+        match self.lower_all(problem, record.algorithm, &record.schedule) {
+            Ok(lowered) => {
                 let (algorithm, schedule) = (record.algorithm, record.schedule.clone());
                 let origin = Origin::Record(Box::new(record));
-                (Pick { algorithm, schedule, origin }, Some(nests))
+                (Pick { algorithm, schedule, origin }, Some(lowered))
             }
             Err(error) => default(Origin::Refused { reason: error.to_string() }),
         }

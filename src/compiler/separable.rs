@@ -8,7 +8,8 @@ use super::Compiler;
 use crate::algorithm::Algorithm;
 use crate::error::Error;
 use crate::runtime::separable::SeparableKernel;
-use crate::scheduler::separable::{SeparablePlan, plan};
+use crate::scheduler::separable::{self, SeparablePlan};
+use crate::target::Target;
 use crate::{fusion, lower};
 
 /// What the names of the depthwise half begin with in the fused nest.
@@ -22,7 +23,10 @@ impl Compiler {
     /// [`Error::Verify`] if a row of that tensor does not fit the scratch; [`Error::Codegen`] if memory
     /// or code is refused.
     pub fn compile_separable(&self, separable: &Separable) -> Result<SeparableKernel, Error> {
-        self.compile_separable_with(separable, &plan(separable, &self.target))
+        separable::first_legal(separable, &self.target, |plan, nest| {
+            let code = self.code(vec![nest])?;
+            Ok(SeparableKernel::new(separable.clone(), plan, &self.target, code))
+        })
     }
 
     /// As [`Compiler::compile_separable`], by a given plan.
@@ -67,9 +71,18 @@ impl Compiler {
         separable: &Separable,
         plan: &SeparablePlan,
     ) -> Result<VerifiedNest, Error> {
+        Compiler::lower_separable_for(&self.target, separable, plan)
+    }
+
+    /// As [`Compiler::lower_separable`], of any target.
+    pub(crate) fn lower_separable_for(
+        target: &Target,
+        separable: &Separable,
+        plan: &SeparablePlan,
+    ) -> Result<VerifiedNest, Error> {
         let nest = Compiler::schedule_separable(separable, plan)?;
         // The code of two kernels may be as long as that of both.
-        let limits = self.target.limits();
+        let limits = target.limits();
         let limits = Limits { unrolled: 2 * limits.unrolled, ..limits };
         Ok(lower::lower(nest, &limits)?)
     }

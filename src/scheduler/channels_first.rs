@@ -7,8 +7,8 @@
 
 use convgen_ir::elem::Layout;
 
-use super::Picker;
 use super::plan::{CopyInput, LaneAxis, Order, Plan, Walk, weight_bytes};
+use super::{Picker, largest};
 
 /// Parts of the second-level cache, of eight, that a task's copy of the input may fill while panels of
 /// weights pass through the rest.
@@ -81,12 +81,12 @@ impl Picker<'_> {
         }
         let shared = s.extent().saturating_sub(s.stride);
         let least = (LEAST_SHARED * shared).div_ceil(s.stride).clamp(1, s.output());
-        let fits = |block: &u64| {
-            let plan = Plan { block: *block, ..plan.clone() };
+        let fits = |block: u64| {
+            let plan = Plan { block, ..plan.clone() };
             let copied = plan.packed_input_bytes(self.problem, self.target);
             copied <= self.target.caches().l1d as u64 / 2
         };
-        let most = (least..=s.output()).rev().find(fits).unwrap_or(least);
+        let most = largest(least, s.output(), fits).unwrap_or(least);
         Some(s.output().div_ceil(s.output().div_ceil(most)))
     }
 
@@ -131,10 +131,10 @@ impl Picker<'_> {
         }
         let extent = self.shape.axes[0].1;
         let most = extent.div_ceil(self.target.cores() as u64).max(1);
-        let copied = |block: &u64| {
-            let plan = Plan { block: *block, ..plan.clone() };
+        let copied = |block: u64| {
+            let plan = Plan { block, ..plan.clone() };
             plan.packed_input_bytes(self.problem, self.target) <= cached * PARTS_FOR_COPY / 8
         };
-        (1..=most).rev().find(copied).unwrap_or(1)
+        largest(1, most, copied).unwrap_or(1)
     }
 }

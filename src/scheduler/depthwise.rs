@@ -72,7 +72,7 @@ impl Picker<'_> {
         let narrow = narrow.into_iter().filter(|_| self.is_depthwise(lanes));
         let tiles = [(plan.vectors, plan.rows)].into_iter().chain(narrow);
         let in_place =
-            |(vectors, rows)| Plan { in_place: self.whole, vectors, rows, ..plan.clone() };
+            |(vectors, rows)| Plan { in_place: self.in_place, vectors, rows, ..plan.clone() };
         let fits = tiles.map(in_place).find(|plan| {
             plan.check_in_place(self.problem, self.target).is_ok()
                 && plan.check_borders(self.problem, self.target).is_ok()

@@ -8,9 +8,8 @@ use std::fmt;
 
 use convgen_ir::problem::ConvProblem;
 
-use super::default_schedule;
+use super::legal_sum;
 use crate::accuracy::ERROR_BUDGET;
-use crate::compiler::Compiler;
 use crate::cost::{self, Rates};
 use crate::fourier::Plan;
 use crate::target::Target;
@@ -123,10 +122,8 @@ pub fn decide(problem: &ConvProblem, target: &Target) -> Decision {
     if fourier >= peak {
         return Decision::Arithmetic { fourier, peak };
     }
-    let (algorithm, schedule) = default_schedule(problem, target);
-    let batch = problem.batch();
-    let direct = match Compiler::lower_for(target, problem, algorithm, &schedule) {
-        Ok(nests) => cost::cost(&nests, target, &rates, batch, 1).seconds,
+    let direct = match legal_sum(problem, target) {
+        Ok(sum) => cost::cost(&sum.nests, target, &rates, problem.batch(), 1).seconds,
         Err(_) => peak,
     };
     Decision::Predicted { fourier, direct, error }

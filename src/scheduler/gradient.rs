@@ -12,6 +12,7 @@ use convgen_ir::problem::{ConvProblem, Direction, SpatialAxis};
 use convgen_ir::schedule::{Directive, Schedule, Tail};
 
 use self::blocks::Tiles;
+use super::legal::Caution;
 use super::plan::{has_padding, loops_if_peeled};
 use super::{SHORTEST_VECTOR, balanced, tile_registers};
 use crate::target::{Isa, Target};
@@ -29,9 +30,9 @@ const CRANELIFT_SUMS: u64 = 8;
 /// Rows and columns of a tile without lanes.
 const SCALAR_TILE: u64 = 3;
 
-/// Legal for every problem whose direction is one of these gradients.
-pub(super) fn schedule(problem: &ConvProblem, target: &Target) -> Schedule {
-    let mut writer = Writer { problem, target, directives: vec![] };
+/// The schedule of a problem whose direction is one of these gradients, without some things.
+pub(super) fn schedule(problem: &ConvProblem, target: &Target, caution: Caution) -> Schedule {
+    let mut writer = Writer { problem, target, caution, directives: vec![] };
     match problem.direction() {
         Direction::BackwardBias => writer.bias(),
         Direction::Forward
@@ -44,8 +45,8 @@ pub(super) fn schedule(problem: &ConvProblem, target: &Target) -> Schedule {
 
 /// Whether a loop over positions leaves out those on padding: one position is no loop to skip iterations
 /// of, nor is padding that is made of the input, or that must stay in the sum.
-fn skips(problem: &ConvProblem, target: &Target, s: &SpatialAxis) -> bool {
-    let stays = problem.extends_input() || target.accuracy().keeps_order();
+fn skips(problem: &ConvProblem, target: &Target, s: &SpatialAxis, caution: Caution) -> bool {
+    let stays = problem.extends_input() || target.accuracy().keeps_order() || caution.borders;
     has_padding(s) && s.output() > 1 && !stays
 }
 
@@ -55,12 +56,13 @@ type Tiled = (&'static str, u64);
 struct Writer<'p> {
     problem: &'p ConvProblem,
     target: &'p Target,
+    caution: Caution,
     directives: Vec<Directive>,
 }
 
 impl Writer<'_> {
     fn weights(&mut self) {
-        let problem = self.problem;
+        let (problem, caution) = (self.problem, self.caution);
         let (ic, oc) = (problem.in_channels_per_group(), problem.out_channels_per_group());
         let (rows, lanes) = self.axes(("ic", ic), ("oc", oc));
         if let Some(lanes @ ("g", _)) = lanes {
@@ -110,7 +112,7 @@ impl Writer<'_> {
             self.prefetch(&blocks);
         }
         let padded = problem.spatial().iter().zip(&blocks.inner);
-        for (_, name) in padded.filter(|(s, _)| skips(problem, self.target, s)) {
+        for (_, name) in padded.filter(|(s, _)| skips(problem, self.target, s, caution)) {
             self.directives.push(Directive::SkipPadding { at: name.clone() });
         }
         let in_task = if blocks.over.is_some() { row_tasks * column_tasks } else { 1 };
@@ -123,7 +125,7 @@ impl Writer<'_> {
     /// One channel a group: the rows are taps, so that positions are read once for all of them. Taps
     /// on padding are known where the positions at the border are loops of their own.
     fn depthwise(&mut self, lanes: Tiled) {
-        let problem = self.problem;
+        let (problem, caution) = (self.problem, self.caution);
         let axes: Vec<_> = problem.axis_names().iter().zip(problem.spatial()).collect();
         // As many of the innermost axes as the registers hold.
         let mut taps = 1;
@@ -161,7 +163,7 @@ impl Writer<'_> {
             self.directives.push(Directive::SpillSums { at: spilled_at, over: blocks });
         }
         self.write_out(&tile, true);
-        for (name, _) in axes.iter().filter(|(_, s)| skips(problem, self.target, s)) {
+        for (name, _) in axes.iter().filter(|(_, s)| skips(problem, self.target, s, caution)) {
             let axis = format!("o{name}");
             let is_outer = outer.iter().any(|(other, _)| other == name);
             self.directives.push(match is_outer {
@@ -274,6 +276,9 @@ impl Writer<'_> {
 
     /// Registers for the sums of a tile.
     fn registers(&self) -> u64 {
+        if self.caution.tiles {
+            return 1;
+        }
         match self.problem.extends_input() {
             true => CRANELIFT_SUMS.min(tile_registers(self.target)),
             false => tile_registers(self.target),

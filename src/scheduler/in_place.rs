@@ -29,7 +29,7 @@ const PARTS_FOR_ROWS: u64 = 3;
 impl Picker<'_> {
     /// Meets padding where the input lies if the columns of a tile are lanes: masks leave it out.
     pub(super) fn read_columns_in_place(&self, plan: &mut Plan) {
-        self.adopt(plan, Plan { in_place: self.whole, ..plan.clone() });
+        self.adopt(plan, Plan { in_place: self.in_place, ..plan.clone() });
     }
 
     /// Takes a plan that meets padding in place, if it does and is a schedule of the problem.
@@ -72,7 +72,7 @@ impl Picker<'_> {
         for rows in [plan.rows, half] {
             let hides = rows == plan.rows || rows * plan.vectors >= LATENCY_SUMS;
             if !plan.in_place && hides {
-                let in_place = self.whole;
+                let in_place = self.in_place;
                 self.adopt(plan, Plan { in_place, steps, block, rows, ..plan.clone() });
             }
         }
@@ -91,7 +91,7 @@ impl Picker<'_> {
             && (self.is_mostly_padding()
                 || (self.problem.in_channels_per_group() >= CHANNELS_WORTH_A_LOOP
                     && !self.weights_stay_near(plan.lanes)))
-            && (!padded || (self.whole && self.shape.axes.len() > 1));
+            && (!padded || (self.in_place && self.shape.axes.len() > 1));
         if !fits {
             return false;
         }

@@ -246,9 +246,10 @@ impl Plan {
         problem.spatial().iter().enumerate().map(rows).collect()
     }
 
-    /// Whether a task is one vector strip of the pixels of a fused problem, which are neighbours.
+    /// Whether a task is one vector strip of the pixels of a fused problem, which are neighbours, in several planes.
     pub(super) fn is_one_strip(&self, problem: &ConvProblem, target: &Target) -> bool {
         self.fused
+            && problem.in_channels() > 1
             && problem.layout() == Layout::ChannelsFirst
             && self.lanes == LaneAxis::Columns
             && target.isa().vectors().is_some()

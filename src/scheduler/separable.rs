@@ -12,9 +12,13 @@ use convgen_ir::elem::Layout;
 use convgen_ir::problem::ConvProblem;
 use convgen_ir::schedule::{Directive, Schedule, Tail};
 use convgen_ir::separable::Separable;
+use convgen_ir::verify::VerifiedNest;
 
+use super::legal::Caution;
 use super::plan::{LaneAxis, Order, Plan, Walk, weight_bytes};
 use super::{Picker, TASKS_A_CORE, divisor};
+use crate::compiler::Compiler;
+use crate::error::Error;
 use crate::target::Target;
 
 /// Parts of the second-level cache, of eight, that the tensor between the halves may fill in one task, with what
@@ -53,18 +57,65 @@ pub struct SeparablePlan {
     pub fetch: bool,
 }
 
-/// The default pick.
+/// The default pick: legal, unless one row of the tensor between the halves does not fit the scratch.
 pub fn plan(separable: &Separable, target: &Target) -> SeparablePlan {
+    match first_legal(separable, target, |plan, _| Ok(plan)) {
+        Ok(plan) => plan,
+        // None is legal; the first one says why.
+        Err(_) => careful(separable, target, Caution::NONE),
+    }
+}
+
+/// What becomes of the first pick that is legal and accepted. Each does without something that those before it have.
+///
+/// # Errors
+/// If none is: why the first one is not.
+pub(crate) fn first_legal<T>(
+    separable: &Separable,
+    target: &Target,
+    mut accept: impl FnMut(SeparablePlan, VerifiedNest) -> Result<T, Error>,
+) -> Result<T, Error> {
+    let mut refused = None;
+    for caution in Caution::ALL {
+        let plan = careful(separable, target, caution);
+        let nest = Compiler::lower_separable_for(target, separable, &plan);
+        match nest.and_then(|nest| accept(plan, nest)) {
+            Ok(accepted) => return Ok(accepted),
+            Err(error) => refused = refused.or(Some(error)),
+        }
+    }
+    let plan = row_by_row(separable, target);
+    let nest = Compiler::lower_separable_for(target, separable, &plan);
+    nest.and_then(|nest| accept(plan, nest)).map_err(|error| refused.unwrap_or(error))
+}
+
+/// The pick that does without some things.
+fn careful(separable: &Separable, target: &Target, caution: Caution) -> SeparablePlan {
     let wanted = Wanted::new(separable, target);
     let rows = wanted.rows(separable, target);
-    plan_by(separable, target, rows, wanted.parts(separable, rows).min(wanted.most_parts))
+    let parts = wanted.parts(separable, rows).min(wanted.most_parts);
+    plan_with(separable, target, [rows, parts], caution)
+}
+
+/// The plainest pick: tasks of one row.
+fn row_by_row(separable: &Separable, target: &Target) -> SeparablePlan {
+    plan_with(separable, target, [1, 1], Caution::MOST)
 }
 
 /// As [`plan`], with tasks of that many rows at most, which share the output channels in at most so many parts.
 pub fn plan_by(separable: &Separable, target: &Target, rows: u64, parts: u64) -> SeparablePlan {
+    plan_with(separable, target, [rows, parts], Caution::NONE)
+}
+
+fn plan_with(
+    separable: &Separable,
+    target: &Target,
+    [rows, parts]: [u64; 2],
+    caution: Caution,
+) -> SeparablePlan {
     let [depthwise, pointwise] = [separable.depthwise(), separable.pointwise()];
     let rows = divisor(pointwise.spatial()[0].output(), rows);
-    let half = |problem| Picker::in_blocks(problem, target, rows).plan();
+    let half = |problem| Picker::in_blocks(problem, target, rows).careful(caution);
     let fetch = reads_far(separable, target);
     let mut second = half(pointwise);
     if fetch && second.lanes.share_pixels() && weights_are_kept(pointwise, target, 4) {

@@ -16,7 +16,7 @@ use convgen_ir::problem::ConvProblem;
 use convgen_ir::schedule::Schedule;
 
 use super::plan::{CopyInput, Excluded, LaneAxis, Order, Plan, Shape, Walk, is_pointwise};
-use super::{Planned, default_schedule, divisor};
+use super::{Planned, default_schedule, divisor, legal_sum};
 use crate::algorithm::winograd;
 use crate::algorithm::{Algorithm, Unsupported};
 use crate::fourier;
@@ -102,16 +102,14 @@ impl<'p> Space<'p> {
 
     /// The default pick's point.
     pub fn default_candidate(&self) -> Candidate {
-        match &self.planned {
-            Some(planned) => self.written(planned, planned.default_plan(self.target)),
-            None => {
-                let schedule = match self.algorithm {
-                    Algorithm::Direct => default_schedule(self.problem, self.target).1,
-                    Algorithm::Winograd | Algorithm::Fourier => Schedule::default(),
-                };
-                Candidate { algorithm: self.algorithm, plan: None, schedule }
-            }
-        }
+        let (plan, schedule) = match self.algorithm {
+            Algorithm::Direct => match legal_sum(self.problem, self.target) {
+                Ok(sum) => (sum.plan, sum.schedule),
+                Err(_) => (None, default_schedule(self.problem, self.target).1),
+            },
+            Algorithm::Winograd | Algorithm::Fourier => (None, Schedule::default()),
+        };
+        Candidate { algorithm: self.algorithm, plan, schedule }
     }
 
     fn candidate(&self, planned: &Planned, plan: Plan) -> Result<Candidate, Excluded> {

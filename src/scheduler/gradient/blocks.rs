@@ -27,6 +27,19 @@ const SMALL_SCRATCH: u64 = 256 << 10;
 /// The part of the second-level cache that the sums of a task may fill.
 const PARTS_FOR_SUMS: u64 = 2;
 
+/// Tiles of an axis of which every share is looked at.
+const MANY_TILES: u64 = 4096;
+
+/// How many tiles a task may have of so many: every number or, of many tiles, the least one for each number of
+/// tasks, which leaves most of the cache to the other axis.
+fn shares(count: u64) -> impl Iterator<Item = u64> {
+    let next = move |tiles: &u64| match (count > MANY_TILES, count.div_ceil(*tiles)) {
+        (false, _) => (*tiles < count).then_some(tiles + 1),
+        (true, tasks) => (tasks > 1).then(|| count.div_ceil(tasks - 1)),
+    };
+    std::iter::successors(Some(1), next)
+}
+
 /// The loop over the tiles of an axis, if there are several.
 pub(super) struct Tiles {
     pub(super) outer: Option<String>,
@@ -55,7 +68,7 @@ impl Writer<'_> {
         // What the cache holds beside the sums may be read again.
         let held = bytes * (input + output) * problem.batch() <= budget / 2;
         let mut best = (u64::MAX, [1, 1]);
-        for row_tiles in 1..=r.count {
+        for row_tiles in shares(r.count) {
             let column_tiles = (budget / (row_tiles * tile_sums * taps * bytes)).clamp(1, c.count);
             for column_tiles in [column_tiles, c.count.div_ceil(cores).min(column_tiles)] {
                 let row_tasks = r.count.div_ceil(row_tiles);
@@ -101,7 +114,7 @@ impl Writer<'_> {
         let taps = self.problem.taps();
         let bytes = sums * taps * self.problem.elem().bytes() as u64;
         let fits = bytes <= self.sums_bytes().max(SMALL_SCRATCH);
-        fits && (blocks.over.is_some() || taps > 1)
+        !self.caution.copies && fits && (blocks.over.is_some() || taps > 1)
     }
 
     /// Bytes that the sums of a task may fill.
@@ -208,7 +221,8 @@ impl Writer<'_> {
         let bytes = self.read().iter().sum::<u64>() * problem.elem().bytes() as u64;
         let taps: u64 = axes.iter().map(|(_, s)| s.kernel).product();
         let sums = problem.groups() * taps * problem.elem().bytes() as u64;
-        let pays = in_tile
+        let pays = !self.caution.copies
+            && in_tile
             && tiles > 1
             && sums <= self.sums_bytes()
             && row >= LEAST_ROW

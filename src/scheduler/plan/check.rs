@@ -292,8 +292,9 @@ impl Plan {
         // Of a sum: its first value, its taps, its epilogue, and its store.
         let steps = self.steps * columns.kernel + statements(problem) + 2;
         let column = match self.lanes == LaneAxis::Columns {
-            // The lanes are the columns, beside one another for each row of the tile.
-            true => self.rows * steps,
+            // The lanes are the columns, beside one another for each row of the tile; where the last tile has
+            // fewer rows, it is code of its own.
+            true => (self.rows + rest_of_tile(problem.out_channels_per_group(), self.rows)) * steps,
             false => self.vectors * u64::from(target.lanes()) * steps,
         };
         let (kernels, limit) = (peeled.kernels(), target.limits().unrolled);
@@ -307,6 +308,11 @@ impl Plan {
     fn taps_early(&self, channels: u64) -> bool {
         self.taps && self.steps < channels
     }
+}
+
+/// Rows of the last tile, if there are several and it is shorter.
+fn rest_of_tile(extent: u64, rows: u64) -> u64 {
+    if extent > rows { extent % rows } else { 0 }
 }
 
 /// Statements of the epilogue of a sum.
