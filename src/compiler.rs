@@ -44,7 +44,7 @@ enum Lowered {
     /// The nests that write the output.
     Nests(Vec<VerifiedNest>),
     /// The tiles of transforms, the products between them and the last stage.
-    Stages(Plan, [VerifiedNest; 2]),
+    Stages(Box<(Plan, [VerifiedNest; 2])>),
 }
 
 impl Compiler {
@@ -151,7 +151,8 @@ impl Compiler {
     ) -> Result<Kernel, Error> {
         let code = match lowered {
             Lowered::Nests(nests) => self.code(nests)?,
-            Lowered::Stages(plan, [products, finish]) => {
+            Lowered::Stages(stages) => {
+                let (plan, [products, finish]) = *stages;
                 let transforms = Transforms::new(problem, plan, self.code(vec![products])?);
                 self.code(vec![finish])?.fed_by(transforms)?
             }
@@ -168,8 +169,7 @@ impl Compiler {
     ) -> Result<Lowered, Error> {
         match algorithm {
             Algorithm::Fourier if schedule.directives.is_empty() => {
-                let (plan, stages) = self.stages(problem)?;
-                Ok(Lowered::Stages(plan, stages))
+                Ok(Lowered::Stages(Box::new(self.stages(problem)?)))
             }
             Algorithm::Direct | Algorithm::Winograd | Algorithm::Fourier => {
                 Ok(Lowered::Nests(self.lower(problem, algorithm, schedule)?))

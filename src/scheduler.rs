@@ -21,7 +21,6 @@ use convgen_ir::elem::Layout;
 use convgen_ir::problem::{ConvProblem, Direction};
 use convgen_ir::schedule::Schedule;
 
-pub use self::legal::LegalSum;
 use self::legal::picks;
 pub(crate) use self::legal::{first_legal, legal_sum};
 use self::plan::{
@@ -32,7 +31,7 @@ use crate::algorithm::{Algorithm, PhaseLoop, phase_loops};
 use crate::target::{Isa, LATENCY_SUMS, Target};
 
 /// The default pick among the schedules of the defining sum: legal for every problem on every target. Whoever
-/// compiles it takes [`legal_sum`], which has lowered it to find out.
+/// compiles it has [`Compiler::compile_sum`](crate::Compiler::compile_sum), which lowers it once.
 pub fn default_schedule(problem: &ConvProblem, target: &Target) -> (Algorithm, Schedule) {
     let schedule = match legal_sum(problem, target) {
         Ok(sum) => sum.schedule,

@@ -82,7 +82,7 @@ fn has_a_default(problem: &ConvProblem, target: &Target) -> Result<(), String> {
     let (algorithm, schedule) = scheduler::default_schedule(problem, target);
     let refused = |error: &dyn Display| format!("{problem}: {error}\n{schedule}");
     let nests = match Compiler::schedule(problem, algorithm, &schedule) {
-        // Strides beyond what is compiled are refused with their number.
+        // Strides and dilations that put taps too far apart are refused with their numbers.
         Err(Error::Unsupported(_)) => return Ok(()),
         nests => nests.map_err(|error| refused(&error))?,
     };

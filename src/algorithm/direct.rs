@@ -104,47 +104,33 @@ impl SumAxis {
         (even && first.conv.kernel > 0).then_some(SumAxis { phases, ..*first })
     }
 
-    /// All phases of a transposed axis as one, whatever their taps and outputs. With `g = gcd(s, d)` the outputs
-    /// `i = e + g*p + s*o` have taps, one class in `g`: `q + g*p + s*o` for `q = e`. With `c*d/g = 1 + m*s/g` and
-    /// `r = p + (e + pad)/g` they need the taps `k = c*r + j*s/g` that exist, for every integer `j`, and these read
-    /// the input at `o - m*r - j*d/g`. As in [`phase`], the taps count down. None if numbers get too large.
+    /// All phases of a transposed axis as one, whatever their taps and outputs: see [`Merged`]. As in [`phase`], the
+    /// taps count down. None if numbers get too large.
     fn all_phases(problem: &ConvProblem, s: &SpatialAxis) -> Option<SumAxis> {
-        let (stride, dilation, kernel) = (s.stride as i64, s.dilation as i64, s.kernel as i64);
-        let common = gcd(stride, dilation);
-        let (tap_step, reach) = (stride / common, dilation / common);
-        let active = (-s.pad_before).rem_euclid(common);
-        let count = tap_step.min((s.input as i64 + common - 1) / common);
-        let inverse = nearest_inverse(reach, tap_step);
-        let shift = (i128::from(inverse) * i128::from(reach) - 1) / i128::from(tap_step);
-        let first = (active + s.pad_before) / common;
-        let small = |number: i128| (number.abs() < FARTHEST).then_some(number as i64);
-        let ends = [first, first + count - 1].map(|r| i128::from(inverse) * i128::from(r));
-        let (least, most) = (small(ends[0].min(ends[1]))?, small(ends[0].max(ends[1]))?);
-        let (low, high) = (-most.div_euclid(tap_step), (kernel - 1 - least).div_euclid(tap_step));
-        let taps = (high - low + 1).max(0);
-        let exist = least + low * tap_step >= 0 && most + high * tap_step < kernel;
-        let pad_before = i128::from(reach) * i128::from(high) + shift * i128::from(first);
+        let all = Merged::of(s)?;
         let conv = SpatialAxis {
             input: s.output(),
-            kernel: taps as u64,
+            kernel: all.taps(),
             stride: 1,
-            dilation: reach as u64,
-            pad_before: small(pad_before)?,
+            dilation: all.reach as u64,
+            pad_before: small(product(all.reach, all.high) + product(all.shift, all.first))?,
             pad_after: 0,
         };
-        let last = small(i128::from(inverse) * i128::from(first))? + high * tap_step;
-        let (first_tap, tap_step) = turned(problem, s, last, -tap_step);
+        let last = small(product(all.inverse, all.first) + product(all.high, all.step))?;
+        let (first_tap, tap_step) = turned(problem, s, last, -all.step);
+        // Of the first and the last phase.
+        small(product(all.shift, all.count))?;
         let phases = Phases {
-            count: count as u64,
-            padding: small(shift * i128::from(count)).map(|_| shift as i64)?,
-            tap: if problem.flip() { -inverse } else { inverse },
-            step: common,
-            taps: (!exist).then_some(kernel),
-            classes: common.min(s.input as i64) as u64,
-            active: active as u64,
+            count: all.count as u64,
+            padding: all.shift,
+            tap: if problem.flip() { -all.inverse } else { all.inverse },
+            step: all.common,
+            taps: (!all.exist).then_some(s.kernel as i64),
+            classes: all.common.min(s.input as i64) as u64,
+            active: all.active as u64,
         };
         let (outputs, written) = (s.input.div_ceil(s.stride), s.input);
-        let stripe = Stripe { from: 0, by: stride };
+        let stripe = Stripe { from: 0, by: s.stride as i64 };
         Some(SumAxis { conv, outputs, first_tap, tap_step, written, stripe, phases })
     }
 
@@ -322,6 +308,61 @@ impl DenseSum {
     pub(super) fn nest(&self, problem: &ConvProblem) -> Nest {
         Builder::new(problem, self).build()
     }
+}
+
+/// The phases of a transposed axis as numbers of one loop over them. With `g = gcd(s, d)` the outputs
+/// `i = e + g*p + s*o` have taps, one class in `g`: `q + g*p + s*o` for `q = e`. With `c*d/g = 1 + m*s/g` and
+/// `r = p + (e + pad)/g` they need the taps `k = c*r + j*s/g` that exist, for every integer `j`, and these read
+/// the input at `o - m*r - j*d/g`.
+struct Merged {
+    /// `g`, and the class that has taps, `e`.
+    common: i64,
+    active: i64,
+    /// `s/g`, `d/g`, `c` and `m`.
+    step: i64,
+    reach: i64,
+    inverse: i64,
+    shift: i64,
+    /// The phases, and `r` of the first.
+    count: i64,
+    first: i64,
+    /// The range of `j`, both ends included, and whether all its taps exist in every phase.
+    low: i64,
+    high: i64,
+    exist: bool,
+}
+
+impl Merged {
+    /// None if numbers get too large.
+    fn of(s: &SpatialAxis) -> Option<Merged> {
+        let (stride, dilation, kernel) = (s.stride as i64, s.dilation as i64, s.kernel as i64);
+        let common = gcd(stride, dilation);
+        let (step, reach) = (stride / common, dilation / common);
+        let active = (-s.pad_before).rem_euclid(common);
+        let count = step.min((s.input as i64 + common - 1) / common);
+        let first = (active + s.pad_before) / common;
+        let inverse = nearest_inverse(reach, step);
+        let shift = small((product(inverse, reach) - 1) / i128::from(step))?;
+        let ends = [first, first + count - 1].map(|r| product(inverse, r));
+        let (least, most) = (small(ends[0].min(ends[1]))?, small(ends[0].max(ends[1]))?);
+        let (low, high) = (-most.div_euclid(step), (kernel - 1 - least).div_euclid(step));
+        let exist = least + low * step >= 0 && most + high * step < kernel;
+        Some(Merged { common, active, step, reach, inverse, shift, count, first, low, high, exist })
+    }
+
+    /// Iterations of the loop over taps.
+    fn taps(&self) -> u64 {
+        (self.high - self.low + 1).max(0) as u64
+    }
+}
+
+fn product(a: i64, b: i64) -> i128 {
+    i128::from(a) * i128::from(b)
+}
+
+/// The number, if it is one that an index may have.
+fn small(number: i128) -> Option<i64> {
+    (number.abs() < FARTHEST).then_some(number as i64)
 }
 
 /// The first tap's weight and the step to the next, also where the kernel is flipped.

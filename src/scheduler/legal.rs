@@ -18,13 +18,13 @@ use crate::target::Target;
 
 /// A legal pick of the defining sum.
 #[derive(Clone, Debug)]
-pub struct LegalSum {
+pub(crate) struct LegalSum {
     /// What the schedule is written from, if it is a plan.
-    pub plan: Option<Plan>,
+    pub(crate) plan: Option<Plan>,
     /// The schedule.
-    pub schedule: Schedule,
+    pub(crate) schedule: Schedule,
     /// The nests that it makes, verified.
-    pub nests: Vec<VerifiedNest>,
+    pub(crate) nests: Vec<VerifiedNest>,
 }
 
 /// What a pick does without.
