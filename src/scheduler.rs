@@ -10,8 +10,8 @@ pub mod fourier;
 mod gradient;
 mod in_place;
 mod lanes;
-pub mod order;
 mod legal;
+pub mod order;
 pub mod plan;
 pub mod separable;
 pub mod space;
@@ -537,7 +537,7 @@ mod tests {
 
     #[test]
     fn divisors_are_the_largest() {
-        for extent in 1..200 {
+        for extent in 1..200_u64 {
             for most in 0..=extent + 1 {
                 let tried = (1..=most.clamp(1, extent)).rev();
                 let expected = tried.filter(|part| extent.is_multiple_of(*part)).max();
