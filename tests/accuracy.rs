@@ -341,7 +341,7 @@ fn plain(problem: &ConvProblem, arguments: &[(Role, &[f32])], weights: &[f32]) -
                 }
             })
             .collect();
-        let tasks = 0..nest.nest().tasks(batch as i64);
+        let tasks = 0..nest.nest().tasks(batch as i64).unwrap();
         interpret::run(nest, batch as i64, tasks, &given, &mut output).expect("lengths");
     }
     output

@@ -341,14 +341,14 @@ fn runs(kernel: &Kernel) -> Outcome {
 /// A nest without a problem: input and weights count up from one; the output must be as listed.
 fn writes(nest: &VerifiedNest, expect: &Section) -> Outcome {
     let count = |role| {
-        let buffer = nest.nest().find_role(role).map(|id| nest.nest().buffer(id).len(1));
+        let buffer = nest.nest().find_role(role).and_then(|id| nest.nest().buffer(id).len(1));
         (1..=buffer.unwrap_or(0)).map(|x| x as f32).collect::<Vec<f32>>()
     };
     let packed = interpret::pack(nest, &count(Role::Weights)).map_err(|error| error.to_string())?;
     let mut output = vec![f32::NAN; count(Role::Output).len()];
     let given = [count(Role::Input), packed];
     let given: Vec<&[f32]> = given.iter().map(Vec::as_slice).collect();
-    let tasks = 0..nest.nest().tasks(1);
+    let tasks = 0..nest.nest().tasks(1).unwrap();
     interpret::run(nest, 1, tasks, &given, &mut output).map_err(|error| error.to_string())?;
     let text = expect.compact();
     let wanted: Result<Vec<f32>, _> = text.split_whitespace().map(str::parse).collect();

@@ -543,7 +543,7 @@ impl Tensors {
                 })
                 .collect();
             let given = given.ok_or("a nest that reads more than its problem has")?;
-            interpret::run(nest, batch, 0..ir.tasks(batch), &given, &mut output)
+            interpret::run(nest, batch, 0..ir.tasks(batch).unwrap(), &given, &mut output)
                 .map_err(|error| error.to_string())?;
         }
         Ok(output)

@@ -489,7 +489,7 @@ fn run(nest: &VerifiedNest) -> Result<Vec<f32>, String> {
     let slices: Vec<&[f32]> = given.iter().map(Vec::as_slice).collect();
     let output = ir.find_role(Role::Output).ok_or("an accepted nest without output")?;
     let mut values = vec![f32::NAN; ir.buffer(output).len(BATCH) as usize];
-    interpret::run(nest, BATCH, 0..ir.tasks(BATCH), &slices, &mut values)
+    interpret::run(nest, BATCH, 0..ir.tasks(BATCH).unwrap(), &slices, &mut values)
         .map_err(|error| error.to_string())?;
     Ok(values)
 }

@@ -94,7 +94,7 @@ fn interpreted(kernel: &SeparableKernel, data: &PairData) -> Vec<f32> {
         })
         .collect();
     let mut output = vec![f32::NAN; data.pointwise().output_len()];
-    let tasks = 0..nest.nest().tasks(batch);
+    let tasks = 0..nest.nest().tasks(batch).unwrap();
     interpret::run(nest, batch, tasks, &given, &mut output).unwrap();
     output
 }
@@ -379,7 +379,7 @@ fn rows(tasks: u32, store: &str, load: &str) -> Nest {
 fn nests_that_do_not_fit_together_are_refused() {
     let good = rows(2, "2*t+i", "input[n,2*t+i]");
     let fused = fuse(&good, &good, "first.").unwrap();
-    assert_eq!(fused.find_buffer("middle").map(|id| fused.buffer(id).len(1)), Some(2));
+    assert_eq!(fused.find_buffer("middle").and_then(|id| fused.buffer(id).len(1)), Some(2));
     let refused =
         |first: &Nest, second: &Nest| fuse(first, second, "first.").unwrap_err().to_string();
     assert_eq!(

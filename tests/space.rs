@@ -65,7 +65,7 @@ fn output(problem: &ConvProblem, nest: &VerifiedNest) -> Vec<u32> {
     let mut given: Vec<&[f32]> = vec![&input, &weights];
     given.extend(problem.bias().then_some(bias.as_slice()));
     let mut output = vec![f32::NAN; len(problem.output_shape(1)) as usize];
-    let tasks = 0..nest.nest().tasks(1);
+    let tasks = 0..nest.nest().tasks(1).unwrap();
     interpret::run(nest, 1, tasks, &given, &mut output).unwrap();
     output.into_iter().map(f32::to_bits).collect()
 }
@@ -197,7 +197,7 @@ fn every_tile_of_the_space_fits_the_registers() {
                 let nest = lowered(&problem, &candidate, &target).unwrap();
                 let file = i64::from(target.registers() * target.lanes());
                 let tiles = nest.nest().buffers.iter().filter(|b| b.role == Role::Reg);
-                tiles.for_each(|tile| assert!(tile.len(0) <= file, "{candidate}"));
+                tiles.for_each(|tile| assert!(tile.len(0).unwrap() <= file, "{candidate}"));
             }
         }
     }

@@ -61,7 +61,7 @@ impl Values {
         };
         let mut of = |roles: &[Role]| -> Vec<Vec<f32>> {
             let ids = nest.buffer_ids().filter(|id| roles.contains(&nest.buffer(*id).role));
-            ids.map(|id| (0..nest.buffer(id).len(BATCH as i64)).map(|_| value()).collect())
+            ids.map(|id| (0..nest.buffer(id).len(BATCH as i64).unwrap()).map(|_| value()).collect())
                 .collect()
         };
         Values {
@@ -74,7 +74,7 @@ impl Values {
 
     fn output(&self, nest: &Nest) -> Vec<f32> {
         let id = nest.find_role(Role::Output).expect("V3: an output");
-        vec![f32::NAN; nest.buffer(id).len(BATCH as i64) as usize]
+        vec![f32::NAN; nest.buffer(id).len(BATCH as i64).unwrap() as usize]
     }
 
     fn interpret(&self, nest: &VerifiedNest) -> Vec<u32> {
@@ -115,7 +115,7 @@ fn bits(values: &[f32]) -> Vec<u32> {
 
 /// Whether a nest is small enough to run, and has no more biases than a call.
 fn is_small(nest: &Nest) -> bool {
-    let small = |id| nest.buffer(id).len(BATCH as i64) <= MOST_ELEMENTS;
+    let small = |id| nest.buffer(id).len(BATCH as i64).is_some_and(|len| len <= MOST_ELEMENTS);
     nest.buffer_ids().all(small) && nest.find_all(Role::Bias).count() <= MAX_SUMS
 }
 

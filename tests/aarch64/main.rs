@@ -101,20 +101,20 @@ impl<'d> Program<'d> {
         let batch = problem.batch() as i64;
         let ids = interpret::arguments(ir);
         let weights = ir.find_role(Role::Weights).unwrap();
-        let weights = self.random.reals(ir.buffer(weights).len(batch));
+        let weights = self.random.reals(ir.buffer(weights).len(batch).unwrap());
         let packed = interpret::pack(nest, &weights).unwrap();
         let is_weights = |role| matches!(role, Role::Weights | Role::Packed);
         let arguments: Vec<Vec<f32>> = ids
             .iter()
             .map(|id| match ir.buffer(*id) {
                 buffer if is_weights(buffer.role) => packed.clone(),
-                buffer => self.random.reals(buffer.len(batch)),
+                buffer => self.random.reals(buffer.len(batch).unwrap()),
             })
             .collect();
         let slices: Vec<&[f32]> = arguments.iter().map(Vec::as_slice).collect();
-        let output = ir.buffer(ir.find_role(Role::Output).unwrap()).len(batch);
+        let output = ir.buffer(ir.find_role(Role::Output).unwrap()).len(batch).unwrap();
         let mut output = vec![f32::NAN; output as usize];
-        let tasks = ir.tasks(batch);
+        let tasks = ir.tasks(batch).unwrap();
         interpret::run(nest, batch, 0..tasks, &slices, &mut output).unwrap();
 
         let place = ids.iter().position(|id| is_weights(ir.buffer(*id).role)).unwrap();

@@ -80,7 +80,7 @@ impl<'n> Raw<'n> {
         scratch: &Fenced,
     ) {
         let ir = self.nest.nest();
-        let expected = entry.arguments(ir).into_iter().map(|id| ir.buffer(id).len(batch) as usize);
+        let expected = entry.arguments(ir).into_iter().map(|id| ir.buffer(id).len(batch).unwrap() as usize);
         assert!(expected.eq(buffers.iter().map(|buffer| buffer.values().len())), "lengths");
         assert!(scratch.addresses().len() as i64 >= self.nest.scratch_bytes(), "scratch");
         let pointers: Vec<*mut u8> = buffers.iter().map(|buffer| buffer.pointer()).collect();
@@ -158,7 +158,7 @@ impl Given {
     fn new(nest: &VerifiedNest, batch: i64) -> Given {
         let ir = nest.nest();
         let mut state = 1;
-        let mut fill = |id: BufferId| real_values(ir.buffer(id).len(batch) as usize, &mut state);
+        let mut fill = |id: BufferId| real_values(ir.buffer(id).len(batch).unwrap() as usize, &mut state);
         let weights = ir.find_all(Role::Weights).map(&mut fill).collect();
         let others = interpret::arguments(ir).into_iter();
         let others = others.filter(|id| !is_weights(ir.buffer(*id).role));
@@ -183,9 +183,9 @@ impl Given {
                 false => others.next(),
             })
             .collect();
-        let len = ir.find_role(Role::Output).map_or(0, |id| ir.buffer(id).len(batch));
+        let len = ir.find_role(Role::Output).map_or(0, |id| ir.buffer(id).len(batch).unwrap());
         let mut output = vec![f32::NAN; len as usize];
-        interpret::run(nest, batch, 0..ir.tasks(batch), &slices, &mut output)
+        interpret::run(nest, batch, 0..ir.tasks(batch).unwrap(), &slices, &mut output)
             .map_err(|error| error.to_string())?;
         Ok((packed, output))
     }
@@ -205,8 +205,8 @@ impl Placed {
         let ir = nest.nest();
         let undefined = |len: i64| Fenced::filled(len as usize, f32::NAN, edge);
         let fenced = |values: &Vec<f32>| Fenced::new(values, edge);
-        let packed = ir.find_all(Role::Packed).map(|id| undefined(ir.buffer(id).len(0)));
-        let output = ir.find_role(Role::Output).map_or(0, |id| ir.buffer(id).len(batch));
+        let packed = ir.find_all(Role::Packed).map(|id| undefined(ir.buffer(id).len(0).unwrap()));
+        let output = ir.find_role(Role::Output).map_or(0, |id| ir.buffer(id).len(batch).unwrap());
         Placed {
             weights: given.weights.iter().map(fenced).collect(),
             packed: packed.collect(),
@@ -246,7 +246,7 @@ impl Placed {
                 same(got.values(), want).map_err(|error| format!("packed weights: {error}"))?;
             }
         }
-        for task in (0..ir.tasks(batch)).rev() {
+        for task in (0..ir.tasks(batch).unwrap()).rev() {
             self.scratch.values_mut().fill(f32::NAN);
             let mut weights = if reads_packed { &self.packed } else { &self.weights }.iter();
             let mut others = self.others.iter().map(|(_, place)| place);

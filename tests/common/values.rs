@@ -103,7 +103,7 @@ impl Values {
             given.extend(reads_weights.then_some(packed.as_slice()));
             given.extend(self.bias.as_deref());
             given.extend(self.extras.iter().map(|(_, values)| values.as_slice()));
-            let tasks = 0..nest.nest().tasks(batch);
+            let tasks = 0..nest.nest().tasks(batch).unwrap();
             interpret::run(nest, batch, tasks, &given, &mut output)
                 .map_err(|error| error.to_string())?;
         }

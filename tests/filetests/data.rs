@@ -68,7 +68,7 @@ impl Data {
             given.extend(reads_weights.then_some(packed.as_slice()));
             given.extend(self.bias.as_deref());
             given.extend(self.extras.iter().map(Vec::as_slice));
-            let tasks = nest.nest().tasks(batch);
+            let tasks = nest.nest().tasks(batch).unwrap();
             let run = |range, output: &mut [f32]| {
                 interpret::run(nest, batch, range, &given, output)
                     .map_err(|error| error.to_string())

@@ -165,7 +165,7 @@ pub fn hold(kernel: &Kernel, backend: &Backend) {
 pub fn hold_nest(nest: &VerifiedNest, batch: i64, backend: &Backend) {
     let small = work(nest.nest(), batch) <= u128::from(4 * MACS)
         && elements(nest.nest(), batch) <= u128::from(ELEMENTS)
-        && nest.nest().tasks(batch) <= TASKS;
+        && nest.nest().tasks(batch).is_some_and(|tasks| tasks <= TASKS);
     if small {
         stage("fences");
         if let Err(error) = raw::hold(nest, &backend.machine, batch, "") {

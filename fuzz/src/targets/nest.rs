@@ -62,7 +62,7 @@ fn output(nest: &VerifiedNest) -> Option<Vec<f32>> {
     }
     stage("interpret");
     let count = |id: BufferId| -> Vec<f32> {
-        (1..=ir.buffer(id).len(BATCH)).map(|x| x as f32 / 8.0).collect()
+        (1..=ir.buffer(id).len(BATCH).unwrap_or(0)).map(|x| x as f32 / 8.0).collect()
     };
     let weights: Vec<Vec<f32>> = ir.find_all(Role::Weights).map(count).collect();
     let weights: Vec<&[f32]> = weights.iter().map(Vec::as_slice).collect();
@@ -84,8 +84,8 @@ fn output(nest: &VerifiedNest) -> Option<Vec<f32>> {
         .collect();
     let slices: Vec<&[f32]> = given.iter().map(Vec::as_slice).collect();
     let output = ir.find_role(Role::Output).expect("an accepted nest has an output");
-    let mut values = vec![f32::NAN; ir.buffer(output).len(BATCH) as usize];
-    interpret::run(nest, BATCH, 0..ir.tasks(BATCH), &slices, &mut values)
+    let mut values = vec![f32::NAN; ir.buffer(output).len(BATCH).unwrap_or(0) as usize];
+    interpret::run(nest, BATCH, 0..ir.tasks(BATCH).unwrap_or(0), &slices, &mut values)
         .expect("the same lengths");
     Some(values)
 }

@@ -2,7 +2,7 @@
 
 use super::{Check, Checker, Fault, REACH_LIMIT, cover};
 use crate::bounds::Range;
-use crate::nest::{Access, Affine, BufferId, Dim, Mode, Role};
+use crate::nest::{Access, Affine, BufferId, Dim, Mode, Role, Stripe};
 use crate::padding::PaddingMode;
 use crate::print;
 
@@ -43,8 +43,11 @@ impl Checker<'_> {
     /// V12: parts of an output are written side by side, by nests that know nothing of each other.
     pub(super) fn on_stripes(&self, access: &Access) -> Check {
         let buffer = self.nest.buffer(access.buffer);
-        let on = |(dim, index): (usize, &Affine)| {
-            buffer.stripes.is_empty() || cover::along(index, buffer.stripe(dim)).is_some()
+        // Where everything is written, V4 says it all.
+        let on = |(dim, index): (usize, &Affine)| match buffer.stripe(dim) {
+            Stripe::ALL => true,
+            stripe => cover::along(index, stripe)
+                .is_some_and(|number| self.context.lower(&number).is_some_and(|first| first >= 0)),
         };
         match access.index.iter().enumerate().all(on) {
             true => Ok(()),
