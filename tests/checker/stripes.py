@@ -1,0 +1,48 @@
+"""Whether the nests of a kernel write disjoint parts of the output that make up all of it.
+
+Promises: `proved` only if an SMT solver finds no element beside all stripes, and the stripes have together as
+many elements as the output; then no element is on two of them. That each nest writes its stripe, and nothing
+else, is `bounds` and `coverage` of the nest.
+"""
+
+from __future__ import annotations
+
+import z3
+
+from meaning import BATCH, inside
+from report import PROVED, REFUTED, UNPROVED, Verdict
+from syntax import Extent
+
+
+def partition(outputs: list[tuple[Extent, ...]], steps: int) -> tuple[Verdict, int]:
+    """The verdict on the outputs of all nests of a kernel, and the number of queries."""
+    shape = [extent.size for extent in outputs[0]]
+    if any([extent.size for extent in output] != shape for output in outputs):
+        return Verdict(REFUTED, "smt", ["the outputs of the nests differ in shape"]), 0
+    env = {BATCH: z3.Int(BATCH)}
+    element = [z3.Int(f"element.{dimension}") for dimension in range(len(shape))]
+    solver = z3.SimpleSolver()
+    solver.set("rlimit", steps)
+    whole = [c for e, size in zip(element, shape) for c in inside(e, Extent(size), env)]
+    solver.add(env[BATCH] >= 0, *whole)
+    for output in outputs:
+        beside = [z3.Not(c) for e, extent in zip(element, output) for c in inside(e, extent, env)]
+        solver.add(z3.Or(beside))
+    result = solver.check()
+    if result == z3.sat:
+        return Verdict(REFUTED, "smt", [f"no nest writes {solver.model()}"]), 1
+    if result == z3.unknown:
+        return Verdict(UNPROVED, "smt", ["the solver gave up"]), 1
+    together, all_ = sum(map(size_of, outputs)), size_of([Extent(size) for size in shape])
+    if together > all_:
+        return Verdict(REFUTED, "smt", [f"the stripes have {together} elements of an image, the output {all_}"]), 1
+    return Verdict(PROVED, "smt"), 1
+
+
+def size_of(extents) -> int:
+    """The elements of a stripe, in one image."""
+    size = 1
+    for extent in extents:
+        if extent.size is not None:
+            size *= len(range(extent.start, extent.size, extent.step))
+    return size
