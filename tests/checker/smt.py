@@ -24,7 +24,7 @@ import z3
 from meaning import BATCH, FOLDED, absolute, element, in_domain, in_range, inside, size_of, value
 from program import Block, Buffer, Lanes, Program, Site
 from report import PROVED, REFUTED, UNPROVED, Verdict
-from syntax import Guard, Sum
+from syntax import Guard, Loop, Sum
 from witness import Witness, witnesses
 
 # Bytes that the buffers of one call have at most: half of what an i64 addresses.
@@ -54,28 +54,26 @@ class Prover:
     def bounds(self) -> Verdict:
         """No plain load and no store leaves its buffer, no store of the output its stripe; and where an index is
         folded there is an element to fold it to."""
-        sites = [site for site in self.program.sites if site.how not in ("pad", "fetch")]
-        return Verdict.all("smt", (self.in_bounds(site) for site in distinct(sites)))
+        sites = distinct([site for site in self.program.sites if site.how not in ("pad", "fetch")])
+        return self.none(self.out_of_bounds(site) for site in sites)
 
     def integers(self) -> Verdict:
         """The terms of no address, in bytes, and of no guard leave 64 bits, in whatever order they are added."""
         sites = {address_key(site): site for site in self.program.sites}
         guards = {(guard, ranges_of([guard.sum], block)): (guard, block) for guard, block in self.program.guards}
-        results = [self.address_fits(site) for site in sites.values()]
-        results += [self.guard_fits(guard, block) for guard, block in guards.values()]
-        return Verdict.all("smt", results)
+        addresses = (self.large_address(site) for site in sites.values())
+        return self.none(itertools.chain(addresses, (self.large_guard(*pair) for pair in guards.values())))
 
     def tasks(self) -> Verdict:
         """No two tasks write one element of the output."""
         if not self.program.tasks:
             return Verdict(PROVED, "smt")
         stores = distinct(self.program.stores(self.program.output))
-        pairs = itertools.combinations_with_replacement(stores, 2)
-        return Verdict.all("smt", (self.tasks_apart(*pair) for pair in pairs))
+        return self.none(self.tasks_meet(*pair) for pair in itertools.combinations_with_replacement(stores, 2))
 
     def lanes(self) -> Verdict:
         """No lane writes what another lane of the same run of its loop writes or reads."""
-        return Verdict.all("smt", (self.lanes_apart(lanes, *pair) for lanes, *pair in self.lane_pairs()))
+        return self.none(self.lanes_meet(*pair) for pair in self.lane_pairs())
 
     def coverage(self) -> Verdict:
         """Every element of the output's stripe, and of each packed buffer, is written."""
@@ -89,14 +87,13 @@ class Prover:
 
     # -- bounds and sizes
 
-    def in_bounds(self, site: Site) -> Verdict:
+    def out_of_bounds(self, site: Site) -> Violation:
         env = self.variables(site.block)
         index, _ = element(site, env)
         outside = [z3.Not(c) for i, e in zip(index, site.buffer.extents) for c in inside(i, e, env)]
-        found = self.query([*self.domain(site.block), disjunction(outside)])
-        return self.judge(found, f"{site} is out of bounds", env)
+        return Violation(self.domain(site.block), disjunction(outside), f"{site} is out of bounds", (env,))
 
-    def address_fits(self, site: Site) -> Verdict:
+    def large_address(self, site: Site) -> Violation:
         env = self.variables(site.block)
         totals, offset, stride = [], 0, ELEMENT_BYTES
         for index, extent in zip(reversed(site.access.index), reversed(site.buffer.extents)):
@@ -107,24 +104,23 @@ class Prover:
                 position = size
             offset, stride = offset + stride * position, stride * size
         message = f"{site}: an integer of its address leaves 64 bits"
-        return self.fits(site.access.index, site.block, [*totals, offset], message)
+        return self.too_large(site.access.index, site.block, [*totals, offset], message)
 
-    def guard_fits(self, guard: Guard, block: Block) -> Verdict:
-        env = self.variables(block)
-        total = self.magnitude(guard.sum, env) + abs(guard.bound)
-        return self.fits([guard.sum], block, [total], f"guard `{guard}`: an integer of it leaves 64 bits")
+    def large_guard(self, guard: Guard, block: Block) -> Violation:
+        total = self.magnitude(guard.sum, self.variables(block)) + abs(guard.bound)
+        return self.too_large([guard.sum], block, [total], f"guard `{guard}`: an integer of it leaves 64 bits")
 
     def magnitude(self, index: Sum, env: dict):
         """What the terms of a sum are at most in any order of addition."""
         return abs(index.constant) + sum(abs(c) * absolute(env[name]) for c, name in index.terms)
 
-    def fits(self, sums: Iterable[Sum], block: Block, totals: list, message: str) -> Verdict:
-        """No total leaves 64 bits while the variables of the sums are in their ranges, whatever the guards say."""
+    def too_large(self, sums: Iterable[Sum], block: Block, totals: list, message: str) -> Violation:
+        """A total leaves 64 bits while the variables of the sums are in their ranges, whatever the guards say."""
         env = self.variables(block)
         named = {name for name, _, _ in ranges_of(sums, block)}
         ranges = [condition for loop in block.loops if loop.name in named for condition in in_range(loop, env)]
-        too_large = disjunction([total > LARGEST_INTEGER for total in totals])
-        return self.judge(self.query([*ranges, *self.buffers_fit, too_large]), message, env)
+        large = [total > LARGEST_INTEGER for total in totals]
+        return Violation(self.buffers_fit, conjunction([*ranges, disjunction(large)]), message, (env,))
 
     @cached_property
     def buffers_fit(self) -> list:
@@ -140,21 +136,25 @@ class Prover:
 
     # -- two iterations at one element
 
-    def tasks_apart(self, one: Site, other: Site) -> Verdict:
+    def tasks_meet(self, one: Site, other: Site) -> Violation:
         a, b = self.variables(one.block), self.variables(other.block, "'")
-        loops = [loop.name for loop in self.program.tasks]
-        domains = [*self.domain(one.block), *self.domain(other.block, "'")]
-        found = self.query([*domains, *meet(one, a, other, b), differ(loops, a, b)])
-        return self.judge(found, f"two tasks write the same element: {one} and {other}", a, b)
+        broken = conjunction([*meet(one, a, other, b), differ(self.program.tasks, a, b)])
+        message = f"two tasks write the same element: {one} and {other}"
+        return Violation(self.both_domains(one.block, other.block, b), broken, message, (a, b))
 
-    def lanes_apart(self, lanes: Lanes, one: Site, other: Site) -> Verdict:
-        around = [loop.name for loop in lanes.around.loops]
+    def lanes_meet(self, lanes: Lanes, one: Site, other: Site) -> Violation:
         a = self.variables(one.block)
-        b = self.variables(other.block, "'") | {name: a[name] for name in around}
-        loops = [loop.name for loop in lanes.loops]
-        domains = [*self.domain(one.block), *in_domain(other.block, b)]
-        found = self.query([*domains, *meet(one, a, other, b), differ(loops, a, b)])
-        return self.judge(found, f"two lanes meet at one element: {one} and {other}", a, b)
+        b = self.variables(other.block, "'") | {loop.name: a[loop.name] for loop in lanes.around.loops}
+        broken = conjunction([*meet(one, a, other, b), differ(lanes.loops, a, b)])
+        message = f"two lanes meet at one element: {one} and {other}"
+        return Violation(self.both_domains(one.block, other.block, b, lanes), broken, message, (a, b))
+
+    def both_domains(self, one: Block, other: Block, b: dict, lanes: Lanes | None = None) -> list:
+        """The conditions on two iterations; one list for all pairs of the same blocks."""
+        key = (one, other, lanes)
+        if key not in self.domains:
+            self.domains[key] = [*self.domain(one), *in_domain(other, b)]
+        return self.domains[key]
 
     def lane_pairs(self):
         """Each vector loop with a store and another access, of a buffer that lives longer than a lane."""
@@ -174,7 +174,10 @@ class Prover:
         box = [c for e, extent in zip(target, buffer.extents) for c in inside(e, extent, env)]
         stores = self.program.stores(buffer)
         pool = [Cover(w) for store in stores for w in witnesses(store)]
-        return self.cover(Demand(box, env, target, stores, pool, f"{buffer.kind} `{buffer.name}` is not written"))
+        first = {BATCH: 1} | {str(e): extent.start for e, extent in zip(target, buffer.extents)}
+        start = (first, [first[str(e)] for e in target])
+        message = f"{buffer.kind} `{buffer.name}` is not written"
+        return self.cover(Demand(box, env, target, stores, pool, message, start))
 
     def written_before(self, load: Site) -> Verdict:
         env = self.variables(load.block)
@@ -182,12 +185,18 @@ class Prover:
         stores = self.program.stores(load.buffer)
         pool = [cover for store in stores for cover in covers_before(store, load)]
         conditions = [*self.domain(load.block), *when]
-        return self.cover(Demand(conditions, env, target, stores, pool, f"{load} reads an undefined element", load))
+        first = {BATCH: 1} | {loop.name: loop.first for loop in load.loops}
+        start = (first, element(load, first)[0])
+        message = f"{load} reads an undefined element"
+        return self.cover(Demand(conditions, env, target, stores, pool, message, start, load))
 
     def cover(self, demand: Demand) -> Verdict:
         """Whether some witness always meets the demand; those that a model asks for are tried one by one."""
         solver = self.solver()
         solver.add(self.batch >= 0, *demand.conditions)
+        likeliest = demand.witness(*demand.start)
+        if likeliest is not None:
+            self.exclude(solver, demand, likeliest)
         for _ in range(MOST_WITNESSES):
             self.count += 1
             result = solver.check()
@@ -197,13 +206,16 @@ class Prover:
                 return Verdict(UNPROVED, "smt", [f"{demand.message}? The solver gave up"])
             model = Model(solver.model())
             outer, wanted = model.of(demand.env), [model.integer(t) for t in demand.target]
-            likely = (c for c in demand.pool if c.may_write(wanted))
-            used = next((c for c in likely if all(c.conditions(outer, wanted))), None)
+            used = demand.witness(outer, wanted)
             if used is None:
                 return self.uncovered(demand, outer, wanted)
-            demand.pool.remove(used)
-            solver.add(z3.Not(conjunction(used.conditions(demand.env, demand.target))))
+            self.exclude(solver, demand, used)
         return Verdict(UNPROVED, "smt", [f"{demand.message}? It takes more than {MOST_WITNESSES} witnesses"])
+
+    def exclude(self, solver: z3.Solver, demand: Demand, cover: Cover) -> None:
+        """Asks from now on only for what this witness does not cover."""
+        demand.pool.remove(cover)
+        solver.add(z3.Not(conjunction(cover.conditions(demand.env, demand.target))))
 
     def uncovered(self, demand: Demand, outer: dict[str, int], wanted: list[int]) -> Verdict:
         """No witness covers this element: it is refuted if no iteration does."""
@@ -232,6 +244,18 @@ class Prover:
         solver.set("rlimit", self.steps)
         return solver
 
+    def none(self, violations: Iterable[Violation]) -> Verdict:
+        """That no violation is possible: asked at once for all of the same conditions, one by one if one is."""
+        together: dict[int, list[Violation]] = {}
+        for violation in violations:
+            together.setdefault(id(violation.conditions), []).append(violation)
+        verdicts = []
+        for group in together.values():
+            broken = disjunction([violation.broken for violation in group])
+            if self.query([*group[0].conditions, broken]) is not False:
+                verdicts += [self.judge(violation) for violation in group]
+        return Verdict.all("smt", verdicts)
+
     def query(self, conditions: list):
         """A model of the conditions, False if there is none, None if the solver does not know."""
         self.count += 1
@@ -242,14 +266,25 @@ class Prover:
             return Model(solver.model())
         return False if result == z3.unsat else None
 
-    def judge(self, found, message: str, *envs: dict) -> Verdict:
-        """The verdict on a property whose negation has this model."""
+    def judge(self, violation: Violation) -> Verdict:
+        """The verdict on one violation."""
+        found = self.query([*violation.conditions, violation.broken])
         if found is False:
             return Verdict(PROVED, "smt")
         if found is None:
-            return Verdict(UNPROVED, "smt", [f"{message}? The solver gave up"])
-        runs = [", ".join(f"{name}={number}" for name, number in found.of(env).items()) for env in envs]
-        return Verdict(REFUTED, "smt", [f"{message} at {' and at '.join(runs)}"])
+            return Verdict(UNPROVED, "smt", [f"{violation.message}? The solver gave up"])
+        runs = [", ".join(f"{name}={number}" for name, number in found.of(env).items()) for env in violation.envs]
+        return Verdict(REFUTED, "smt", [f"{violation.message} at {' and at '.join(runs)}"])
+
+
+@dataclass
+class Violation:
+    """What must not be: `broken` under the conditions. The variables of the iterations are shown if it is."""
+
+    conditions: list
+    broken: z3.BoolRef
+    message: str
+    envs: tuple[dict, ...]
 
 
 class Model:
@@ -275,7 +310,14 @@ class Demand:
     stores: list[Site]
     pool: list[Cover]
     message: str
+    # Values to find the first witness with, which spares a query if they satisfy the conditions.
+    start: tuple[dict, list]
     load: Site | None = None
+
+    def witness(self, outer: dict[str, int], wanted: list[int]) -> Cover | None:
+        """A witness that covers the target for these values."""
+        likely = (cover for cover in self.pool if cover.may_write(wanted))
+        return next((cover for cover in likely if all(cover.conditions(outer, wanted))), None)
 
 
 @dataclass
@@ -350,8 +392,8 @@ def meet(one: Site, a: dict, other: Site, b: dict) -> list:
     return [*when, *then, *(x == y for x, y in zip(first, second))]
 
 
-def differ(names: list[str], a: dict, b: dict):
-    return disjunction([a[name] != b[name] for name in names])
+def differ(loops: Iterable[Loop], a: dict, b: dict):
+    return disjunction([a[loop.name] != b[loop.name] for loop in loops])
 
 
 def ranges_of(sums: Iterable[Sum], block: Block) -> tuple:
