@@ -270,11 +270,7 @@ class Exhaustive:
                 yield f"{access.site} meets what another lane writes at {row}"
 
     def undefined(self, execution: Execution, accesses: list[Elements]):
-        local = [a for a in accesses if a.site.buffer.lifetime is not None]
-        for access in local:
-            if access.site.how == "plain" and not access.inside.all():
-                yield f"{access.site} reads what is no element at {access.rows.show(int(np.argmin(access.inside)))}"
-        local = [access.existing() for access in local]
+        local = [a.existing() for a in accesses if a.site.buffer.lifetime is not None]
         for buffer in dict.fromkeys(a.site.buffer for a in local):
             yield from self.read_too_early(execution, [a for a in local if a.site.buffer is buffer])
 

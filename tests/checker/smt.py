@@ -181,10 +181,12 @@ class Prover:
 
     def written_before(self, load: Site) -> Verdict:
         env = self.variables(load.block)
-        target, when = element(load, env)
+        target, _ = element(load, env)
+        # Where there is no element, none is read, or `bounds` is refuted.
+        existing = [c for t, extent in zip(target, load.buffer.extents) for c in inside(t, extent, env)]
         stores = self.program.stores(load.buffer)
         pool = [cover for store in stores for cover in covers_before(store, load)]
-        conditions = [*self.domain(load.block), *when]
+        conditions = [*self.domain(load.block), *existing]
         first = {BATCH: 1} | {loop.name: loop.first for loop in load.loops}
         start = (first, element(load, first)[0])
         message = f"{load} reads an undefined element"
