@@ -25,7 +25,7 @@ if ! cmp -s "$requirements" "$venv/requirements.txt"; then
 fi
 
 check() {
-  "$venv/bin/python" tests/checker/check.py "$@"
+  "$venv/bin/python" -O tests/checker/check.py "$@"
 }
 
 # The nests of a kind, by the example `nests`.
