@@ -18,12 +18,25 @@
 //! A function needs [`stack_bytes`](clif::stack_bytes) of stack, at most [`MOST_STACK_BYTES`]: most need some
 //! hundred, those with more values alive than registers some thousand. A frame of more than a page touches one
 //! page after the other, so a thread whose stack is too small ends at its guard page and writes nothing else.
+#![deny(
+    clippy::arithmetic_side_effects,
+    clippy::cast_possible_truncation,
+    clippy::cast_possible_wrap,
+    clippy::cast_sign_loss
+)]
 
 pub mod clif;
 mod exact;
 pub mod x86;
 
 #[cfg(test)]
+#[expect(
+    clippy::arithmetic_side_effects,
+    clippy::cast_possible_truncation,
+    clippy::cast_possible_wrap,
+    clippy::cast_sign_loss,
+    reason = "the sizes of tests are small"
+)]
 mod nests;
 
 use convgen_ir::interpret;

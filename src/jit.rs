@@ -447,7 +447,7 @@ pub(crate) fn define(
             .declare_function(&name, Linkage::Export, &context.func.signature)
             .map_err(codegen_error)?;
         let signature = codegen::clif::micro_kernel_signature(module.isa());
-        for (number, kernel) in emitted.micro_kernels.iter().enumerate() {
+        for (number, kernel) in (0_u32..).zip(&emitted.micro_kernels) {
             let name = format!("{name}_{number}");
             let micro = module
                 .declare_function(&name, Linkage::Local, &signature)
@@ -455,7 +455,7 @@ pub(crate) fn define(
             module
                 .define_function_bytes(micro, MICRO_KERNEL_ALIGN, &kernel.code, &[])
                 .map_err(codegen_error)?;
-            resolve_micro_kernel(&mut context.func, number as u32, micro);
+            resolve_micro_kernel(&mut context.func, number, micro);
             sizes.functions.push(kernel.code.len());
         }
         match quick.filter(|_| emitted.calls_alone) {

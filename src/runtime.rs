@@ -1,4 +1,5 @@
 //! Kernels as their users see them: packed weights, the call, threads.
+#![deny(clippy::arithmetic_side_effects, clippy::cast_possible_truncation)]
 
 pub mod aligned;
 pub mod cache;
@@ -141,7 +142,8 @@ impl Kernel {
     /// Bytes of memory that it holds, about: machine code in whole pages, nests, tables.
     pub fn held_bytes(&self) -> usize {
         let schedule = size_of_val(&self.schedule.directives[..]);
-        size_of::<Kernel>() + schedule + self.callable.code().held_bytes()
+        let code = self.callable.code().held_bytes();
+        size_of::<Kernel>().saturating_add(schedule).saturating_add(code)
     }
 
     /// Bytes of scratch each thread of a call needs; the only memory a call uses besides its

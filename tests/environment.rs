@@ -50,7 +50,8 @@ mod control_word {
     #[test]
     fn what_the_caller_has_set_changes_no_bit_and_stays_set() {
         for kernel in kernels("conv1d ic2 oc3 iw70 kw3 pw1 | add") {
-            let value = |i: usize| if i % 2 == 0 { 1e-39 * i as f32 } else { 0.1 * i as f32 };
+            let value =
+                |i: usize| if i.is_multiple_of(2) { 1e-39 * i as f32 } else { 0.1 * i as f32 };
             let input: Vec<f32> = (0..140).map(value).collect();
             let weights = kernel.pack_weights(&[0.3; 18]).unwrap();
             let residual = [1e-40_f32; 210];

@@ -472,7 +472,7 @@ fn elements(nest: &Nest) -> u128 {
 fn run(nest: &VerifiedNest) -> Result<Vec<f32>, String> {
     let ir = nest.nest();
     let count = |id| {
-        let length = ir.buffer(id).len(BATCH);
+        let length = ir.buffer(id).len(BATCH).unwrap();
         (1..=length).map(|x| x as f32 / 8.0).collect::<Vec<f32>>()
     };
     let weights: Vec<Vec<f32>> = ir.find_all(Role::Weights).map(count).collect();
@@ -488,7 +488,7 @@ fn run(nest: &VerifiedNest) -> Result<Vec<f32>, String> {
         .collect();
     let slices: Vec<&[f32]> = given.iter().map(Vec::as_slice).collect();
     let output = ir.find_role(Role::Output).ok_or("an accepted nest without output")?;
-    let mut values = vec![f32::NAN; ir.buffer(output).len(BATCH) as usize];
+    let mut values = vec![f32::NAN; ir.buffer(output).len(BATCH).unwrap() as usize];
     interpret::run(nest, BATCH, 0..ir.tasks(BATCH).unwrap(), &slices, &mut values)
         .map_err(|error| error.to_string())?;
     Ok(values)

@@ -183,8 +183,8 @@ impl Lane {
 fn death(status: ExitStatus, stage: &str, errors: &Path) -> String {
     let text = fs::read_to_string(errors).unwrap_or_default();
     let telling = ["overflow", "allocation", "signal", "panicked", "double", "corrupted"];
-    let lines = text.lines().filter(|line| telling.iter().any(|word| line.contains(word)));
-    let last = lines.last().unwrap_or_default();
+    let mut lines = text.lines().filter(|line| telling.iter().any(|word| line.contains(word)));
+    let last = lines.next_back().unwrap_or_default();
     // The address of a fault is another each time.
     let last = last.split(" at address").next().unwrap_or_default();
     let signal =

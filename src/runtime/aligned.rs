@@ -4,7 +4,7 @@
 //! channels are a multiple of a line, those of a tensor that begins at a line are read twice as fast.
 //! The allocator aligns large vectors to sixteen bytes.
 
-use std::ops::{Deref, DerefMut};
+use std::ops::{Deref, DerefMut, Range};
 
 use bytemuck::{cast_slice, cast_slice_mut};
 
@@ -12,6 +12,8 @@ use crate::pages::Pages;
 
 /// The alignment, in bytes.
 const LINE: usize = 64;
+/// Floats of that many bytes.
+const LINE_FLOATS: usize = LINE / size_of::<f32>();
 
 /// A vector of floats of fixed length whose first element begins a cache line.
 #[derive(Debug)]
@@ -21,11 +23,10 @@ pub struct Aligned {
 
 #[derive(Debug)]
 enum Memory {
-    /// A vector a line longer than needed.
+    /// A vector a line longer than needed, and the elements that are used.
     Heap {
         values: Vec<f32>,
-        start: usize,
-        len: usize,
+        used: Range<usize>,
     },
     Pages(Pages),
 }
@@ -50,10 +51,12 @@ impl Aligned {
             aligned.fill(value);
             return aligned;
         }
-        let values = vec![value; len + LINE / size_of::<f32>()];
+        // Without room for it, memory would not do either.
+        let values = vec![value; len.saturating_add(LINE_FLOATS)];
         // The standard library may say that it does not know; then the beginning is as good as any.
-        let start = values.as_ptr().align_offset(LINE).min(values.len() - len);
-        Aligned { memory: Memory::Heap { values, start, len } }
+        let start = values.as_ptr().align_offset(LINE).min(values.len().saturating_sub(len));
+        let used = start..start.saturating_add(len);
+        Aligned { memory: Memory::Heap { values, used } }
     }
 }
 
@@ -62,7 +65,7 @@ impl Deref for Aligned {
 
     fn deref(&self) -> &[f32] {
         match &self.memory {
-            Memory::Heap { values, start, len } => &values[*start..*start + *len],
+            Memory::Heap { values, used } => &values[used.clone()],
             Memory::Pages(pages) => cast_slice(pages),
         }
     }
@@ -71,7 +74,7 @@ impl Deref for Aligned {
 impl DerefMut for Aligned {
     fn deref_mut(&mut self) -> &mut [f32] {
         match &mut self.memory {
-            Memory::Heap { values, start, len } => &mut values[*start..*start + *len],
+            Memory::Heap { values, used } => &mut values[used.clone()],
             Memory::Pages(pages) => cast_slice_mut(pages),
         }
     }

@@ -79,16 +79,16 @@ impl KernelCache {
 
 impl State {
     fn touch(&mut self, problem: &ConvProblem) -> Option<Arc<Kernel>> {
-        self.clock += 1;
+        self.clock = self.clock.saturating_add(1);
         let entry = self.kernels.get_mut(problem)?;
         entry.last_use = self.clock;
         Some(Arc::clone(&entry.kernel))
     }
 
     fn insert(&mut self, problem: ConvProblem, kernel: Arc<Kernel>) {
-        self.clock += 1;
-        let bytes = kernel.held_bytes() + size_of::<(ConvProblem, Entry)>();
-        self.bytes += bytes;
+        self.clock = self.clock.saturating_add(1);
+        let bytes = kernel.held_bytes().saturating_add(size_of::<(ConvProblem, Entry)>());
+        self.bytes = self.bytes.saturating_add(bytes);
         self.kernels.insert(problem, Entry { kernel, bytes, last_use: self.clock });
     }
 
@@ -97,7 +97,7 @@ impl State {
             let oldest = self.kernels.iter().min_by_key(|(_, entry)| entry.last_use);
             let Some(problem) = oldest.map(|(problem, _)| problem.clone()) else { return };
             if let Some(entry) = self.kernels.remove(&problem) {
-                self.bytes -= entry.bytes;
+                self.bytes = self.bytes.saturating_sub(entry.bytes);
             }
         }
     }

@@ -26,7 +26,7 @@ use convgen::algorithm::Algorithm;
 use convgen::fourier::Plan;
 use convgen::scheduler::{self, fourier, separable, winograd};
 use convgen::target::Caches;
-use convgen::{Accuracy, Compiler, Error, Isa, Target, lower, suites};
+use convgen::{Compiler, Error, Isa, Target, lower, suites};
 use convgen_ir::Layout;
 use convgen_ir::nest::Nest;
 use convgen_ir::parse::parse_nest;
@@ -80,7 +80,7 @@ struct Stream<W> {
 impl<W: Write> Stream<W> {
     fn suites(&mut self, step: u64, directions: &[Direction]) -> io::Result<()> {
         for (at, problem) in (0..).zip(suite_problems()) {
-            for (layout, direction) in both(&Layout::ALL, directions) {
+            for (layout, direction) in both(Layout::ALL, directions) {
                 let problem = problem.with_layout(layout).with_direction(direction);
                 let Ok(problem) = problem else { continue };
                 for isa in Isa::ALL.into_iter().filter(|_| at % step == 0) {
@@ -94,7 +94,7 @@ impl<W: Write> Stream<W> {
 
     fn pairs(&mut self) -> io::Result<()> {
         let problems = suite_problems();
-        for (neighbours, layout) in both_of(problems.windows(2), &Layout::ALL) {
+        for (neighbours, layout) in both_of(problems.windows(2), Layout::ALL) {
             let [first, second] = neighbours else { continue };
             let pair = Separable::new(first.with_layout(layout), second.with_layout(layout));
             let Ok(pair) = pair else { continue };
@@ -191,8 +191,8 @@ fn draw(case: u64, seed: u64) -> (ConvProblem, Vec<Step>) {
 
 /// What a problem without a tuning record gets.
 fn default_pick(problem: &ConvProblem, target: &Target) -> Vec<Nests> {
-    let fourier = fourier::decide(problem, target, Accuracy::Default).seconds();
-    let winograd = winograd::decide(problem, target, Accuracy::Default).seconds();
+    let fourier = fourier::decide(problem, target).seconds();
+    let winograd = winograd::decide(problem, target).seconds();
     match (fourier, winograd) {
         (None, None) => {
             let (algorithm, schedule) = scheduler::default_schedule(problem, target);

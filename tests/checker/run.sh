@@ -31,10 +31,10 @@ check() {
 # The nests of a kind, by the example `nests`.
 checked() {
   printf -- '-- nests %s\n' "$*"
-  "$target/release/examples/nests" "$@" | check --stream
+  "$target/debug/examples/nests" "$@" | check --stream
 }
 
-cargo build --quiet --release --example nests
+cargo build --quiet --example nests
 
 printf -- '-- self-test\n'
 check --self-test

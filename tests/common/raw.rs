@@ -80,7 +80,8 @@ impl<'n> Raw<'n> {
         scratch: &Fenced,
     ) {
         let ir = self.nest.nest();
-        let expected = entry.arguments(ir).into_iter().map(|id| ir.buffer(id).len(batch).unwrap() as usize);
+        let expected =
+            entry.arguments(ir).into_iter().map(|id| ir.buffer(id).len(batch).unwrap() as usize);
         assert!(expected.eq(buffers.iter().map(|buffer| buffer.values().len())), "lengths");
         assert!(scratch.addresses().len() as i64 >= self.nest.scratch_bytes(), "scratch");
         let pointers: Vec<*mut u8> = buffers.iter().map(|buffer| buffer.pointer()).collect();
@@ -158,7 +159,8 @@ impl Given {
     fn new(nest: &VerifiedNest, batch: i64) -> Given {
         let ir = nest.nest();
         let mut state = 1;
-        let mut fill = |id: BufferId| real_values(ir.buffer(id).len(batch).unwrap() as usize, &mut state);
+        let mut fill =
+            |id: BufferId| real_values(ir.buffer(id).len(batch).unwrap() as usize, &mut state);
         let weights = ir.find_all(Role::Weights).map(&mut fill).collect();
         let others = interpret::arguments(ir).into_iter();
         let others = others.filter(|id| !is_weights(ir.buffer(*id).role));

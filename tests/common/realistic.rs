@@ -47,7 +47,7 @@ pub fn pair(random: &mut Random) -> Separable {
     loop {
         let rank = *random.pick(&[1, 2, 2, 2, 3]);
         let (groups, multiplier) = (channels(random), *random.pick(&[1, 1, 1, 2, 3]));
-        let layout = *random.pick(&Layout::ALL);
+        let layout = *random.pick(Layout::ALL);
         let batch = *random.pick(&[1, 1, 2, 8]);
         let spatial: Vec<SpatialAxis> = (0..rank).map(|_| axis(random, rank)).collect();
         let pixels = spatial.iter().map(|s| SpatialAxis::new(s.output(), 1)).collect();
@@ -98,7 +98,7 @@ fn spec(random: &mut Random) -> ConvSpec {
     };
     let spatial = (0..rank).map(|_| axis(random, rank)).collect();
     let spec = ConvSpec::new(ic, oc, spatial).groups(groups).direction(direction);
-    let spec = spec.batch(*random.pick(&[1, 1, 1, 2, 8, 32])).layout(*random.pick(&Layout::ALL));
+    let spec = spec.batch(*random.pick(&[1, 1, 1, 2, 8, 32])).layout(*random.pick(Layout::ALL));
     let spec = spec.padding_mode(mode(random, direction)).flip(random.below(12) == 0);
     match direction.is_gradient() {
         true => spec,

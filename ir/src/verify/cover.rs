@@ -65,17 +65,29 @@ pub(super) fn along(index: &Affine, stripe: Stripe) -> Option<Affine> {
 }
 
 /// A set of elements: a union of boxes. Along a dimension of which only a stripe counts, elements
-/// are numbered along the stripe.
+/// are numbered along the stripe. Boxes that come when [`WORK`] is used up are left out.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Region {
     boxes: Vec<Vec<Span>>,
     stripes: Vec<Stripe>,
+    /// Boxes that were compared with another.
+    compared: u64,
 }
+
+/// Comparisons of boxes for one set: some tenths of a second. Stores in the order of their elements need one
+/// or two each.
+pub(super) const WORK: u64 = 1 << 23;
 
 impl Region {
     /// Nothing yet of a buffer.
     pub(crate) fn of(nest: &Nest, buffer: BufferId) -> Region {
-        Region { boxes: vec![], stripes: nest.buffer(buffer).stripes.clone() }
+        let stripes = nest.buffer(buffer).stripes.clone();
+        Region { boxes: vec![], stripes, compared: 0 }
+    }
+
+    /// Whether boxes may have been left out.
+    pub(super) fn is_exhausted(&self) -> bool {
+        self.compared > WORK
     }
 
     /// Adds what a statement certainly writes to the buffer, given the variables bound around it.
@@ -111,13 +123,17 @@ impl Region {
 
     /// Adds a box and joins boxes that touch along one dimension and agree on the others.
     fn add(&mut self, mut spans: Vec<Span>) {
-        while let Some(i) = self.boxes.iter().position(|other| joined(other, &spans).is_some()) {
-            let other = self.boxes.swap_remove(i);
-            if let Some(union) = joined(&other, &spans) {
-                spans = union;
-            }
+        while !self.is_exhausted() {
+            self.compared = self.compared.saturating_add(self.boxes.len() as u64);
+            let mut found = self.boxes.iter().enumerate();
+            let found = found.find_map(|(i, other)| Some((i, joined(other, &spans)?)));
+            let Some((i, union)) = found else {
+                self.boxes.push(spans);
+                return;
+            };
+            self.boxes.swap_remove(i);
+            spans = union;
         }
-        self.boxes.push(spans);
     }
 }
 
