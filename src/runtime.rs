@@ -220,7 +220,9 @@ impl Kernel {
     }
 
     /// As [`Kernel::run_with`], on up to `threads` threads of the current rayon pool: on as many as
-    /// [`Kernel::threads`] says. The result does not depend on the number of threads.
+    /// [`Kernel::threads`] says. The result does not depend on the number of threads. In a child that this
+    /// process forked after it had made kernels, the calling thread does all the work, unless it belongs
+    /// to a pool that the child has made.
     ///
     /// # Errors
     /// As [`Kernel::run`].

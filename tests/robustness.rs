@@ -56,6 +56,26 @@ const BENCHDNN: [&str; 6] = [
     "ic3ih224oc64oh112kh7sh2ph3",
 ];
 
+/// 2^25 images of 2^39 outputs are 2^64 elements, which is the length of an empty output modulo 2^64.
+#[test]
+fn calls_whose_sizes_exceed_64_bits_are_refused() {
+    let text = "conv1d ic1 oc16384 iw1 kw2 pw16777216";
+    let compiler = Compiler::new(&Host::detect(), Isa::Clif).unwrap();
+    let kernel = compiler.compile(&text.parse().unwrap()).unwrap();
+    let weights = kernel.pack_weights(&vec![1.0; 32768]).unwrap();
+    let input = vec![0.0; 1 << 25];
+    let error = kernel.run(&input, &weights, None, &mut []).unwrap_err();
+    assert!(
+        matches!(error, Error::Run(RunError::Length { what: "output", given: 0, .. })),
+        "{error}"
+    );
+    assert_eq!(kernel.tasks(usize::MAX), usize::MAX);
+    // The packed weights of a problem that no memory holds are not asked for before the weights are there.
+    let huge: ConvProblem = "conv1d ic1048575 oc1048575 iw1 kw1".parse().unwrap();
+    let error = compiler.compile(&huge).unwrap().pack_weights(&[]).err();
+    assert!(matches!(error, Some(Error::Run(RunError::Length { what: "weights", .. }))));
+}
+
 #[test]
 fn damaged_descriptors() {
     let mut seeds = Seeds::read().problems;
