@@ -297,6 +297,67 @@ mod commands {
         assert_eq!(fs::read_to_string(&list).unwrap(), PROBLEM);
     }
 
+    /// Every command that reads or writes records, on what is no file.
+    #[cfg(unix)]
+    #[test]
+    fn what_is_no_file_is_refused_at_once() {
+        let folder = TempDir::new().unwrap();
+        let [fifo, dangling, good] =
+            ["fifo", "dangling", "good.jsonl"].map(|name| folder.path().join(name));
+        assert!(Command::new("mkfifo").arg(&fifo).status().unwrap().success());
+        std::os::unix::fs::symlink(folder.path().join("absent"), &dangling).unwrap();
+        Store::at(&good).create(&Database::new()).unwrap();
+        for (path, reason) in [(&fifo, "is a FIFO"), (&dangling, "which is not there")] {
+            let db = ["--db", text(path)];
+            let commands = [
+                [&["db", "list"], &db[..]].concat(),
+                [&["db", "export"], &db[..]].concat(),
+                [&["db", "prune"], &db[..]].concat(),
+                [&["db", "merge", text(&good)], &db[..]].concat(),
+                vec!["db", "merge", text(path), "--db", text(&good)],
+                [&["explain", PROBLEM], &db[..]].concat(),
+            ];
+            for arguments in commands {
+                let mut command = assert_cmd::Command::cargo_bin("convgen").unwrap();
+                command.timeout(Duration::from_secs(30)).args(&arguments);
+                command.assert().code(2).stderr(contains(reason).and(contains("hint: ")));
+            }
+        }
+        let left = fs::read_dir(folder.path()).unwrap().count();
+        assert_eq!(left, 3, "nothing was made beside the others");
+    }
+
+    /// As on a full disk: the files of the command may have some blocks, and what is written needs more.
+    #[cfg(unix)]
+    #[test]
+    fn a_full_disk_leaves_the_files_as_they_were() {
+        let folder = TempDir::new().unwrap();
+        let [all, shard, out] =
+            ["all.jsonl", "shard.jsonl", "out.jsonl"].map(|name| folder.path().join(name));
+        Store::at(&all).insert(&record(&numbered(0), SCHEDULE)).unwrap();
+        let mut database = Database::new();
+        for i in 0..200 {
+            database.insert(&record(&numbered(i), SCHEDULE)).unwrap();
+        }
+        Store::at(&shard).create(&database).unwrap();
+        let names = || {
+            let entries = fs::read_dir(folder.path()).unwrap();
+            entries.map(|entry| entry.unwrap().path()).collect::<std::collections::BTreeSet<_>>()
+        };
+        let before = (names(), fs::read(&all).unwrap());
+        let commands = [
+            &["db", "merge", text(&shard), "--db", text(&all)][..],
+            &["db", "export", "--output", text(&out), "--db", text(&shard)],
+        ];
+        for arguments in commands {
+            let mut shell = assert_cmd::Command::new("sh");
+            shell.args(["-c", "trap '' XFSZ; ulimit -f 16; exec \"$0\" \"$@\""]);
+            shell.arg(cargo_bin!("convgen")).args(arguments);
+            shell.assert().code(2).stderr(contains("cannot write").and(contains("too large")));
+            assert_eq!((names(), fs::read(&all).unwrap()), before);
+        }
+    }
+
     #[test]
     fn every_action_has_an_example() {
         for action in ["list", "merge", "export", "prune", "path"] {

@@ -32,6 +32,14 @@ fn record(problem: &str, seconds: f64) -> Record {
     }
 }
 
+fn database(records: impl IntoIterator<Item = Record>) -> Database {
+    let mut database = Database::new();
+    for record in records {
+        database.insert(&record).unwrap();
+    }
+    database
+}
+
 /// The record of the problem with part of its line replaced.
 fn edited(from: &str, to: &str) -> String {
     let line = record(PROBLEM, 1.5e-6).to_line().unwrap();
@@ -191,6 +199,223 @@ fn a_link_to_a_database_stays_a_link() {
     Store::at(&link).insert(&record("conv1d ic1 oc1 iw9 kw3", 1e-6)).unwrap();
     assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
     assert_eq!(Store::at(&file).load().unwrap().len(), 2);
+}
+
+#[test]
+fn what_is_stored_can_be_loaded_whatever_the_limit() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("db.jsonl");
+    let numbered = |i: u64| record(&format!("conv1d ic1 oc1 iw{} kw3", 5 + i), 1e-6);
+    let full = |error: StoreError, bytes: u64| match error {
+        StoreError::Full { given, limit, .. } => assert!(given > limit && limit == bytes),
+        error => panic!("{error}"),
+    };
+    // Every limit about the size of two and of three records.
+    let some = |count: u64| database((0..count).map(numbered));
+    let size = |count: u64| some(count).text().len() as u64;
+    for bytes in [0, size(0), size(2) - 1, size(2), size(2) + 1, size(3) - 1, size(3)] {
+        let store = Store::at(&path).with_limit(bytes);
+        let mut stored = 0;
+        for i in 0..4 {
+            match store.insert(&numbered(i)) {
+                Ok(Inserted::Stored) => stored += 1,
+                Ok(kept @ Inserted::Kept { .. }) => panic!("{kept:?}"),
+                Err(error) => full(error, bytes),
+            }
+            assert_eq!(store.load().unwrap().len(), stored, "limit {bytes}, record {i}");
+        }
+        assert_eq!(stored as u64, (0..4).rfind(|count| size(*count) <= bytes).unwrap_or(0));
+        // A file of before that is larger is refused with its size, also by a change, and stays.
+        if stored > 0 {
+            let small = Store::at(&path).with_limit(bytes - 300);
+            let before = fs::read(&path).unwrap();
+            for refused in [small.load().map(drop), small.insert(&numbered(9)).map(drop)] {
+                let Err(StoreError::TooLarge { given, limit, .. }) = refused else {
+                    panic!("{refused:?}")
+                };
+                assert_eq!((given, limit), (before.len() as u64, bytes - 300));
+            }
+            assert_eq!(fs::read(&path).unwrap(), before);
+            fs::remove_file(&path).unwrap();
+        }
+        full(store.create(&some(4)).unwrap_err(), bytes);
+        let merged = store.update(|database| {
+            database.merge(&some(4));
+            Ok(())
+        });
+        full(merged.unwrap_err(), bytes);
+        assert!(!path.exists());
+    }
+}
+
+/// Whatever else than a file has the name: an error that says what it is, at once, and nothing is made,
+/// changed or removed.
+#[cfg(unix)]
+mod no_files {
+    use std::collections::BTreeSet;
+    use std::os::unix::fs::symlink;
+    use std::os::unix::net::UnixListener;
+    use std::path::{Path, PathBuf};
+    use std::process::Command;
+    use std::sync::mpsc;
+
+    use super::*;
+
+    /// What the function returns; fails if it is kept waiting.
+    fn at_once<T: Send + 'static>(what: &str, f: impl FnOnce() -> T + Send + 'static) -> T {
+        let (sender, receiver) = mpsc::channel();
+        std::thread::spawn(move || sender.send(f()));
+        receiver.recv_timeout(Duration::from_secs(20)).unwrap_or_else(|_| panic!("{what} hangs"))
+    }
+
+    fn make_fifo(path: &Path) {
+        assert!(Command::new("mkfifo").arg(path).status().unwrap().success());
+    }
+
+    fn names(folder: &Path) -> BTreeSet<PathBuf> {
+        fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect()
+    }
+
+    /// Loading, storing, changing and writing: the messages.
+    fn refusals(path: &Path) -> Vec<String> {
+        let store = Store::at(path);
+        let message = |result: Result<(), StoreError>| match result {
+            Ok(()) => "accepted".to_owned(),
+            Err(error @ StoreError::Io { .. }) => {
+                format!("{error}: {}", std::error::Error::source(&error).unwrap())
+            }
+            Err(error) => error.to_string(),
+        };
+        vec![
+            message(store.exists().map(drop)),
+            message(store.load().map(drop)),
+            message(store.insert(&record(PROBLEM, 1e-6)).map(drop)),
+            message(store.update(|database| Ok(database.retain_readable())).map(drop)),
+        ]
+    }
+
+    #[test]
+    fn as_databases() {
+        let folder = TempDir::new().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        make_fifo(&at("fifo"));
+        let _socket = UnixListener::bind(at("socket")).unwrap();
+        fs::create_dir(at("directory")).unwrap();
+        symlink(at("absent"), at("dangling")).unwrap();
+        symlink(at("fifo"), at("link to fifo")).unwrap();
+        symlink(at("loop"), at("loop")).unwrap();
+        fs::write(at("file"), "").unwrap();
+        let cases = [
+            (at("fifo"), "is a FIFO, expected a regular file"),
+            (at("link to fifo"), "link to fifo` is a FIFO"),
+            (at("socket"), "is a socket"),
+            (at("directory"), "is a directory"),
+            (at("dangling"), "absent`, which is not there"),
+            (at("loop"), "ymbolic link"),
+            (at("file").join("db.jsonl"), "Not a directory"),
+            ("/dev/zero".into(), "is a device"),
+            ("/".into(), "is a directory"),
+            (at("new").join("folder/"), "folder/` is no name of a file"),
+            (PathBuf::new(), "`` is no name of a file"),
+            ("..".into(), "is a directory"),
+        ];
+        let before = names(folder.path());
+        for (path, part) in cases {
+            let shown = path.display().to_string();
+            for refusal in at_once(&shown, move || refusals(&path)) {
+                assert!(refusal.contains(part), "{shown}: {refusal}");
+            }
+        }
+        assert_eq!(names(folder.path()), before);
+        assert!(!Path::new("/dev/zero.lock").exists() && !Path::new("/dev/zero.new").exists());
+        assert!(fs::symlink_metadata(at("dangling")).unwrap().is_symlink());
+    }
+
+    #[test]
+    fn as_locks() {
+        let folder = TempDir::new().unwrap();
+        let (path, lock) = (folder.path().join("db.jsonl"), folder.path().join("db.jsonl.lock"));
+        let aside = folder.path().join("aside");
+        Store::at(&path).create(&Database::new()).unwrap();
+        type Make<'a> = &'a dyn Fn();
+        let cases: [(&str, Make); 4] = [
+            ("a FIFO", &|| make_fifo(&lock)),
+            ("a directory", &|| fs::create_dir(&lock).unwrap()),
+            ("a symbolic link", &|| symlink(&aside, &lock).unwrap()),
+            ("a socket", &|| drop(UnixListener::bind(&lock).unwrap())),
+        ];
+        for (what, make) in cases {
+            make();
+            let before = names(folder.path());
+            let store = Store::at(&path);
+            let result = at_once(what, move || store.insert(&record(PROBLEM, 1e-6)));
+            let Err(StoreError::NotRegular { path: refused, given }) = result else {
+                panic!("{result:?}")
+            };
+            assert_eq!((refused, given), (lock.clone(), what));
+            assert_eq!(names(folder.path()), before);
+            assert!(Store::at(&path).load().unwrap().is_empty());
+            fs::remove_file(&lock).or_else(|_| fs::remove_dir(&lock)).unwrap();
+        }
+        assert_eq!(Store::at(&path).insert(&record(PROBLEM, 1e-6)).unwrap(), Inserted::Stored);
+    }
+
+    #[test]
+    fn files_that_are_no_databases_get_no_lock() {
+        let folder = TempDir::new().unwrap();
+        let list = folder.path().join("shapes.txt");
+        fs::write(&list, "conv1d ic2 oc4 iw5 kw3\n").unwrap();
+        Store::at(&list).insert(&record(PROBLEM, 1e-6)).unwrap_err();
+        // A record that is refused makes no folder either.
+        let absent = folder.path().join("new/db.jsonl");
+        Store::at(absent).insert(&record(PROBLEM, f64::NAN)).unwrap_err();
+        assert_eq!(names(folder.path()), BTreeSet::from([list]));
+    }
+
+    #[test]
+    fn a_file_is_created_once() {
+        let folder = TempDir::new().unwrap();
+        let [file, dangling] = ["db.jsonl", "link.jsonl"].map(|name| folder.path().join(name));
+        symlink(folder.path().join("absent"), &dangling).unwrap();
+        Store::at(&file).create(&Database::new()).unwrap();
+        let before = names(folder.path());
+        for path in [file, dangling] {
+            let error = Store::at(&path).create(&Database::new()).unwrap_err();
+            assert!(matches!(error, StoreError::Io { what: "create", .. }), "{error}");
+        }
+        assert_eq!(names(folder.path()), before);
+    }
+
+    /// The file as it was opened is read, whatever has its name then.
+    #[test]
+    fn a_file_is_replaced_while_it_is_read() {
+        let folder = TempDir::new().unwrap();
+        let path = folder.path().join("db.jsonl");
+        let some = |count: u64| {
+            let problems = (0..count).map(|i| format!("conv1d ic1 oc1 iw{} kw3", 5 + i));
+            database(problems.map(|problem| record(&problem, 1e-6)))
+        };
+        let (small, large) = (some(2), some(200));
+        Store::at(&path).create(&small).unwrap();
+        let writer = Store::at(&path);
+        let (ours, theirs) = (small.clone(), large.clone());
+        let writing = std::thread::spawn(move || {
+            for round in 0..100 {
+                let next = if round % 2 == 0 { &theirs } else { &ours };
+                let replaced = writer.update(|database| {
+                    database.clone_from(next);
+                    Ok(())
+                });
+                replaced.unwrap();
+            }
+        });
+        while !writing.is_finished() {
+            let loaded = Store::at(&path).load().unwrap();
+            assert!([small.text(), large.text()].contains(&loaded.text()));
+            assert_eq!(loaded.skipped(), []);
+        }
+        writing.join().unwrap();
+    }
 }
 
 /// Lines over few keys and few figures, so that they collide, some unsound, some of other versions.

@@ -69,7 +69,7 @@ impl RecordsArg {
             return Ok(Database::new());
         }
         let store = self.file.store()?;
-        if self.file.db.is_some() && !store.path().exists() {
+        if self.file.db.is_some() && !store.exists().hint(|| self.file.other_file())? {
             return Err(anyhow!("there is no database `{}`", store.path().display())).hint(|| {
                 "give --db the file that `convgen db merge` or a tuning run wrote".to_owned()
             });

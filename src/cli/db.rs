@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::io::Write;
 use std::path::PathBuf;
 
-use anyhow::Context;
+use anyhow::anyhow;
 use clap::{Args, Subcommand};
 use convgen::ir::ConvProblem;
 use convgen::record::{Database, Inserted, Key, Record, Store};
@@ -224,9 +224,12 @@ fn merge(args: &MergeArgs, out: &mut impl Write) -> anyhow::Result<()> {
     let mut sources = Vec::new();
     for file in &args.files {
         let source = Store::at(file);
+        let hint = || "merge takes files of tuning records".to_owned();
         // A file that is not there is a mistake here, not an empty database.
-        std::fs::metadata(file).with_context(|| format!("cannot read `{}`", file.display()))?;
-        let database = source.load().hint(|| "merge takes files of tuning records".to_owned())?;
+        if !source.exists().hint(hint)? {
+            return Err(anyhow!("cannot read `{}`: there is no such file", file.display()));
+        }
+        let database = source.load().hint(hint)?;
         for skipped in database.skipped() {
             // Nobody is left to tell if standard error is closed.
             let _ = writeln!(
@@ -272,10 +275,8 @@ fn export(args: &ExportArgs, out: &mut impl Write) -> anyhow::Result<()> {
         exported.insert(&record)?;
     }
     let Some(path) = &args.output else { return Ok(out.write_all(&exported.text())?) };
-    let file = std::fs::File::options().write(true).create_new(true).open(path);
-    let written = file.and_then(|mut file| file.write_all(&exported.text()));
-    written
-        .with_context(|| format!("cannot write `{}`", path.display()))
+    Store::at(path)
+        .create(&exported)
         .hint(|| "export writes a new file; to add records to one, use merge".to_owned())?;
     writeln!(out, "{} records in {}", exported.len(), path.display())?;
     Ok(())

@@ -218,6 +218,15 @@ impl Database {
         text
     }
 
+    /// The bytes of [`Database::text`].
+    pub(super) fn text_len(&self) -> u64 {
+        let held = self.lines.values().map(|held| held.text.as_ref());
+        let lines = held.chain(self.unread.keys().map(Bytes::as_ref));
+        // Each line has an end, and so has the header.
+        let size = |line: &[u8]| line.len() as u64 + 1;
+        size(HEADER.as_bytes()) + lines.map(size).sum::<u64>()
+    }
+
     /// Adds one line.
     fn add(&mut self, text: Bytes) -> Result<(), RecordError> {
         if let Some(reason) = self.unread.get(&text) {

@@ -5,21 +5,24 @@
 //! advisory lock on a third file, to what the file holds at that time, so changes of several processes
 //! add up. What [`Store::insert`] reported as stored is on the disk, whatever ends the process then.
 //!
+//! A database is a regular file of at most [`MAX_FILE`] bytes: no change makes one that would not be
+//! read again.
+//!
 //! Does not: create anything before there is something to store, or write to a file that does not
-//! begin with the header of a database. On a file system without locks, changes are refused.
+//! begin with the header of a database, or make a lock beside it. A symbolic link is followed; one to
+//! nothing is refused. On a file system without locks, changes are refused.
 
-use std::ffi::OsString;
-use std::fs::{self, File};
-use std::io::{self, Read, Write};
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
 use bytes::Bytes;
 
 use super::database::HEADER;
-use super::{Database, Inserted, Record, RecordError};
+use super::{Database, Inserted, Record, RecordError, file};
 
-/// The largest file that is read: about a million records.
+/// The largest file that is read or written: about a million records.
 pub const MAX_FILE: u64 = 1 << 29;
 
 /// Where the database of this user is: `convgen/tuning.jsonl` in the platform's directory of local
@@ -45,6 +48,7 @@ pub fn default_database() -> Result<&'static Database, &'static StoreError> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Store {
     path: PathBuf,
+    limit: u64,
 }
 
 /// Why a file was not read or not written.
@@ -66,11 +70,41 @@ pub enum StoreError {
         /// The file.
         path: PathBuf,
     },
+    /// The file is none that can be read to its end.
+    #[error("`{}` is {given}, expected a regular file", path.display())]
+    NotRegular {
+        /// The file.
+        path: PathBuf,
+        /// What it is.
+        given: &'static str,
+    },
+    /// A symbolic link names nothing.
+    #[error("`{}` is a symbolic link to `{}`, which is not there", path.display(), target.display())]
+    Dangling {
+        /// The link.
+        path: PathBuf,
+        /// What it names.
+        target: PathBuf,
+    },
     /// The file would fill the memory.
-    #[error("`{}` has more than {MAX_FILE} bytes", path.display())]
+    #[error("`{}` has {given} bytes, expected at most {limit}", path.display())]
     TooLarge {
         /// The file.
         path: PathBuf,
+        /// Its bytes.
+        given: u64,
+        /// What is read at most.
+        limit: u64,
+    },
+    /// With the change, the file would be too large to be read again.
+    #[error("`{}` would have {given} bytes, expected at most {limit}", path.display())]
+    Full {
+        /// The file.
+        path: PathBuf,
+        /// Its bytes with the change.
+        given: u64,
+        /// What is read at most.
+        limit: u64,
     },
     /// A record cannot be stored.
     #[error(transparent)]
@@ -80,12 +114,25 @@ pub enum StoreError {
 impl Store {
     /// A store in that file, which need not exist.
     pub fn at(path: impl Into<PathBuf>) -> Store {
-        Store { path: path.into() }
+        Store { path: path.into(), limit: MAX_FILE }
+    }
+
+    /// The same, but the file may have that many bytes at most, if that is less than [`MAX_FILE`].
+    pub fn with_limit(self, bytes: u64) -> Store {
+        Store { limit: bytes.min(MAX_FILE), ..self }
     }
 
     /// The file.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Whether there is a file.
+    ///
+    /// # Errors
+    /// If what is there is no regular file, nor a link to one.
+    pub fn exists(&self) -> Result<bool, StoreError> {
+        Ok(file::resolve(&self.path)?.is_some())
     }
 
     /// Reads the records; none if there is no file.
@@ -97,56 +144,66 @@ impl Store {
         Ok(Database::of(self.text(&self.path)?))
     }
 
+    /// Writes records to a file that must not exist.
+    ///
+    /// # Errors
+    /// If there is one, or it cannot be written; then nothing is left of it.
+    pub fn create(&self, database: &Database) -> Result<(), StoreError> {
+        file::create(&self.path, &self.fitting(&self.path, database)?)
+    }
+
     /// Adds a record to the file, unless there is a better one there.
     ///
     /// # Errors
     /// If the record is refused, or the file.
     pub fn insert(&self, record: &Record) -> Result<Inserted, StoreError> {
+        // A record that is refused makes no folder and no lock.
+        record.to_line()?;
         self.update(|database| database.insert(record))
     }
 
-    /// Changes what the file holds, alone among all processes.
+    /// Changes what the file holds, alone among all processes: waits while another changes it.
     ///
     /// # Errors
-    /// If the change fails, in which case nothing is written, or the file is refused.
+    /// If the change fails, or makes the file too large; then nothing is written. If the file is refused.
     pub fn update<T>(
         &self,
         change: impl FnOnce(&mut Database) -> Result<T, RecordError>,
     ) -> Result<T, StoreError> {
         // What a symbolic link names is replaced, not the link.
-        let path = fs::canonicalize(&self.path).unwrap_or_else(|_| self.path.clone());
-        let folder = match path.parent() {
-            Some(parent) if parent.as_os_str().is_empty() => Path::new("."),
-            Some(parent) => parent,
-            None => Path::new("/"),
-        };
-        fs::create_dir_all(folder).map_err(|error| io_error("create", folder, error))?;
-        let lock = lock(&beside(&path, ".lock"))?;
+        let path = file::resolve(&self.path)?.unwrap_or_else(|| self.path.clone());
+        // A file that is no database gets no lock beside it.
+        self.text(&path)?;
+        let folder = file::folder(&path);
+        fs::create_dir_all(folder).map_err(|error| file::io_error("create", folder, error))?;
+        let lock = file::lock(&file::beside(&path, ".lock"))?;
         let before = self.text(&path)?;
         let mut database = Database::of(before.clone());
         let value = change(&mut database)?;
-        let after = database.text();
+        let after = self.fitting(&path, &database)?;
         if after != before {
-            write(&path, folder, &after)?;
+            file::replace(&path, &after)?;
         }
         drop(lock);
         Ok(value)
     }
 
+    /// The text of a database, if it would be read again.
+    fn fitting(&self, path: &Path, database: &Database) -> Result<Vec<u8>, StoreError> {
+        let (given, limit) = (database.text_len(), self.limit);
+        if given > limit {
+            return Err(StoreError::Full { path: path.to_owned(), given, limit });
+        }
+        Ok(database.text())
+    }
+
     /// The bytes of the file, which are none or begin with the header.
     fn text(&self, path: &Path) -> Result<Bytes, StoreError> {
-        let file = match File::open(path) {
-            Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Bytes::new()),
-            Err(error) => return Err(io_error("read", path, error)),
-        };
-        // Room for the whole file at once, as far as it says how large it is.
-        let size = file.metadata().map_or(0, |metadata| metadata.len().min(MAX_FILE) + 1);
-        let mut text = Vec::with_capacity(size as usize);
-        let read = file.take(MAX_FILE + 1).read_to_end(&mut text);
-        read.map_err(|error| io_error("read", path, error))?;
-        if text.len() as u64 > MAX_FILE {
-            return Err(StoreError::TooLarge { path: path.to_owned() });
+        let limit = self.limit;
+        // One byte more than may be there shows a file that grows while it is read.
+        let Some((text, given)) = file::read(path, limit + 1)? else { return Ok(Bytes::new()) };
+        if given > limit {
+            return Err(StoreError::TooLarge { path: path.to_owned(), given, limit });
         }
         let first = text.split(|byte| *byte == b'\n').next().unwrap_or_default();
         if !text.is_empty() && first.trim_ascii() != HEADER.as_bytes() {
@@ -154,58 +211,4 @@ impl Store {
         }
         Ok(text.into())
     }
-}
-
-/// Waits for the lock, which ends with the file handle, also when the process is killed.
-fn lock(path: &Path) -> Result<File, StoreError> {
-    let file = File::options().create(true).truncate(false).write(true).open(path);
-    let file = file.map_err(|error| io_error("create", path, error))?;
-    file.lock().map_err(|error| io_error("lock", path, error))?;
-    Ok(file)
-}
-
-/// Replaces the file. Needs the lock, under which alone the new file's name is used.
-fn write(path: &Path, folder: &Path, text: &[u8]) -> Result<(), StoreError> {
-    let new = beside(path, ".new");
-    // Left over if a process was killed while it wrote.
-    match fs::remove_file(&new) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            return Err(io_error("remove", &new, error));
-        }
-        Ok(()) | Err(_) => {}
-    }
-    let written = || -> io::Result<()> {
-        let mut file = File::options().write(true).create_new(true).open(&new)?;
-        if let Ok(metadata) = fs::metadata(path) {
-            file.set_permissions(metadata.permissions())?;
-        }
-        file.write_all(text)?;
-        file.sync_all()
-    };
-    written().map_err(|error| io_error("write", &new, error))?;
-    fs::rename(&new, path).map_err(|error| io_error("replace", path, error))?;
-    sync_folder(folder).map_err(|error| io_error("flush", folder, error))
-}
-
-/// Makes a new name in the folder last.
-#[cfg(unix)]
-fn sync_folder(folder: &Path) -> io::Result<()> {
-    File::open(folder)?.sync_all()
-}
-
-/// Elsewhere a folder cannot be opened, and renaming is in the file system's own journal.
-#[cfg(not(unix))]
-fn sync_folder(_folder: &Path) -> io::Result<()> {
-    Ok(())
-}
-
-/// The file of the same name and an ending.
-fn beside(path: &Path, ending: &str) -> PathBuf {
-    let mut name = OsString::from(path);
-    name.push(ending);
-    name.into()
-}
-
-fn io_error(what: &'static str, path: &Path, source: io::Error) -> StoreError {
-    StoreError::Io { what, path: path.to_owned(), source }
 }
