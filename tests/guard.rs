@@ -35,9 +35,10 @@ use convgen::{
 use convgen_ir::Layout;
 use convgen_ir::interpret;
 use convgen_ir::nest::Role;
+use convgen_ir::parse::parse_nest;
 use convgen_ir::problem::{ConvProblem, ConvSpec, Direction, SpatialAxis};
 use convgen_ir::schedule::Schedule;
-use convgen_ir::verify::VerifiedNest;
+use convgen_ir::verify::{VerifiedNest, verify};
 use fault::named;
 use fence::{Edge, Fenced};
 use proptest::prelude::*;
@@ -57,6 +58,27 @@ fn two_thousand_kernels_touch_nothing_beyond_their_buffers() {
 #[ignore = "long"]
 fn twenty_thousand_kernels_touch_nothing_beyond_their_buffers() {
     hold_kernels(1 << 32, 20_000);
+}
+
+/// The condition holds in no lane of most tasks, where the element that all lanes read lies outside.
+#[test]
+fn a_block_that_runs_in_no_lane_reads_nothing() {
+    let text = "nest lanes {
+  input f32[15001]
+  output f32[16]
+  parallel t in 0..100 {
+    reg acc f32[8]
+    vector v in 0..8 { acc[v] = 1.0 }
+    vector v in 0..8 {
+      if 8*t+v < 16 { output[8*t+v] = add(acc[v], input[8000*t]) }
+    }
+  }
+}";
+    for (compiler, isa, machine) in &Machines::new().0 {
+        let (nest, _) = parse_nest(text).expect("a nest");
+        let nest = verify(nest, &compiler.target().limits()).expect("inside by the condition");
+        raw::hold(&nest, machine, 1, text).unwrap_or_else(|error| panic!("{isa}: {error}"));
+    }
 }
 
 /// What a case compiles.

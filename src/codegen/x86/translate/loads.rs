@@ -106,8 +106,20 @@ impl<'n> Translator<'n> {
             LaneStep::By(step) => return self.gather(access, lanes, step),
             LaneStep::Uneven => return unfit("lanes are loaded unevenly"),
         };
+        // Of a condition on lanes only masks know: an element for all of them is loaded also where it holds
+        // in none, and V4 may have proved it inside by that condition.
+        let masked = matches!(brought, Brought::Lanes(_)) || lanes.mask.limit.is_none();
+        if !masked && !self.is_inside(access) {
+            return unfit("an element is loaded where a condition may not hold");
+        }
         let place = self.place(access, lanes)?;
         self.load_at(place, brought)
+    }
+
+    /// Whether an access is in bounds by what holds in all lanes.
+    fn is_inside(&self, access: &Access) -> bool {
+        let shape = &self.nest.buffer(access.buffer).shape;
+        access.index.iter().zip(shape).all(|(index, extent)| self.known.inside(index, *extent))
     }
 
     fn load_at(&mut self, place: Place, brought: Brought) -> Result<Value, Unfit> {
