@@ -44,6 +44,10 @@
 //! | tiles of 4x4 | 5.1e-5 | 5.3e-3 | the tile | 4 |
 //! | tiles of 6x6 | 9.6e-5 | 1.1e-2 | the tile | 5.06 |
 //!
+//! The bounds hold where nothing overflows and nothing is subnormal **inside of the transforms** either, whose sums
+//! of inputs are up to some hundred times as large as these and whose weights are up to some thousand times as
+//! small: inputs beyond 1e36 may give infinities where the sum is finite, weights below 1e-34 lose digits.
+//!
 //! # Infinities and NaNs
 //!
 //! - A NaN or an infinity in the input reaches the outputs whose windows hold it, nine of a 3x3 kernel, if these

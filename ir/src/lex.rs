@@ -108,6 +108,12 @@ pub enum ParseErrorKind {
         /// Levels allowed.
         limit: usize,
     },
+    /// A schedule of more rewrites than any needs.
+    #[error("more than {limit} directives")]
+    TooManyDirectives {
+        /// Directives allowed.
+        limit: usize,
+    },
     /// Operations inside one another.
     #[error("more than {limit} operations inside one another")]
     ExpressionsTooDeep {

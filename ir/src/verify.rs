@@ -42,7 +42,7 @@ use self::scratch::ScratchLayout;
 use crate::bounds::{Context, Range};
 use crate::elem::ElemType;
 use crate::nest::{
-    Access, Affine, AxisId, BufferId, Expr, Guard, LocalId, Loop, Mode, Nest, Role, Stmt,
+    Access, Affine, AxisId, BufferId, Dim, Expr, Guard, LocalId, Loop, Mode, Nest, Role, Stmt,
 };
 use crate::print;
 
@@ -55,7 +55,7 @@ pub struct Limits {
     pub scratch_bytes: i64,
     /// Lane operations after unrolling, an operation being a statement that stores or names a value:
     /// bounds the size of the code. Of the operations in their values, [`OPERATIONS_A_LANE`] times as
-    /// many are granted.
+    /// many are granted; of branches, one for so many as [`LANES_A_BRANCH`].
     pub unrolled: i64,
 }
 
@@ -63,9 +63,12 @@ pub struct Limits {
 /// conditions and the loops themselves. The longest epilogue has some sixty of them a value, a sum three.
 pub const OPERATIONS_A_LANE: i64 = 16;
 
-/// Steps of checking, for all rules that compare parts of a nest with one another: some hundredths of a
-/// second.
-const WORK: u64 = 1 << 25;
+/// Lane operations of [`Limits::unrolled`] for each branch after unrolling: a loop, a condition, or an index
+/// into padding that is not provably inside. Code generation takes more than linear time in them.
+pub const LANES_A_BRANCH: i64 = 4;
+
+/// Steps of checking, for all rules that compare parts of a nest with one another: some tenths of a second.
+const WORK: u64 = 1 << 24;
 
 impl Limits {
     /// Generous limits, for nests that are interpreted only.
@@ -131,6 +134,7 @@ pub fn verify(nest: Nest, limits: &Limits) -> Result<VerifiedNest, VerifyError> 
         reg_bytes: 0,
         unrolled: 0,
         operations: 0,
+        branches: 0,
         work: Cell::new(0),
     };
     checker.structure()?;
@@ -171,6 +175,7 @@ struct Checker<'n> {
     reg_bytes: i64,
     unrolled: i64,
     operations: i64,
+    branches: i64,
     work: Cell<u64>,
 }
 
@@ -291,10 +296,45 @@ impl Checker<'_> {
         let size = size.saturating_add(1);
         self.operations = self.operations.saturating_add(copies.saturating_mul(size));
         let limit = self.limits.unrolled.saturating_mul(OPERATIONS_A_LANE);
-        match self.operations > limit {
-            true => self.fail(Fault::Operations { given: self.operations, limit }),
+        if self.operations > limit {
+            return self.fail(Fault::Operations { given: self.operations, limit });
+        }
+        let branches = copies.saturating_mul(self.branches_of(stmt));
+        self.branches = self.branches.saturating_add(branches);
+        let limit = self.limits.unrolled.div_euclid(LANES_A_BRANCH);
+        match self.branches > limit {
+            true => self.fail(Fault::Branches { given: self.branches, limit }),
             false => Ok(()),
         }
+    }
+
+    /// The branches that a statement itself is, for each of its copies.
+    fn branches_of(&self, stmt: &Stmt) -> i64 {
+        let count = match stmt {
+            Stmt::Loop(l) => match l.mode {
+                Mode::Unroll | Mode::Vector => l.guards.len(),
+                Mode::Serial | Mode::Parallel => l.guards.len().saturating_add(1),
+            },
+            Stmt::If(guards, _) => guards.len(),
+            Stmt::Declare(_) => 0,
+            Stmt::Let(_, value) | Stmt::Store(_, value) => {
+                let mut count = 0_usize;
+                value.visit(&mut |expr| {
+                    if let Expr::Pad(_, access) = expr {
+                        count = count.saturating_add(self.open_indices(access));
+                    }
+                });
+                count
+            }
+        };
+        i64::try_from(count).unwrap_or(i64::MAX)
+    }
+
+    /// The indices of an access that are not provably inside.
+    fn open_indices(&self, access: &Access) -> usize {
+        let shape = &self.nest.buffer(access.buffer).shape;
+        let open = |(index, dim): &(&Affine, &Dim)| !self.context.inside(index, **dim);
+        access.index.iter().zip(shape).filter(open).count()
     }
 
     /// V8: accounts for steps of checking.

@@ -2,8 +2,11 @@
 
 use super::cursor::Cursor;
 use crate::elem::Layout;
-use crate::lex::{Named, ParseError, Token, TokenKind, lex};
+use crate::lex::{Named, ParseError, ParseErrorKind, Token, TokenKind, lex};
 use crate::schedule::{Directive, Schedule, Tail};
+
+/// The most directives of a schedule: several times those of the longest default. Each rewrites the nest.
+pub const MAX_DIRECTIVES: usize = 256;
 
 /// Reads a schedule: directives separated by line ends or semicolons.
 pub fn parse_schedule(text: &str) -> Result<Schedule, ParseError> {
@@ -15,6 +18,10 @@ pub fn parse_schedule(text: &str) -> Result<Schedule, ParseError> {
         {}
         if parser.cursor.peek().kind == TokenKind::End {
             return Ok(Schedule { directives });
+        }
+        if directives.len() == MAX_DIRECTIVES {
+            let limit = MAX_DIRECTIVES;
+            return Err(parser.cursor.peek().error(ParseErrorKind::TooManyDirectives { limit }));
         }
         directives.push(parser.directive()?);
         if !parser.at_end_of_directive() {
@@ -216,5 +223,14 @@ pack input at oh
                 prop_assert_eq!(parse_schedule(&schedule.to_string()), Ok(schedule));
             }
         }
+    }
+
+    #[test]
+    fn directives_are_limited() {
+        let text = |count: usize| "unroll ow\n".repeat(count);
+        assert!(parse_schedule(&text(MAX_DIRECTIVES)).is_ok());
+        let refused = parse_schedule(&text(MAX_DIRECTIVES + 1)).expect_err("refused");
+        let kind = ParseErrorKind::TooManyDirectives { limit: MAX_DIRECTIVES };
+        assert_eq!((refused.line, refused.kind), (257, kind));
     }
 }

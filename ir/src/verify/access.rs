@@ -29,7 +29,7 @@ impl Checker<'_> {
         if use_.needs_offset() {
             self.offset(access)?;
         }
-        let conditions = self.context.conditions().saturating_mul(access.index.len());
+        let conditions = self.context.conditions().saturating_mul(access.index.len().max(1));
         self.spend(conditions, || format!("showing that `{}` is in bounds", self.text(access)))?;
         for (dim, (index, extent)) in access.index.iter().zip(&buffer.shape).enumerate() {
             let known = use_.may_be_outside() && *extent != Dim::Batch;

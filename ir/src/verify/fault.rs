@@ -82,6 +82,8 @@ pub enum Fault {
     RegisterBudget { name: String, given: i64, limit: i64 },
     #[error("unrolled code has {given} operations, the limit is {limit}")]
     Operations { given: i64, limit: i64 },
+    #[error("unrolled code has {given} branches, the limit is {limit}")]
+    Branches { given: i64, limit: i64 },
     #[error("{what} takes more than {limit} steps")]
     Work { what: String, limit: u64 },
     #[error("{what} is {given}, which is not in {low}..={high}")]
@@ -118,7 +120,10 @@ impl Fault {
             Fault::Batch { .. } => Rule::V5,
             Fault::Parallel { .. } | Fault::TaskOverlap { .. } => Rule::V6,
             Fault::Vector { .. } | Fault::LaneOverlap { .. } => Rule::V7,
-            Fault::Unrolled { .. } | Fault::Operations { .. } | Fault::Work { .. } => Rule::V8,
+            Fault::Unrolled { .. }
+            | Fault::Operations { .. }
+            | Fault::Branches { .. }
+            | Fault::Work { .. } => Rule::V8,
             Fault::DynamicRegister { .. } | Fault::RegisterBudget { .. } => Rule::V9,
             Fault::Size { .. } | Fault::Overflow { .. } | Fault::TooDeep { .. } => Rule::V10,
             Fault::Undefined { .. } => Rule::V11,

@@ -3,7 +3,7 @@
 use super::cover::{self, Region};
 use super::tasks::count_stmts;
 use super::{Check, Checker, Fault, Place, VerifyError};
-use crate::nest::{BufferId, Role, Stmt, visit_accesses};
+use crate::nest::{BufferId, Role, Stmt, visit_accesses, visit_stores};
 
 impl Checker<'_> {
     /// V1, V9, V10 and V11 for the declaration of a local buffer; `rest` is its scope.
@@ -34,6 +34,7 @@ impl Checker<'_> {
         }
         let what = || format!("showing that `{name}` is written before it is read");
         self.spend(count_stmts(rest), what)?;
+        self.spend_boxes(id, rest, what)?;
         let ends = cover::read_ends(self.nest, id, rest, &self.context);
         match defined_before_read(&ends, id, rest, &Region::default()) {
             true => Ok(()),
@@ -44,6 +45,15 @@ impl Checker<'_> {
     /// V11 for packed weights, V12 for the output.
     pub(super) fn written(&self, role: Role, block: &[Stmt]) -> Check {
         self.nest.find_all(role).try_for_each(|id| self.written_whole(role, id, block))
+    }
+
+    /// V8: the box of each store to a buffer is compared with those before it, in every block that reads it.
+    fn spend_boxes(&self, id: BufferId, block: &[Stmt], what: impl FnOnce() -> String) -> Check {
+        let mut stores = 0_usize;
+        visit_stores(block, &mut |dst| {
+            stores = stores.saturating_add(usize::from(dst.buffer == id));
+        });
+        self.spend(stores.saturating_mul(stores), what)
     }
 
     fn written_whole(&self, role: Role, id: BufferId, block: &[Stmt]) -> Check {

@@ -264,6 +264,27 @@ mod tests {
         assert_eq!(rule(nest), Some(Rule::V10));
     }
 
+    /// Whatever is compared with something else a statement is counted before, also what has no index.
+    #[test]
+    fn the_work_of_checking_is_bounded() {
+        let scratch = |shape: &str, stores: &[String]| {
+            format!(
+                "nest x {{ input f32[4] output f32[4] for i in 0..4 {{ output[i] = 0.0 }} \
+                 scratch s f32[{shape}] for a in 0..4 {{ for b in 0..4 {{ {} }} }} }}",
+                stores.join("\n")
+            )
+        };
+        let apart: Vec<String> =
+            (0..6_000).map(|i| format!("s[{},{}] = 1.0", i / 80 * 2, i % 80 * 2)).collect();
+        let under = format!("if {} {{", vec!["a+b >= 0"; 6_000].join(" and "));
+        let mut guarded = vec!["s[] = 1.0".to_string(); 6_000];
+        guarded.insert(0, under);
+        guarded.push("}".to_string());
+        for text in [scratch("160,160", &apart), scratch("", &guarded)] {
+            assert_eq!(rule(parse_nest(&text).unwrap().0), Some(Rule::V8));
+        }
+    }
+
     /// Every number of a nest at the ends of its type, one at a time: an answer, never a panic.
     #[test]
     fn numbers_at_the_ends_of_their_type_are_answered() {

@@ -10,11 +10,10 @@ impl Checker<'_> {
         let chain: Vec<&Loop> = self.nest.task_loops().collect();
         let outer: Vec<AxisId> = chain.iter().map(|l| l.axis).collect();
         let mut stores = Vec::new();
-        let mut context = Context::default();
-        // What is known at a statement is copied for each.
+        // What is known in a block or at a store is copied for each.
         let statements = count_stmts(&self.nest.body).saturating_mul(MAX_LEVELS);
         self.spend(statements, || "showing that tasks write different elements".to_string())?;
-        collect_stores(self.nest, &self.nest.body, &mut context, &mut stores);
+        collect_stores(self.nest, &self.nest.body, &Context::default(), &mut stores);
         for (depth, l) in chain.iter().enumerate() {
             if l.trip_count() == Some(1) {
                 continue;
@@ -50,19 +49,20 @@ pub(super) fn count_stmts(block: &[Stmt]) -> usize {
 fn collect_stores(
     nest: &Nest,
     block: &[Stmt],
-    context: &mut Context,
+    context: &Context,
     found: &mut Vec<(Access, Context)>,
 ) {
     for stmt in block {
-        let outside = context.clone();
         match stmt {
             Stmt::Loop(l) => {
-                context.enter(l);
-                collect_stores(nest, &l.body, context, found);
+                let mut inside = context.clone();
+                inside.enter(l);
+                collect_stores(nest, &l.body, &inside, found);
             }
             Stmt::If(guards, body) => {
-                context.assume(guards);
-                collect_stores(nest, body, context, found);
+                let mut inside = context.clone();
+                inside.assume(guards);
+                collect_stores(nest, body, &inside, found);
             }
             Stmt::Declare(_) | Stmt::Let(..) => {}
             Stmt::Store(dst, _) if nest.buffer(dst.buffer).role == Role::Output => {
@@ -70,7 +70,6 @@ fn collect_stores(
             }
             Stmt::Store(..) => {}
         }
-        *context = outside;
     }
 }
 
