@@ -55,13 +55,16 @@ pub struct Limits {
     pub scratch_bytes: i64,
     /// Lane operations after unrolling, an operation being a statement that stores or names a value:
     /// bounds the size of the code. Of the operations in their values, [`OPERATIONS_A_LANE`] times as
-    /// many are granted; of branches, one for so many as [`LANES_A_BRANCH`].
+    /// many are granted, one outside of vector loops counting for [`LANES_OF_A_VECTOR`]; of branches, one for so many as [`LANES_A_BRANCH`].
     pub unrolled: i64,
 }
 
 /// Operations after unrolling for each lane operation of [`Limits::unrolled`]: loads, arithmetic,
 /// conditions and the loops themselves. The longest epilogue has some sixty of them a value, a sum three.
 pub const OPERATIONS_A_LANE: i64 = 16;
+
+/// Lanes that an operation outside of vector loops counts for.
+pub const LANES_OF_A_VECTOR: i64 = 16;
 
 /// Lane operations of [`Limits::unrolled`] for each branch after unrolling: a loop, a condition, or an index
 /// into padding that is not provably inside. Code generation takes more than linear time in them.
@@ -281,20 +284,16 @@ impl Checker<'_> {
 
     /// V8: what a statement itself is after unrolling, its blocks aside.
     fn operations(&mut self, stmt: &Stmt, copies: i64) -> Check {
-        let (copies, size) = match stmt {
-            Stmt::Loop(l) => match l.mode {
-                Mode::Unroll | Mode::Vector => {
-                    let trips = l.trip_count().unwrap_or(1).max(1);
-                    (copies.saturating_mul(trips), conditions(&l.guards))
-                }
-                Mode::Serial | Mode::Parallel => (copies, conditions(&l.guards)),
-            },
-            Stmt::If(guards, _) => (copies, conditions(guards)),
-            Stmt::Declare(_) => (copies, 0),
-            Stmt::Let(_, value) | Stmt::Store(_, value) => (copies, operations(value)),
+        let copies = match stmt {
+            Stmt::Loop(l) if matches!(l.mode, Mode::Unroll | Mode::Vector) => {
+                copies.saturating_mul(l.trip_count().unwrap_or(1).max(1))
+            }
+            Stmt::Loop(_) | Stmt::If(..) | Stmt::Declare(_) | Stmt::Let(..) | Stmt::Store(..) => {
+                copies
+            }
         };
-        let size = size.saturating_add(1);
-        self.operations = self.operations.saturating_add(copies.saturating_mul(size));
+        let given = copies.saturating_mul(self.operations_of(stmt));
+        self.operations = self.operations.saturating_add(given);
         let limit = self.limits.unrolled.saturating_mul(OPERATIONS_A_LANE);
         if self.operations > limit {
             return self.fail(Fault::Operations { given: self.operations, limit });
@@ -305,6 +304,21 @@ impl Checker<'_> {
         match self.branches > limit {
             true => self.fail(Fault::Branches { given: self.branches, limit }),
             false => Ok(()),
+        }
+    }
+
+    /// The operations that a statement itself is, for each of its copies.
+    fn operations_of(&self, stmt: &Stmt) -> i64 {
+        match stmt {
+            Stmt::Loop(l) => conditions(&l.guards).saturating_add(1),
+            Stmt::If(guards, _) => conditions(guards).saturating_add(1),
+            Stmt::Declare(_) => 1,
+            Stmt::Let(_, value) | Stmt::Store(_, value) => {
+                let vectors = self.scope.loops.iter().any(|(_, mode)| *mode == Mode::Vector);
+                // What is no lane takes an instruction all the same.
+                let lanes = if vectors { 1 } else { LANES_OF_A_VECTOR };
+                operations(value).saturating_add(1).saturating_mul(lanes)
+            }
         }
     }
 
