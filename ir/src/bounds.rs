@@ -23,6 +23,18 @@ pub enum Range {
     Batch,
 }
 
+/// How far a sum goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Extent {
+    /// The smallest value.
+    pub lo: i128,
+    /// The largest value.
+    pub hi: i128,
+    /// The largest absolute value that any of its numbers, or of the sums of some of its terms, can have:
+    /// what carries out the sum term by term needs integers of that size.
+    pub reach: i128,
+}
+
 impl Context {
     /// Enters a loop: its variable is in range and its guards hold.
     pub fn enter(&mut self, l: &Loop) {
@@ -85,25 +97,21 @@ impl Context {
     /// The smallest and largest value of a sum, guards aside; none if it depends on the batch, or
     /// overflows.
     pub fn interval(&self, sum: &Affine) -> Option<(i128, i128)> {
-        let mut interval = (i128::from(sum.constant), i128::from(sum.constant));
-        for (axis, coefficient) in sum.terms() {
-            let ends = self.term_ends(*axis, *coefficient)?;
-            interval.0 = interval.0.checked_add(ends[0].min(ends[1]))?;
-            interval.1 = interval.1.checked_add(ends[0].max(ends[1]))?;
-        }
-        (!sum.overflows()).then_some(interval)
+        self.extent(sum).map(|extent| (extent.lo, extent.hi))
     }
 
-    /// The largest absolute value that any of its terms, or of the sums of some of them, can have: what
-    /// carries out the sum term by term needs integers of that size. None as for
-    /// [`interval`](Context::interval).
-    pub fn reach(&self, sum: &Affine) -> Option<i128> {
-        let mut reach = i128::from(sum.constant).abs();
+    /// How far a sum goes, guards aside. None as for [`interval`](Context::interval).
+    pub fn extent(&self, sum: &Affine) -> Option<Extent> {
+        let constant = i128::from(sum.constant);
+        let mut extent = Extent { lo: constant, hi: constant, reach: constant.abs() };
         for (axis, coefficient) in sum.terms() {
-            let [first, last] = self.term_ends(*axis, *coefficient)?.map(i128::abs);
-            reach = reach.checked_add(i128::from(*coefficient).abs().max(first).max(last))?;
+            let [first, last] = self.term_ends(*axis, *coefficient)?;
+            extent.lo = extent.lo.checked_add(first.min(last))?;
+            extent.hi = extent.hi.checked_add(first.max(last))?;
+            let most = i128::from(*coefficient).abs().max(first.abs()).max(last.abs());
+            extent.reach = extent.reach.checked_add(most)?;
         }
-        (!sum.overflows()).then_some(reach)
+        (!sum.overflows()).then_some(extent)
     }
 
     /// A term at the first and at the last value of its variable.
@@ -236,6 +244,7 @@ mod tests {
         let big = Affine::term(axis, i64::MAX);
         assert_eq!(context.interval(&big.scaled(2)), None);
         assert_eq!(context.interval(&(&big.scaled(2) - &big.scaled(2))), None);
-        assert_eq!(context.reach(&big), Some(5 * i128::from(i64::MAX)));
+        let reach = context.extent(&big).map(|extent| extent.reach);
+        assert_eq!(reach, Some(5 * i128::from(i64::MAX)));
     }
 }

@@ -39,7 +39,7 @@ use self::access::Use;
 pub use self::fault::{Fault, Place, Rule, VerifyError};
 pub use self::parts::verify_parts;
 use self::scratch::ScratchLayout;
-use crate::bounds::{Context, Range};
+use crate::bounds::{Context, Extent, Range};
 use crate::elem::ElemType;
 use crate::nest::{
     Access, Affine, AxisId, BufferId, Dim, Expr, Guard, LocalId, Loop, Mode, Nest, Role, Stmt,
@@ -55,7 +55,8 @@ pub struct Limits {
     pub scratch_bytes: i64,
     /// Lane operations after unrolling, an operation being a statement that stores or names a value:
     /// bounds the size of the code. Of the operations in their values, [`OPERATIONS_A_LANE`] times as
-    /// many are granted, one outside of vector loops counting for [`LANES_OF_A_VECTOR`]; of branches, one for so many as [`LANES_A_BRANCH`].
+    /// many are granted, one outside of vector loops counting for [`LANES_OF_A_VECTOR`]; of branches, one
+    /// for so many as [`LANES_A_BRANCH`].
     pub unrolled: i64,
 }
 
@@ -380,29 +381,30 @@ impl Checker<'_> {
         }
     }
 
-    /// V1, V5 and V10 for an index or a guard.
-    fn sum(&self, sum: &Affine) -> Check {
+    /// V1, V5 and V10 for an index or a guard. Returns its reach; that of the batch variable is known, and
+    /// checked, at the call.
+    fn sum(&self, sum: &Affine) -> Result<i128, VerifyError> {
         for (axis, _) in sum.terms() {
             if !self.scope.loops.iter().any(|(a, _)| a == axis) {
                 return self.fail(Fault::Unbound { name: self.axis_name(*axis) });
             }
         }
         let text = || print::affine_text(self.nest, sum);
-        let is_batch = |axis: AxisId| self.context.range(axis) == Some(Range::Batch);
-        if sum.terms().iter().any(|(axis, _)| is_batch(*axis)) {
+        let Some(Extent { lo, hi, reach }) = self.context.extent(sum) else {
+            let is_batch = |axis: AxisId| self.context.range(axis) == Some(Range::Batch);
+            if !sum.terms().iter().any(|(axis, _)| is_batch(*axis)) {
+                return self.fail(Fault::Overflow { sum: text() });
+            }
             // A sum with the batch variable is that variable alone; V4 checks what it may index.
             return match sum.as_axis() {
-                Some(_) => Ok(()),
+                Some(_) => Ok(0),
                 None => self.fail(Fault::Batch { reason: "is combined with other terms" }),
             };
-        }
-        let bounds = self.context.interval(sum).zip(self.context.reach(sum));
-        let Some(((lo, hi), reach)) = bounds else {
-            return self.fail(Fault::Overflow { sum: text() });
         };
         self.within(lo, SIZE_LIMIT, || format!("`{}`", text()))?;
         self.within(hi, SIZE_LIMIT, || format!("`{}`", text()))?;
-        self.within(reach, REACH_LIMIT, || format!("the largest number in `{}`", text()))
+        self.within(reach, REACH_LIMIT, || format!("the largest number in `{}`", text()))?;
+        Ok(reach)
     }
 
     /// V1 and V13 for a value, and the access rules for its loads.

@@ -124,11 +124,6 @@ impl Affine {
         }
     }
 
-    /// The constant, and the part made of the variables that satisfy the predicate.
-    pub fn part_and_constant(&self, keep: impl FnMut(AxisId) -> bool) -> Affine {
-        Affine { constant: self.constant, ..self.part(keep) }
-    }
-
     /// The part made of the variables that satisfy the predicate, and of no constant.
     pub fn part(&self, mut keep: impl FnMut(AxisId) -> bool) -> Affine {
         Affine {

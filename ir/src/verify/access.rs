@@ -1,8 +1,7 @@
 //! Rules for one access: its dimensions, its role, its bounds.
 
-use super::{Check, Checker, Fault, REACH_LIMIT, cover};
-use crate::bounds::Range;
-use crate::nest::{Access, Affine, BufferId, Dim, Mode, Role, Stripe};
+use super::{Check, Checker, Fault, REACH_LIMIT, VerifyError, cover};
+use crate::nest::{Access, Affine, Buffer, BufferId, Dim, Mode, Role, Stripe};
 use crate::padding::PaddingMode;
 use crate::print;
 
@@ -18,7 +17,7 @@ impl Checker<'_> {
                 expected: buffer.shape.len(),
             });
         }
-        access.index.iter().try_for_each(|index| self.sum(index))?;
+        let reach = self.indices(access, buffer)?;
         if let Some(reason) = self.refusal(access.buffer, use_) {
             let use_ = use_.name();
             return self.fail(Fault::Role { access: self.text(access), use_, reason });
@@ -27,7 +26,7 @@ impl Checker<'_> {
             self.local(access)?;
         }
         if use_.needs_offset() {
-            self.offset(access)?;
+            self.offset(access, buffer, reach)?;
         }
         let conditions = self.context.conditions().saturating_mul(access.index.len().max(1));
         self.spend(conditions, || format!("showing that `{}` is in bounds", self.text(access)))?;
@@ -55,21 +54,29 @@ impl Checker<'_> {
         }
     }
 
+    /// V1, V5 and V10 for each index. Returns the reach of the offset that they make, in elements; none if
+    /// 128 bits do not hold it.
+    fn indices(&self, access: &Access, buffer: &Buffer) -> Result<Option<i128>, VerifyError> {
+        let (mut reach, mut stride) = (Some(0_i128), 1_i64);
+        for (index, dim) in access.index.iter().zip(&buffer.shape).rev() {
+            let index = self.sum(index)?.checked_mul(stride.into());
+            reach = reach.zip(index).and_then(|(reach, index)| reach.checked_add(index));
+            stride = stride.saturating_mul(dim.fixed().unwrap_or(1));
+        }
+        Ok(reach)
+    }
+
     /// V10: the offset of an element is computed term by term, in bytes; that of a load that may be a
-    /// zero, or of what is fetched, also where its index lies outside.
-    fn offset(&self, access: &Access) -> Check {
-        let buffer = self.nest.buffer(access.buffer);
-        let is_batch = |axis| self.context.range(axis) == Some(Range::Batch);
-        // How far the images reach is known, and checked, at the call.
-        let offset = access.offset(buffer).part_and_constant(|axis| !is_batch(axis));
-        let reach = self.context.reach(&offset);
-        let Some(given) = reach.and_then(|reach| reach.checked_mul(buffer.elem.bytes() as i128))
-        else {
-            return self.fail(Fault::Overflow { sum: self.text(access) });
-        };
-        self.within(given, REACH_LIMIT, || {
-            format!("the largest number in the offset of `{}`, in bytes,", self.text(access))
-        })
+    /// zero, or of what is fetched, also where its index lies outside. A term of it is at most the sum of
+    /// those that the indices have, each times its stride.
+    fn offset(&self, access: &Access, buffer: &Buffer, reach: Option<i128>) -> Check {
+        let bytes = buffer.elem.bytes() as i128;
+        match reach.and_then(|reach| reach.checked_mul(bytes)) {
+            Some(given) => self.within(given, REACH_LIMIT, || {
+                format!("the largest number in the offset of `{}`, in bytes,", self.text(access))
+            }),
+            None => self.fail(Fault::Overflow { sum: self.text(access) }),
+        }
     }
 
     fn out_of_bounds(&self, access: &Access, dim: usize, index: &Affine, extent: Dim) -> Check {
