@@ -55,8 +55,8 @@ pub struct Limits {
     pub scratch_bytes: i64,
     /// Lane operations after unrolling, an operation being a statement that stores or names a value:
     /// bounds the size of the code. Of the operations in their values, [`OPERATIONS_A_LANE`] times as
-    /// many are granted, one outside of vector loops counting for [`LANES_OF_A_VECTOR`]; of branches, one
-    /// for so many as [`LANES_A_BRANCH`].
+    /// many are granted; of branches, one for so many as [`LANES_A_BRANCH`]. What is outside of vector loops
+    /// counts for [`LANES_OF_A_VECTOR`], a branch in them for a lane of a mask.
     pub unrolled: i64,
 }
 
@@ -64,7 +64,7 @@ pub struct Limits {
 /// conditions and the loops themselves. The longest epilogue has some sixty of them a value, a sum three.
 pub const OPERATIONS_A_LANE: i64 = 16;
 
-/// Lanes that an operation outside of vector loops counts for.
+/// Lanes that an operation or a branch outside of vector loops counts for.
 pub const LANES_OF_A_VECTOR: i64 = 16;
 
 /// Lane operations of [`Limits::unrolled`] for each branch after unrolling: a loop, a condition, or an index
@@ -179,6 +179,7 @@ struct Checker<'n> {
     reg_bytes: i64,
     unrolled: i64,
     operations: i64,
+    /// In lanes.
     branches: i64,
     work: Cell<u64>,
 }
@@ -299,13 +300,21 @@ impl Checker<'_> {
         if self.operations > limit {
             return self.fail(Fault::Operations { given: self.operations, limit });
         }
-        let branches = copies.saturating_mul(self.branches_of(stmt));
-        self.branches = self.branches.saturating_add(branches);
+        let lanes =
+            copies.saturating_mul(self.counted_lanes()).saturating_mul(self.branches_of(stmt));
+        self.branches = self.branches.saturating_add(lanes);
+        let given = self.branches.div_euclid(LANES_OF_A_VECTOR);
         let limit = self.limits.unrolled.div_euclid(LANES_A_BRANCH);
-        match self.branches > limit {
-            true => self.fail(Fault::Branches { given: self.branches, limit }),
+        match given > limit {
+            true => self.fail(Fault::Branches { given, limit }),
             false => Ok(()),
         }
+    }
+
+    /// The lanes that an operation here counts for: what is no lane takes an instruction all the same.
+    fn counted_lanes(&self) -> i64 {
+        let in_vectors = self.scope.loops.iter().any(|(_, mode)| *mode == Mode::Vector);
+        if in_vectors { 1 } else { LANES_OF_A_VECTOR }
     }
 
     /// The operations that a statement itself is, for each of its copies.
@@ -315,10 +324,7 @@ impl Checker<'_> {
             Stmt::If(guards, _) => conditions(guards).saturating_add(1),
             Stmt::Declare(_) => 1,
             Stmt::Let(_, value) | Stmt::Store(_, value) => {
-                let vectors = self.scope.loops.iter().any(|(_, mode)| *mode == Mode::Vector);
-                // What is no lane takes an instruction all the same.
-                let lanes = if vectors { 1 } else { LANES_OF_A_VECTOR };
-                operations(value).saturating_add(1).saturating_mul(lanes)
+                operations(value).saturating_add(1).saturating_mul(self.counted_lanes())
             }
         }
     }
