@@ -6,8 +6,9 @@
 //! - **J1** The code was emitted by this crate from a `VerifiedNest`: all its accesses lie inside the
 //!   buffers that the nest declares at the given batch (verifier rules V4, V5), whatever the values.
 //! - **J2** A [`Call`] is built only after the length of every slice was compared with the buffer's
-//!   shape at that batch, both exact, and the tasks were counted; the borrows it holds keep the slices alive and the output unaliased. Where
-//!   the input of a task is computed, its length was compared when the code was made.
+//!   shape at that batch, both exact, and the tasks were counted; the borrows it holds keep the slices
+//!   alive and the output unaliased. Where the input of a task is computed, its length was compared when
+//!   the code was made.
 //! - **J3** Two [`Tasks`] of one call never overlap: they come from splitting one range, and are
 //!   consumed by running. Different tasks write different elements (V6 within a nest; the nests of a
 //!   kernel write different stripes, by V12 and `Compiler::lower`), so they may run on different
