@@ -106,7 +106,7 @@ impl Compiler {
     /// generator refuses is computed as a plainer sum.
     ///
     /// # Errors
-    /// [`Error::Verify`] or [`Error::Codegen`] if sizes beyond every limit, memory or code are refused.
+    /// [`Error::Verify`], [`Error::CodeSize`] or [`Error::Codegen`] if sizes beyond every limit, memory or code are refused.
     pub fn compile(&self, problem: &ConvProblem) -> Result<Kernel, Error> {
         let (Pick { algorithm, schedule, .. }, lowered) = self.pick_and_lower(problem);
         let compiled = lowered.map(|lowered| self.kernel(problem, algorithm, schedule, lowered));
@@ -249,16 +249,17 @@ impl Compiler {
         schedule: &Schedule,
     ) -> Result<Vec<VerifiedNest>, Error> {
         let scheduled = Compiler::schedule_for(target, problem, algorithm, schedule)?.into_iter();
-        let lower = |nest| lower::lower(nest, &target.limits());
+        let limits = target.limits();
+        let lower = |nest| lower::lower(nest, &limits);
         let nests: Vec<VerifiedNest> = scheduled.map(lower).collect::<Result<_, _>>()?;
-        verify_parts(&nests)?;
+        verify_parts(&nests, &limits)?;
         Ok(nests)
     }
 
     /// The machine code of a kernel's nests, ready to run.
     ///
     /// # Errors
-    /// [`Error::Codegen`].
+    /// [`Error::Codegen`] or [`Error::CodeSize`].
     pub fn code(&self, nests: Vec<VerifiedNest>) -> Result<Code, Error> {
         Code::new(nests, &self.target, &self.isa, &*self.quick)
     }
@@ -283,7 +284,7 @@ impl Compiler {
     /// The machine code of a nest as text, in Cranelift's own assembly syntax.
     ///
     /// # Errors
-    /// [`Error::Codegen`].
+    /// [`Error::Codegen`] or [`Error::CodeSize`].
     pub fn asm_text(&self, nest: &VerifiedNest) -> Result<String, Error> {
         let mut text = String::new();
         for entry in Entry::of(nest.nest()) {

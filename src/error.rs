@@ -35,6 +35,18 @@ pub enum Error {
         /// Cranelift's own words.
         message: String,
     },
+    /// More code than a kernel may have.
+    #[error(
+        "the code has {given} {what}, the limit is {limit}: unroll less, or take a smaller register tile"
+    )]
+    CodeSize {
+        /// What there is too much of.
+        what: &'static str,
+        /// How much of it.
+        given: usize,
+        /// The most that is allowed.
+        limit: usize,
+    },
     /// The caller's data does not fit the kernel.
     #[error(transparent)]
     Run(#[from] RunError),

@@ -61,13 +61,15 @@ pub struct Code {
     source: Option<Box<Transforms>>,
 }
 
-/// What functions take, in bytes.
+/// What functions take.
 #[derive(Default)]
 pub(crate) struct CodeSizes {
-    /// The machine code of each.
+    /// The bytes of machine code of each.
     functions: Vec<usize>,
-    /// The stack of the one that needs most of it, with what it calls.
+    /// The bytes of stack of the one that needs most of it, with what it calls.
     stack: u32,
+    /// The values of Cranelift's functions, together.
+    values: usize,
 }
 
 /// One nest, which writes a part of the output, and its code.
@@ -93,7 +95,7 @@ impl Code {
     /// quick way.
     ///
     /// # Errors
-    /// [`Error::Codegen`] if Cranelift refuses the code or the memory.
+    /// [`Error::Codegen`] if Cranelift refuses the code or the memory, [`Error::CodeSize`] if it is too much.
     pub(crate) fn new(
         nests: Vec<VerifiedNest>,
         target: &Target,
@@ -443,6 +445,7 @@ pub(crate) fn define(
     for entry in Entry::of(nest.nest()) {
         let emitted = codegen::clif::emit(nest, entry, target, module.isa(), &mut builder);
         context.func = emitted.function;
+        sizes.values = codegen::clif::values(&context.func, sizes.values)?;
         let name = format!("{prefix}{}", entry.symbol());
         let id = module
             .declare_function(&name, Linkage::Export, &context.func.signature)

@@ -230,12 +230,11 @@ impl Target {
         self
     }
 
-    /// What the verifier grants a nest: register tiles up to sixteen times the register file (what
-    /// does not fit is spilled by Cranelift, correctly), scratch up to twice a large L2, and code up
-    /// to some megabytes.
+    /// What the verifier grants a nest: register tiles of 4 KiB, twice the largest register file (what does
+    /// not fit is spilled by Cranelift, correctly, but in more than linear time), scratch up to twice a large
+    /// L2, and code up to some megabytes.
     pub fn limits(&self) -> Limits {
-        let file = i64::from(self.registers()) * i64::from(self.isa.vector_bits() / 8);
-        Limits { reg_bytes: 16 * file, scratch_bytes: 4 << 20, unrolled: 1 << 15 }
+        Limits { reg_bytes: 4 << 10, scratch_bytes: 4 << 20, unrolled: 1 << 15 }
     }
 }
 

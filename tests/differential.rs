@@ -18,7 +18,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use convgen::algorithm::Algorithm;
 use convgen::check::{self, CheckError};
-use convgen::{Compiler, Host, Isa, Kernel};
+use convgen::{Compiler, Error, Host, Isa, Kernel};
 use convgen_ir::problem::{ConvProblem, Direction};
 use convgen_ir::schedule::Schedule;
 use convgen_ir::verify::VerifiedNest;
@@ -127,7 +127,7 @@ struct Counts {
     /// At least three directives.
     long: usize,
     directives: usize,
-    /// The verifier refused the nest until directives were taken away.
+    /// The nest or its code was refused until directives were taken away.
     refused: usize,
     /// No reduction moved.
     same_order: usize,
@@ -224,20 +224,22 @@ impl Pair<'_> {
         let proposed = applied.len();
         let plain = lower(&Schedule::default())
             .map_err(|error| show(format!("the unscheduled nest: {error}")))?;
-        // The longest beginning that is legal for all parts.
-        let (schedule, scheduled) = loop {
+        // The longest beginning that is legal for all parts, and no more code than a kernel may have.
+        let (schedule, scheduled, kernel) = loop {
             let schedule: Schedule = applied.iter().map(|a| a.directive.clone()).collect();
-            match lower(&schedule) {
-                Ok(nests) => break (schedule, nests),
-                Err(_) if applied.pop().is_some() => {}
+            let compile = || compiler.compile_with(self.problem, self.algorithm, &schedule);
+            match lower(&schedule).map(|nests| (nests, compile())) {
+                Ok((nests, Ok(kernel))) => break (schedule, nests, kernel),
+                Err(_) | Ok((_, Err(Error::CodeSize { .. }))) if applied.pop().is_some() => {}
+                Ok((_, Err(error))) => {
+                    let test_case = test_case(self.problem, &schedule);
+                    return Err(format!("{error}; as a test case:\n{test_case}"));
+                }
                 Err(error) => return Err(show(error.to_string())),
             }
         };
         let show =
             |error| format!("{error}; as a test case:\n{}", test_case(self.problem, &schedule));
-        let kernel = compiler
-            .compile_with(self.problem, self.algorithm, &schedule)
-            .map_err(|error| show(error.to_string()))?;
         let rungs = Rungs { pair: self, plain: &plain, scheduled: &scheduled, kernel: &kernel };
         let same_order = applied.last().is_none_or(|last| !last.reassociated);
         rungs.check(same_order).map_err(show)?;

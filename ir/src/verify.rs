@@ -24,6 +24,7 @@
 
 mod access;
 mod buffers;
+mod code;
 mod cover;
 mod fault;
 mod local;
@@ -36,6 +37,8 @@ mod tasks;
 use std::cell::Cell;
 
 use self::access::Use;
+use self::code::CodeSize;
+pub use self::code::{LANES_A_BRANCH, LANES_OF_A_VECTOR, OPERATIONS_A_LANE};
 pub use self::fault::{Fault, Place, Rule, VerifyError};
 pub use self::parts::verify_parts;
 use self::scratch::ScratchLayout;
@@ -60,17 +63,6 @@ pub struct Limits {
     pub unrolled: i64,
 }
 
-/// Operations after unrolling for each lane operation of [`Limits::unrolled`]: loads, arithmetic,
-/// conditions and the loops themselves. The longest epilogue has some sixty of them a value, a sum three.
-pub const OPERATIONS_A_LANE: i64 = 16;
-
-/// Lanes that an operation or a branch outside of vector loops counts for.
-pub const LANES_OF_A_VECTOR: i64 = 16;
-
-/// Lane operations of [`Limits::unrolled`] for each branch after unrolling: a loop, a condition, or an index
-/// into padding that is not provably inside. Code generation takes more than linear time in them.
-pub const LANES_A_BRANCH: i64 = 4;
-
 /// Steps of checking, for all rules that compare parts of a nest with one another: some tenths of a second.
 const WORK: u64 = 1 << 24;
 
@@ -92,6 +84,7 @@ const REACH_LIMIT: i128 = 1 << 61;
 pub struct VerifiedNest {
     nest: Nest,
     scratch: ScratchLayout,
+    code: CodeSize,
 }
 
 impl VerifiedNest {
@@ -136,9 +129,7 @@ pub fn verify(nest: Nest, limits: &Limits) -> Result<VerifiedNest, VerifyError> 
         task_chain: false,
         scratch: ScratchLayout::of(&nest),
         reg_bytes: 0,
-        unrolled: 0,
-        operations: 0,
-        branches: 0,
+        code: CodeSize::default(),
         work: Cell::new(0),
     };
     checker.structure()?;
@@ -150,8 +141,8 @@ pub fn verify(nest: Nest, limits: &Limits) -> Result<VerifiedNest, VerifyError> 
     checker.block(&nest.body, 1)?;
     checker.written(Role::Output, &nest.body)?;
     checker.tasks_are_disjoint()?;
-    let scratch = checker.scratch;
-    Ok(VerifiedNest { nest, scratch })
+    let Checker { scratch, code, .. } = checker;
+    Ok(VerifiedNest { nest, scratch, code })
 }
 
 /// Names that are bound at the current point.
@@ -177,10 +168,7 @@ struct Checker<'n> {
     task_chain: bool,
     scratch: ScratchLayout,
     reg_bytes: i64,
-    unrolled: i64,
-    operations: i64,
-    /// In lanes.
-    branches: i64,
+    code: CodeSize,
     work: Cell<u64>,
 }
 
@@ -273,15 +261,10 @@ impl Checker<'_> {
         Ok(())
     }
 
-    /// V8.
+    /// V8: a statement that stores or names a value.
     fn count(&mut self, copies: i64) -> Check {
-        self.unrolled = self.unrolled.saturating_add(copies);
-        match self.unrolled > self.limits.unrolled {
-            true => {
-                self.fail(Fault::Unrolled { given: self.unrolled, limit: self.limits.unrolled })
-            }
-            false => Ok(()),
-        }
+        self.code.add_lanes(copies);
+        self.code.within(self.limits.unrolled).or_else(|fault| self.fail(fault))
     }
 
     /// V8: what a statement itself is after unrolling, its blocks aside.
@@ -294,21 +277,10 @@ impl Checker<'_> {
                 copies
             }
         };
-        let given = copies.saturating_mul(self.operations_of(stmt));
-        self.operations = self.operations.saturating_add(given);
-        let limit = self.limits.unrolled.saturating_mul(OPERATIONS_A_LANE);
-        if self.operations > limit {
-            return self.fail(Fault::Operations { given: self.operations, limit });
-        }
-        let lanes =
-            copies.saturating_mul(self.counted_lanes()).saturating_mul(self.branches_of(stmt));
-        self.branches = self.branches.saturating_add(lanes);
-        let given = self.branches.div_euclid(LANES_OF_A_VECTOR);
-        let limit = self.limits.unrolled.div_euclid(LANES_A_BRANCH);
-        match given > limit {
-            true => self.fail(Fault::Branches { given, limit }),
-            false => Ok(()),
-        }
+        self.code.add_operations(copies.saturating_mul(self.operations_of(stmt)));
+        let lanes = copies.saturating_mul(self.counted_lanes());
+        self.code.add_branches(lanes.saturating_mul(self.branches_of(stmt)));
+        self.code.within(self.limits.unrolled).or_else(|fault| self.fail(fault))
     }
 
     /// The lanes that an operation here counts for: what is no lane takes an instruction all the same.

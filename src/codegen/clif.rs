@@ -428,20 +428,39 @@ pub fn isa(target: &Target, host: bool, allocator: Allocator) -> Result<Arc<dyn 
     builder.finish(settings::Flags::new(shared)).map_err(|e| fail(e.to_string()))
 }
 
+/// The values of Cranelift's functions of a kernel, together, at most. Register allocation takes more than linear
+/// time in them, some tenths of a second for so many; what the scheduler picks has some thousand.
+pub const MOST_VALUES: usize = 1 << 19;
+
+/// The values of a function, and of those `before` it: each value that is alive over a branch is one more in
+/// every block behind it, which no count of operations foresees.
+///
+/// # Errors
+/// [`Error::CodeSize`] if they are more than [`MOST_VALUES`].
+pub fn values(function: &Function, before: usize) -> Result<usize, Error> {
+    let given = before.saturating_add(function.dfg.num_values());
+    match given > MOST_VALUES {
+        true => Err(Error::CodeSize { what: "values", given, limit: MOST_VALUES }),
+        false => Ok(given),
+    }
+}
+
 /// Bytes of stack that an entry point needs, with what it calls and the address that it returns to.
 ///
 /// # Errors
-/// [`Error::Codegen`] if they are more than [`MOST_STACK_BYTES`].
+/// [`Error::CodeSize`] if they are more than [`MOST_STACK_BYTES`].
 pub fn stack_bytes(code: &CompiledCode, micro_kernels: &[MicroKernel]) -> Result<u32, Error> {
     let frame = code.buffer.frame_layout().map_or(0, |layout| layout.frame_to_fp_offset);
     let called = micro_kernels.iter().map(|kernel| kernel.stack).max().unwrap_or(0);
     let given = frame.saturating_add(FRAME_POINTER_AND_RETURN).saturating_add(called);
-    if given > MOST_STACK_BYTES {
-        let limit = MOST_STACK_BYTES;
-        let message = format!("the code needs {given} bytes of stack, the limit is {limit}");
-        return Err(Error::Codegen { message });
+    match given > MOST_STACK_BYTES {
+        true => Err(Error::CodeSize {
+            what: "bytes of stack",
+            given: given as usize,
+            limit: MOST_STACK_BYTES as usize,
+        }),
+        false => Ok(given),
     }
-    Ok(given)
 }
 
 /// Bytes above a frame: where the caller's begins, and the address to return to.
@@ -450,7 +469,7 @@ const FRAME_POINTER_AND_RETURN: u32 = 16;
 /// The machine code of an entry point as text.
 ///
 /// # Errors
-/// [`Error::Codegen`].
+/// [`Error::Codegen`] or [`Error::CodeSize`].
 pub fn assembly(
     nest: &VerifiedNest,
     entry: Entry,
@@ -458,6 +477,7 @@ pub fn assembly(
     isa: &dyn TargetIsa,
 ) -> Result<String, Error> {
     let emitted = emit(nest, entry, target, isa, &mut FunctionBuilderContext::new());
+    values(&emitted.function, 0)?;
     let mut context = Context::for_function(emitted.function);
     context.set_disasm(true);
     let code = context

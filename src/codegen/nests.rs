@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 
 use convgen_ir::interpret;
 use convgen_ir::nest::{Affine, AxisId, Dim, Nest, Role, substitute, visit_loops_mut};
-use convgen_ir::parse::parse_nest;
+use convgen_ir::parse::{parse_nest, parse_schedule};
+use convgen_ir::problem::ConvProblem;
 use convgen_ir::verify::{Limits, VerifiedNest, verify};
 use cranelift_codegen::Context;
 use cranelift_codegen::control::ControlPlane;
@@ -15,6 +16,7 @@ use cranelift_frontend::FunctionBuilderContext;
 
 use super::x86::MicroKernel;
 use super::{Entry, MOST_STACK_BYTES, clif};
+use crate::algorithm::Algorithm;
 use crate::compiler::Compiler;
 use crate::jit::{Code, Inputs, MAX_SUMS};
 use crate::lower::lower;
@@ -318,4 +320,19 @@ fn a_stack_beyond_the_limit_is_refused() {
     assert_eq!(most, MOST_STACK_BYTES);
     let error = stack(&crowded(20), compiler, vec![called(rest + 1)]).expect_err("too much");
     assert!(error.to_string().contains("262145 bytes of stack, the limit is 262144"), "{error}");
+}
+
+/// Values that are alive over branches, in every part of a kernel: few operations, and much to allocate.
+#[test]
+fn more_values_than_registers_are_allocated_for_in_time_are_refused() {
+    let problem: ConvProblem =
+        "deconv2d g2 ic4 oc6 ih3 iw3 kh1 kw86 sh3 sw4 bias | relu".parse().expect("a problem");
+    let text = "reorder n oh ow g oc; parallel n; accumulate output at oh; unroll ow; vectorize oc; \
+        vectorize g; unroll ic; unroll kw; pack weights";
+    let schedule = parse_schedule(text).expect("a schedule");
+    let compilers = compilers();
+    let compiler = &compilers[0].1;
+    let nests = compiler.lower(&problem, Algorithm::Direct, &schedule).expect("verified");
+    let error = compiler.code(nests).err().expect("too much");
+    assert!(error.to_string().contains("values, the limit is 524288"), "{error}");
 }
