@@ -68,8 +68,8 @@ pub(crate) struct CodeSizes {
     functions: Vec<usize>,
     /// The bytes of stack of the one that needs most of it, with what it calls.
     stack: u32,
-    /// The values of Cranelift's functions, together.
-    values: usize,
+    /// What registers are allocated for, in all of Cranelift's functions.
+    allocated: codegen::clif::FunctionSize,
 }
 
 /// One nest, which writes a part of the output, and its code.
@@ -445,7 +445,7 @@ pub(crate) fn define(
     for entry in Entry::of(nest.nest()) {
         let emitted = codegen::clif::emit(nest, entry, target, module.isa(), &mut builder);
         context.func = emitted.function;
-        sizes.values = codegen::clif::values(&context.func, sizes.values)?;
+        sizes.allocated = sizes.allocated.with(&context.func)?;
         let name = format!("{prefix}{}", entry.symbol());
         let id = module
             .declare_function(&name, Linkage::Export, &context.func.signature)

@@ -428,20 +428,37 @@ pub fn isa(target: &Target, host: bool, allocator: Allocator) -> Result<Arc<dyn 
     builder.finish(settings::Flags::new(shared)).map_err(|e| fail(e.to_string()))
 }
 
-/// The values of Cranelift's functions of a kernel, together, at most. Register allocation takes more than linear
-/// time in them, some tenths of a second for so many; what the scheduler picks has some thousand.
-pub const MOST_VALUES: usize = 1 << 19;
+/// What register allocation takes more than linear time in.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct FunctionSize {
+    /// Values: one that is alive over a branch is one more in every block behind it, which no count of
+    /// operations foresees.
+    values: usize,
+    /// Blocks: lanes that lie apart and are padded, or guarded, are some each.
+    blocks: usize,
+}
 
-/// The values of a function, and of those `before` it: each value that is alive over a branch is one more in
-/// every block behind it, which no count of operations foresees.
-///
-/// # Errors
-/// [`Error::CodeSize`] if they are more than [`MOST_VALUES`].
-pub fn values(function: &Function, before: usize) -> Result<usize, Error> {
-    let given = before.saturating_add(function.dfg.num_values());
-    match given > MOST_VALUES {
-        true => Err(Error::CodeSize { what: "values", given, limit: MOST_VALUES }),
-        false => Ok(given),
+impl FunctionSize {
+    /// What Cranelift's functions of a kernel have together, at most: half a second each. What the scheduler
+    /// picks has up to some 20,000 values and 4,000 blocks.
+    pub const MOST: FunctionSize = FunctionSize { values: 1 << 19, blocks: 1 << 14 };
+
+    /// With one more function.
+    ///
+    /// # Errors
+    /// [`Error::CodeSize`] if that is more than [`FunctionSize::MOST`].
+    pub fn with(self, function: &Function) -> Result<FunctionSize, Error> {
+        let values = self.values.saturating_add(function.dfg.num_values());
+        let blocks = self.blocks.saturating_add(function.dfg.num_blocks());
+        let most = FunctionSize::MOST;
+        for (what, given, limit) in
+            [("values", values, most.values), ("blocks", blocks, most.blocks)]
+        {
+            if given > limit {
+                return Err(Error::CodeSize { what, given, limit });
+            }
+        }
+        Ok(FunctionSize { values, blocks })
     }
 }
 
@@ -477,7 +494,7 @@ pub fn assembly(
     isa: &dyn TargetIsa,
 ) -> Result<String, Error> {
     let emitted = emit(nest, entry, target, isa, &mut FunctionBuilderContext::new());
-    values(&emitted.function, 0)?;
+    FunctionSize::default().with(&emitted.function)?;
     let mut context = Context::for_function(emitted.function);
     context.set_disasm(true);
     let code = context

@@ -322,17 +322,31 @@ fn a_stack_beyond_the_limit_is_refused() {
     assert!(error.to_string().contains("262145 bytes of stack, the limit is 262144"), "{error}");
 }
 
-/// Values that are alive over branches, in every part of a kernel: few operations, and much to allocate.
+/// Few operations, and much to allocate registers for: values that are alive over branches, in every part of a
+/// kernel; and lanes that lie apart in padding, each with branches of its own.
 #[test]
-fn more_values_than_registers_are_allocated_for_in_time_are_refused() {
-    let problem: ConvProblem =
-        "deconv2d g2 ic4 oc6 ih3 iw3 kh1 kw86 sh3 sw4 bias | relu".parse().expect("a problem");
-    let text = "reorder n oh ow g oc; parallel n; accumulate output at oh; unroll ow; vectorize oc; \
-        vectorize g; unroll ic; unroll kw; pack weights";
-    let schedule = parse_schedule(text).expect("a schedule");
+fn what_registers_are_allocated_for_too_long_is_refused() {
+    let cases = [
+        (
+            "deconv2d g2 ic4 oc6 ih3 iw3 kh1 kw86 sh3 sw4 bias | relu",
+            "reorder n oh ow g oc; parallel n; accumulate output at oh; unroll ow; vectorize oc; \
+             vectorize g; unroll ic; unroll kw; pack weights",
+            "values, the limit is 524288",
+        ),
+        (
+            "conv1d ic2027 oc1 iw2 kw5 pw2",
+            "reorder n g oc ow; parallel n; accumulate output at g; unroll oc; vectorize ow; unroll ic; \
+             unroll kw; pack weights",
+            "blocks, the limit is 16384",
+        ),
+    ];
     let compilers = compilers();
     let compiler = &compilers[0].1;
-    let nests = compiler.lower(&problem, Algorithm::Direct, &schedule).expect("verified");
-    let error = compiler.code(nests).err().expect("too much");
-    assert!(error.to_string().contains("values, the limit is 524288"), "{error}");
+    for (problem, schedule, why) in cases {
+        let problem: ConvProblem = problem.parse().expect("a problem");
+        let schedule = parse_schedule(schedule).expect("a schedule");
+        let nests = compiler.lower(&problem, Algorithm::Direct, &schedule).expect("verified");
+        let error = compiler.code(nests).err().expect("too much").to_string();
+        assert!(error.contains(why), "{error}");
+    }
 }
