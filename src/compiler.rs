@@ -20,7 +20,7 @@ use crate::error::Error;
 use crate::fourier::{Plan, Transforms};
 use crate::jit::Code;
 use crate::record::Database;
-use crate::runtime::Kernel;
+use crate::runtime::{Kernel, NestKernel};
 use crate::target::{Host, Isa, Target};
 use crate::{lower, scheduler, transform};
 
@@ -33,8 +33,7 @@ pub struct Compiler {
     isa: Arc<dyn TargetIsa>,
     /// The same, for code around micro-kernels.
     quick: Arc<dyn TargetIsa>,
-    /// The tuning records; those of this user if not given.
-    records: Option<Arc<Database>>,
+    records: Arc<Database>,
     /// The threads its kernels are meant for.
     threads: usize,
 }
@@ -68,14 +67,14 @@ impl Compiler {
     fn for_target(target: Target, host: bool) -> Result<Compiler, Error> {
         let isa = clif::isa(&target, host, Allocator::Backtracking)?;
         let quick = clif::isa(&target, host, Allocator::SinglePass)?;
-        Ok(Compiler { target, isa, quick, records: None, threads: 1 })
+        Ok(Compiler { target, isa, quick, records: Arc::default(), threads: 1 })
     }
 
-    /// The same, but with the tuning records of this database instead of those of this user, which
-    /// are [`record::default_database`](crate::record::default_database). With an empty one,
-    /// every problem gets the default pick.
+    /// The same with the tuning records of this database, which may be that of this user,
+    /// [`record::default_database`](crate::record::default_database). Without any, every problem gets the
+    /// default pick.
     pub fn with_database(mut self, records: Arc<Database>) -> Compiler {
-        self.records = Some(records);
+        self.records = records;
         self
     }
 
@@ -254,6 +253,15 @@ impl Compiler {
         let nests: Vec<VerifiedNest> = scheduled.map(lower).collect::<Result<_, _>>()?;
         verify_parts(&nests, &limits)?;
         Ok(nests)
+    }
+
+    /// Compiles a nest of the caller's own, one without weights and bias; [`lower`](crate::lower::lower) makes one
+    /// of what was parsed or built.
+    ///
+    /// # Errors
+    /// [`Error::Codegen`] or [`Error::CodeSize`].
+    pub fn compile_nest(&self, nest: VerifiedNest) -> Result<NestKernel, Error> {
+        self.code(vec![nest]).map(NestKernel::new)
     }
 
     /// The machine code of a kernel's nests, ready to run.

@@ -49,8 +49,8 @@
 //! is inside a stated budget, unless [`Accuracy::Strict`] is asked for; [`mod@accuracy`] says what errors and bits
 //! depend on. The schedule of a problem is the default one, or the one of a tuning [`record`] made on this
 //! machine: [`Compiler::pick`] says which.
-//! [`KernelCache`](runtime::cache::KernelCache) bounds the memory of many kernels. [`mod@onnx`] lists the
-//! problems of a model; [`nn`] has layers that learn. The grammar of problems, nests and schedules and
+//! [`KernelCache`](runtime::cache::KernelCache) bounds the memory of many kernels. The crate `convgen-onnx` lists the
+//! problems of a model; `convgen-nn` has layers that learn. The grammar of problems, nests and schedules and
 //! the meaning of each operation are on the first page of [`ir`].
 
 #![deny(unsafe_code)]
@@ -68,17 +68,13 @@ mod held;
 pub mod jit;
 pub mod lower;
 pub mod machine;
-pub mod nn;
 pub mod object;
-pub mod onnx;
 mod pages;
 pub mod record;
 pub mod runtime;
 pub mod scheduler;
 pub mod streaming;
-pub mod suites;
 pub mod target;
-pub mod toeplitz;
 pub mod transform;
 pub mod tune;
 
@@ -88,7 +84,7 @@ pub use convgen_ir as ir;
 pub use error::{Error, RunError};
 pub use runtime::aligned::Aligned;
 pub use runtime::separable::{SeparableArguments, SeparableKernel};
-pub use runtime::{Arguments, Kernel, PackedWeights};
+pub use runtime::{Arguments, Kernel, NestKernel, PackedWeights};
 pub use target::{Host, Isa, Target};
 
 #[doc = include_str!("../README.md")]

@@ -29,10 +29,11 @@ mod file;
 mod line;
 mod store;
 
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use convgen_ir::problem::{ConvProblem, DescriptorError};
 use convgen_ir::schedule::Schedule;
+use jiff::Timestamp;
 
 use crate::algorithm::Algorithm;
 use crate::target::Target;
@@ -132,10 +133,16 @@ impl Record {
 
 /// A point in time as records write it, to the second.
 pub fn rfc3339(time: SystemTime) -> String {
-    // The last second that four digits of a year can say.
-    const LAST: Duration = Duration::from_secs(253_402_300_799);
-    let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().min(LAST);
-    humantime::format_rfc3339_seconds(SystemTime::UNIX_EPOCH + since).to_string()
+    let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    // In the year 9999, the last of four digits.
+    let last = Timestamp::MAX.as_second();
+    let second = i64::try_from(since.as_secs()).map_or(last, |second| second.min(last));
+    Timestamp::from_second(second).unwrap_or(Timestamp::UNIX_EPOCH).to_string()
+}
+
+/// Whether a text is a point in time as [`rfc3339`] writes it.
+fn is_rfc3339(text: &str) -> bool {
+    text.parse().is_ok_and(|time: Timestamp| time.to_string() == text)
 }
 
 /// Why a line is no record of this version.
@@ -168,6 +175,6 @@ pub enum RecordError {
     Batch,
     #[error("{field} is {given}, expected a positive number")]
     Seconds { field: &'static str, given: f64 },
-    #[error("date: {message}")]
-    Date { message: String },
+    #[error("date: `{given}`, expected one like 2026-11-30T09:00:00Z")]
+    Date { given: String },
 }

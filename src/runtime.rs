@@ -4,6 +4,7 @@
 pub mod aligned;
 pub mod cache;
 mod callable;
+mod nest;
 pub mod separable;
 mod threads;
 
@@ -16,6 +17,7 @@ use convgen_ir::verify::VerifiedNest;
 
 use self::aligned::Aligned;
 use self::callable::Callable;
+pub use self::nest::NestKernel;
 pub(crate) use self::threads::run_alone;
 use crate::algorithm::{Algorithm, winograd};
 use crate::error::Error;

@@ -1,8 +1,8 @@
 //! The matrix of a convolution times a vector is what the kernel computes, exactly, on integers; the
 //! transposed matrix is that of the gradient of the input.
 
-use convgen::toeplitz::{self, ToeplitzError};
 use convgen_ir::problem::{ConvProblem, Direction};
+use convgen_ir::toeplitz::{self, ToeplitzError};
 use proptest::prelude::*;
 
 #[path = "common/problems.rs"]

@@ -113,7 +113,7 @@ fn problems(root: &Path) -> Vec<String> {
     let mut lines: Vec<String> = own
         .flat_map(|section| section.text.lines().map(String::from).collect::<Vec<_>>())
         .collect();
-    for path in files(&root.join("tests/shapes")) {
+    for path in files(&root.join("cli/suites")) {
         let text = fs::read_to_string(path).expect("readable");
         lines.extend(text.lines().filter(|line| !line.starts_with('#')).map(String::from));
     }

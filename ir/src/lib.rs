@@ -255,6 +255,7 @@ pub mod reference;
 pub mod schedule;
 pub mod separable;
 pub mod source_map;
+pub mod toeplitz;
 pub mod verify;
 
 pub use elem::{ElemType, Layout};

@@ -10,7 +10,7 @@ use convgen_ir::schedule::Schedule;
 
 use super::{Compiler, Lowered};
 use crate::algorithm::Algorithm;
-use crate::record::{self, Record};
+use crate::record::Record;
 use crate::scheduler;
 use crate::scheduler::fourier::{self, Decision};
 use crate::scheduler::winograd;
@@ -150,14 +150,7 @@ impl Compiler {
             let (algorithm, schedule, lowered) = self.lowered_choice(problem);
             (Pick { algorithm, schedule, origin }, lowered)
         };
-        let record = match &self.records {
-            Some(records) => records.find(problem, &self.target, self.threads),
-            None => match record::default_database() {
-                Ok(records) => records.find(problem, &self.target, self.threads),
-                Err(_) => Ok(None),
-            },
-        };
-        let record = match record {
+        let record = match self.records.find(problem, &self.target, self.threads) {
             Ok(Some(record)) => record,
             Ok(None) => return default(Origin::Default),
             Err(error) => return default(Origin::Refused { reason: error.to_string() }),

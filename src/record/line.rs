@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     GENERATOR, Key, MAX_LINE, MAX_SCHEDULE, MAX_TEXT, MAX_THREADS, Record, RecordError, SCHEMA,
+    is_rfc3339,
 };
 use crate::algorithm::Algorithm;
 
@@ -139,9 +140,9 @@ impl<'a> Line<'a> {
                 return Err(RecordError::Seconds { field, given });
             }
         }
-        match humantime::parse_rfc3339(&self.date) {
-            Ok(_) => Ok(()),
-            Err(error) => Err(RecordError::Date { message: error.to_string() }),
+        match is_rfc3339(&self.date) {
+            true => Ok(()),
+            false => Err(RecordError::Date { given: self.date.to_string() }),
         }
     }
 }

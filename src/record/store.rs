@@ -15,7 +15,6 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::LazyLock;
 
 use bytes::Bytes;
 
@@ -27,21 +26,18 @@ pub const MAX_FILE: u64 = 1 << 29;
 
 /// Where the database of this user is: `convgen/tuning.jsonl` in the platform's directory of local
 /// application data (on Linux `~/.local/share`, unless the user's XDG base directories are elsewhere).
-/// Nothing if the platform has none. What it holds changes the schedules that kernels are compiled
-/// with; a program that must not depend on it gives the compiler a database of its own.
+/// Nothing if the platform has none.
 pub fn default_path() -> Option<PathBuf> {
     Some(dirs::data_local_dir()?.join("convgen").join("tuning.jsonl"))
 }
 
-/// The records of this user, read once a process, when they are first needed. Reading them is a
-/// matter of milliseconds, unless there are very many.
+/// The records of this user, for [`Compiler::with_database`](crate::Compiler::with_database): no compiler reads
+/// them unasked. A matter of milliseconds, unless there are very many.
 ///
 /// # Errors
 /// Why the file at [`default_path`] was not read. A file that is not there has no records.
-pub fn default_database() -> Result<&'static Database, &'static StoreError> {
-    static RECORDS: LazyLock<Result<Database, StoreError>> =
-        LazyLock::new(|| default_path().map_or(Ok(Database::new()), |path| Store::at(path).load()));
-    RECORDS.as_ref()
+pub fn default_database() -> Result<Database, StoreError> {
+    default_path().map_or(Ok(Database::new()), |path| Store::at(path).load())
 }
 
 /// A database's place in the file system. Holds no records and no lock.

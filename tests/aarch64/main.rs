@@ -5,6 +5,8 @@
 //! Ignored unless asked for, since it needs a cross compiler and QEMU: see `run.sh`.
 
 mod problems;
+#[path = "../common/suites.rs"]
+mod suites;
 
 use std::fs;
 use std::path::{Path, PathBuf};

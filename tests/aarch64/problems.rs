@@ -1,7 +1,7 @@
 //! Small problems: the layers of networks shrunk to sizes that are interpreted in milliseconds, and
 //! as many that no network has. Always the same ones.
 
-use convgen::suites;
+use super::suites;
 use convgen_ir::PaddingMode;
 use convgen_ir::elem::Layout;
 use convgen_ir::epilogue::EpilogueOp;
@@ -37,9 +37,9 @@ impl Random {
 /// `count` problems, half of them from the lists of networks.
 pub fn sample(count: usize) -> Vec<ConvProblem> {
     let mut random = Random::new(2);
-    let layers: Vec<ConvSpec> = suites::ALL
+    let layers: Vec<ConvSpec> = suites::names()
         .iter()
-        .flat_map(|suite| suite.descriptors().unwrap())
+        .flat_map(|name| suites::suite(name))
         .map(|descriptor| descriptor.problem.to_spec())
         .collect();
     let half = count / 2;

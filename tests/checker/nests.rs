@@ -19,6 +19,8 @@ mod mutants;
 mod problems;
 #[path = "../common/schedules.rs"]
 mod schedules;
+#[path = "../common/suites.rs"]
+mod suites;
 
 use std::io::{self, Write};
 
@@ -26,7 +28,7 @@ use convgen::algorithm::Algorithm;
 use convgen::fourier::Plan;
 use convgen::scheduler::{self, fourier, separable, winograd};
 use convgen::target::Caches;
-use convgen::{Compiler, Error, Isa, Target, lower, suites};
+use convgen::{Compiler, Error, Isa, Target, lower};
 use convgen_ir::Layout;
 use convgen_ir::nest::Nest;
 use convgen_ir::parse::parse_nest;
@@ -168,7 +170,7 @@ fn both_of<A: Copy, B: Copy>(a: impl Iterator<Item = A>, b: &[B]) -> Vec<(A, B)>
 }
 
 fn suite_problems() -> Vec<ConvProblem> {
-    let descriptors = suites::ALL.iter().flat_map(|s| s.descriptors().expect("well formed"));
+    let descriptors = suites::names().into_iter().flat_map(|name| suites::suite(&name));
     descriptors.map(|descriptor| descriptor.problem).collect()
 }
 

@@ -151,12 +151,12 @@ pub struct Seeds {
 impl Seeds {
     /// The sections of the test files, and the lines of the shape lists.
     pub fn read() -> Seeds {
-        let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests");
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
         let mut seeds = Seeds::default();
-        for path in files(&tests.join("filetests"), "conv") {
+        for path in files(&root.join("tests/filetests"), "conv") {
             seeds.sections(&fs::read_to_string(path).expect("readable"));
         }
-        for path in files(&tests.join("shapes"), "txt") {
+        for path in files(&root.join("cli/suites"), "txt") {
             let text = fs::read_to_string(path).expect("readable");
             let lines = text.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
             seeds.problems.extend(lines.map(String::from));

@@ -1,7 +1,7 @@
 //! A model: refused, or a list of problems that print back.
 
-use convgen::onnx::{self, Options};
 use convgen_ir::problem::ConvProblem;
+use convgen_onnx::{self as onnx, Options};
 
 use crate::drive::stage;
 

@@ -222,7 +222,7 @@ mod tests {
 
     #[test]
     fn the_suites_are_canonical() {
-        let shapes = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/shapes");
+        let shapes = Path::new(env!("CARGO_MANIFEST_DIR")).join("../cli/suites");
         let mut suites = 0;
         for entry in std::fs::read_dir(shapes).unwrap() {
             let path = entry.unwrap().path();

@@ -1,0 +1,221 @@
+//! ONNX models: which convolutions they have, and that no damaged file does more than be refused.
+//!
+//! The models are made by `tests/onnx/make.py`.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use convgen_ir::problem::parse_list;
+use convgen_onnx::{self as onnx, Layer, OnnxError, Options, ProtoError};
+
+#[path = "../../tests/common/mutants.rs"]
+#[allow(dead_code, reason = "the mutants of texts are for other tests")]
+mod mutants;
+
+fn model(name: &str) -> Vec<u8> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests");
+    std::fs::read(folder.join(format!("{name}.onnx"))).unwrap()
+}
+
+fn options(batch: Option<u64>, dims: &[(&str, u64)]) -> Options {
+    let dims: BTreeMap<String, u64> = dims.iter().map(|(k, v)| (k.to_string(), *v)).collect();
+    Options { batch, dims }
+}
+
+/// One line a layer: how often, its name, its problem or why there is none.
+fn lines(layers: &[Layer]) -> Vec<String> {
+    let text = |layer: &Layer| match &layer.problem {
+        Ok(problem) => format!("{} {}: {problem}", layer.count, layer.name),
+        Err(unsupported) => format!("{} {}: ({unsupported})", layer.count, layer.name),
+    };
+    layers.iter().map(text).collect()
+}
+
+#[test]
+fn resnet50_has_the_layers_of_the_list_built_in() {
+    let layers = onnx::read(model("resnet50"), &Options::default()).unwrap();
+    assert_eq!(layers.iter().map(|layer| layer.count).sum::<usize>(), 53);
+    let plain = |text: String| text.replace(" nchw ", " nhwc ").replace(" bias", "");
+    let without_epilogue = |text: String| text.split(" | ").next().unwrap_or_default().to_owned();
+    let mut found: Vec<String> =
+        layers.into_iter().map(|layer| plain(layer.problem.unwrap().to_string())).collect();
+    let mut listed: Vec<String> = parse_list(include_str!("../../cli/suites/resnet50.txt"))
+        .into_iter()
+        .map(|(_, descriptor)| descriptor.unwrap())
+        .map(|descriptor| plain(without_epilogue(descriptor.problem.to_string())))
+        .collect();
+    found.sort();
+    listed.sort();
+    assert_eq!(found, listed);
+    assert!(found.len() >= 20);
+}
+
+#[test]
+fn a_batch_that_is_left_open_is_one_or_what_is_given() {
+    for (batch, expected) in [(None, 1), (Some(8), 8)] {
+        let layers = onnx::read(model("resnet50"), &options(batch, &[])).unwrap();
+        assert!(layers.iter().all(|layer| layer.problem.as_ref().unwrap().batch() == expected));
+    }
+    let by_name = onnx::read(model("resnet50"), &options(None, &[("N", 3)])).unwrap();
+    assert_eq!(by_name[0].problem.as_ref().unwrap().batch(), 3);
+}
+
+#[test]
+fn other_sizes_that_are_left_open_are_asked_for_by_name() {
+    let error = onnx::read(model("dynamic"), &Options::default()).unwrap_err();
+    let open =
+        |node: &str, name: &str| OnnxError::Dimension { node: node.into(), name: name.into() };
+    assert_eq!(error, open("first", "height"));
+    let error = onnx::read(model("dynamic"), &options(None, &[("height", 31)])).unwrap_err();
+    assert_eq!(error, open("first", "width"));
+    let given = options(Some(2), &[("height", 31), ("width", 20)]);
+    assert_eq!(
+        lines(&onnx::read(model("dynamic"), &given).unwrap()),
+        [
+            "1 first: conv2d f32 nchw n2 ic3 oc8 ih31 iw20 kh3 kw3 ph1 pw1 bias",
+            "1 second: conv2d f32 nchw n2 ic8 oc16 ih16 iw10 kh3 kw3 sh2 sw2 ph0:1 pw0:1",
+            "1 third: conv1d f32 nchw n2 ic16 oc4 iw40 kw5 pw2",
+        ]
+    );
+}
+
+/// The sizes are those of the comments in `make.py`, by onnx's own shape inference.
+#[test]
+fn shapes_go_through_the_operations_between() {
+    let layers = onnx::read(model("ops"), &Options::default()).unwrap();
+    assert_eq!(
+        lines(&layers),
+        [
+            "1 padded: conv2d f32 nchw n1 g2 ic4 oc8 ih22 iw28 kh3 kw3 dh2",
+            "1 depthwise: conv2d f32 nchw n1 g8 ic8 oc8 ih36 iw13 kh3 kw3 ph0:1 pw1 bias",
+            "1 pointwise: conv2d f32 nchw n1 ic16 oc4 ih7 iw5 kh1 kw1",
+            "1 up: deconv2d f32 nchw n1 ic4 oc6 ih7 iw5 oh15 kh2 kw2 sh2 sw2",
+            "1 turned: conv2d f32 nchw n1 ic6 oc6 ih8 iw14 kh3 kw3",
+            "1 blocks: conv2d f32 nchw n1 ic24 oc24 ih3 iw6 kh1 kw1",
+            "1 half: (its weights are 16-bit floats, only 32-bit floats are computed)",
+            "1 unknown: (the operation `NonZero` is not understood)",
+            "1 stated: conv1d f32 nchw n1 ic6 oc5 iw3 kw3",
+        ]
+    );
+}
+
+#[test]
+fn what_is_no_model_is_refused() {
+    let refused = |file: &[u8]| onnx::read(file.to_vec(), &Options::default()).unwrap_err();
+    assert_eq!(refused(b""), OnnxError::NoGraph);
+    assert!(matches!(refused(b"conv2d ic3 oc5 ih6 iw5 kh3 kw3\n"), OnnxError::Proto(_)));
+    let whole = model("ops");
+    assert!(matches!(refused(&whole[..whole.len() - 9]), OnnxError::Proto(_)));
+    assert!(onnx::is_model(&whole) && !onnx::is_model(b"conv2d"));
+}
+
+/// Ten million empty nodes, two bytes each.
+#[test]
+fn a_file_of_nothing_but_items_is_refused_before_it_takes_memory() {
+    let nodes = [0x0a, 0x00].repeat(10_000_000);
+    let mut file = vec![0x3a];
+    let mut len = nodes.len();
+    while len >= 0x80 {
+        file.push(len as u8 | 0x80);
+        len >>= 7;
+    }
+    file.push(len as u8);
+    file.extend(nodes);
+    let error = onnx::read(file, &Options::default()).unwrap_err();
+    assert_eq!(error, OnnxError::Proto(ProtoError::TooManyItems));
+}
+
+#[test]
+fn ten_thousand_damaged_models_are_read_or_refused() {
+    let models = ["resnet50", "dynamic", "ops"].map(model);
+    let options = options(Some(2), &[("height", 31), ("width", 20)]);
+    let mut random = mutants::Random::new(11);
+    let (mut read, mut refused) = (0, 0);
+    for _ in 0..10_000 {
+        let mut file = random.pick(&models).clone();
+        for _ in 0..=random.below(2) {
+            damage(&mut file, &mut random);
+        }
+        match onnx::read(file, &options) {
+            Ok(_) => read += 1,
+            Err(error) => {
+                assert!(!error.to_string().is_empty());
+                refused += 1;
+            }
+        }
+    }
+    assert!(read > 1_000 && refused > 1_000, "{read} read, {refused} refused");
+}
+
+/// One byte or one of its lower bits changed, some bytes dropped, some repeated, or the end cut off.
+fn damage(file: &mut Vec<u8>, random: &mut mutants::Random) {
+    let at = random.below(file.len());
+    let end = (at + random.below(40)).min(file.len());
+    match random.below(8) {
+        0 => file.truncate(at),
+        1 => drop(file.drain(at..end)),
+        2 => {
+            let part = file[at..end].to_vec();
+            file.splice(at..at, part);
+        }
+        3 | 4 => {
+            if let Some(byte) = file.get_mut(at) {
+                *byte = random.next() as u8;
+            }
+        }
+        _ => {
+            if let Some(byte) = file.get_mut(at) {
+                *byte ^= 1 << random.below(5);
+            }
+        }
+    }
+}
+
+/// Where pip put the models that the package `onnx` comes with, by `CONVGEN_TEST_ONNX`.
+#[test]
+#[ignore = "needs python's onnx: CONVGEN_TEST_ONNX=.../site-packages/onnx/backend/test/data/light"]
+fn the_models_of_the_onnx_package_are_read() {
+    let folder =
+        PathBuf::from(std::env::var_os("CONVGEN_TEST_ONNX").expect("the folder of models"));
+    // The nodes that onnx itself counts.
+    let known = [
+        ("light_bvlc_alexnet", 5),
+        ("light_densenet121", 121),
+        ("light_inception_v1", 57),
+        ("light_inception_v2", 69),
+        ("light_resnet50", 53),
+        ("light_shufflenet", 49),
+        ("light_squeezenet", 26),
+        ("light_vgg19", 16),
+        ("light_zfnet512", 5),
+    ];
+    for (name, expected) in known {
+        let file = std::fs::read(folder.join(format!("{name}.onnx"))).unwrap();
+        let layers = onnx::read(file, &Options::default()).unwrap();
+        assert!(layers.iter().all(|layer| layer.problem.is_ok()), "{name}: {:#?}", lines(&layers));
+        let all: usize = layers.iter().map(|layer| layer.count).sum();
+        assert_eq!(all, expected, "{name}: {:#?}", lines(&layers));
+    }
+}
+
+/// What is written has the sizes of onnx's own shape inference; but for `wide`, whose windows do not
+/// meet: there it infers 27x19, while its specification says input times stride.
+#[test]
+fn transposed_convolutions_write_the_sizes_that_onnx_says() {
+    let layers = onnx::read(model("transposed"), &Options::default()).unwrap();
+    let written: Vec<(&str, Vec<u64>)> = layers
+        .iter()
+        .map(|layer| (layer.name.as_str(), layer.problem.as_ref().unwrap().output_shape(1)))
+        .collect();
+    let expected = [
+        ("plain", [1, 6, 9, 7]),
+        ("pads", [1, 6, 14, 9]),
+        ("groups", [1, 6, 11, 7]),
+        ("upper", [1, 6, 14, 10]),
+        ("lower", [1, 6, 14, 10]),
+        ("wide", [1, 6, 28, 20]),
+        ("stated", [1, 6, 14, 16]),
+    ];
+    assert_eq!(written, expected.map(|(name, shape)| (name, shape.to_vec())));
+    assert_eq!(lines(&layers)[0], "1 plain: deconv2d f32 nchw n1 ic4 oc6 ih7 iw5 kh3 kw3 bias");
+}
