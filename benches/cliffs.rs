@@ -19,7 +19,7 @@ mod calls;
 use clap::Parser;
 use convgen::ir::elem::Layout;
 use convgen::ir::problem::{ConvProblem, ConvSpec, SpatialAxis};
-use convgen::{Arguments, Compiler, Host, Kernel, tune};
+use convgen::{Arguments, Compiler, Host, Kernel, timing};
 
 use calls::call;
 
@@ -188,10 +188,10 @@ impl Bench {
         let mut calls: Vec<Box<dyn FnMut()>> = kernels.iter().map(call).collect();
         let mut turns: Vec<&mut dyn FnMut()> =
             calls.iter_mut().map(|call| &mut **call as _).collect();
-        let best = tune::interleaved(seconds, ROUNDS, &mut turns);
+        let best = timing::interleaved(seconds, ROUNDS, &mut turns);
         drop(calls);
         let each =
-            |(kernel, timing): (&Kernel, &tune::Timing)| timing.min / products(kernel.problem());
+            |(kernel, timing): (&Kernel, &timing::Timing)| timing.min / products(kernel.problem());
         let rates: Vec<f64> = kernels.iter().zip(&best).map(each).collect();
         let neighbours = rates[1..].iter().sum::<f64>() / (rates.len() - 1) as f64;
         let kernel = kernels.swap_remove(0);
@@ -217,7 +217,7 @@ fn empty_call(compiler: &Compiler) -> f64 {
     let kernel = compiler.compile(&problem).expect("every problem compiles");
     let weights = kernel.pack_weights(&[1.0]).expect("one weight");
     let arguments = Arguments { input: &[], weights: &weights, bias: None, extras: &[] };
-    tune::time(SECONDS_AGAIN, 1, || kernel.run_with(&arguments, &mut []).expect("no images")).min
+    timing::time(SECONDS_AGAIN, 1, || kernel.run_with(&arguments, &mut []).expect("no images")).min
 }
 
 /// How many ratios lie between powers of [`BAR`].

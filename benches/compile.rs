@@ -19,7 +19,7 @@ use convgen::ir::nest::Nest;
 use convgen::ir::problem::Descriptor;
 use convgen::ir::verify::VerifiedNest;
 use convgen::record::Database;
-use convgen::{Compiler, Host, Pick, lower, tune};
+use convgen::{Compiler, Host, Pick, lower, timing};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 
 /// Times that each layer passes each stage.
@@ -146,7 +146,7 @@ impl Stage {
         let mut shortest = vec![f64::INFINITY; layers.len()];
         for _ in 0..ROUNDS {
             for (layer, shortest) in layers.iter().zip(&mut shortest) {
-                *shortest = tune::once(|| (self.run)(compiler, layer)).1.min(*shortest);
+                *shortest = timing::once(|| (self.run)(compiler, layer)).1.min(*shortest);
             }
         }
         shortest

@@ -10,7 +10,7 @@ mod settings;
 
 use convgen::check::Data;
 use convgen::ir::problem::Descriptor;
-use convgen::{Compiler, Host, Isa, Kernel, machine, tune};
+use convgen::{Compiler, Host, Isa, Kernel, machine, timing};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 
 /// One layer of each kind that behaves differently: few channels, 3x3, 1x1, strided, small maps,
@@ -55,7 +55,7 @@ fn measure(criterion: &mut Criterion, host: &Host, compiler: &Compiler) {
         let problem = layer(name).problem;
         let kernel = compiler.compile(&problem).expect("every problem compiles");
         with_call(&kernel, |call| {
-            let best = tune::time(SECONDS, MIN_CALLS, &mut *call).min;
+            let best = timing::time(SECONDS, MIN_CALLS, &mut *call).min;
             let gflops = problem.flops() as f64 / best / 1e9;
             let percent = 100.0 * gflops / peak;
             println!("{name}: {gflops:.1} GFLOP/s, {percent:.0} % of peak, {}", kernel.name());

@@ -8,7 +8,7 @@ mod calls;
 mod settings;
 
 use convgen::ir::{ConvProblem, PaddingMode};
-use convgen::{Accuracy, Compiler, Host, Isa, tune};
+use convgen::{Accuracy, Compiler, Host, Isa, timing};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 
 use calls::call;
@@ -40,7 +40,7 @@ fn measure(criterion: &mut Criterion, compiler: &Compiler) {
     });
     let mut calls: Vec<Box<dyn FnMut()>> = kernels.iter().map(call).collect();
     let mut turns: Vec<&mut dyn FnMut()> = calls.iter_mut().map(|call| &mut **call as _).collect();
-    let best = tune::interleaved(SECONDS, ROUNDS, &mut turns);
+    let best = timing::interleaved(SECONDS, ROUNDS, &mut turns);
     for (mode, timing) in PaddingMode::ALL.into_iter().zip(&best) {
         let (gflops, ratio) = (layer.flops() as f64 / timing.min / 1e9, timing.min / best[0].min);
         let name = kernels[0].name();

@@ -18,7 +18,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;
 
 use convgen::ir::{ConvProblem, ConvSpec, Direction, EpilogueOp, Layout, SpatialAxis};
-use convgen::tune::once;
+use convgen::timing::once;
 use convgen::{Accuracy, Aligned, Arguments, Compiler, Host, Kernel, PackedWeights};
 use rayon::{ThreadPool, ThreadPoolBuilder};
 use serde_json::{Value, json};

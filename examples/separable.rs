@@ -10,7 +10,7 @@ use std::error::Error;
 
 use convgen::ir::{ConvProblem, Separable};
 use convgen::{Arguments, Compiler, Host, Isa, Kernel, PackedWeights, SeparableArguments};
-use convgen::{check, tune};
+use convgen::{check, timing};
 
 /// 32 channels, expanded sixfold, on a map of 28 by 28.
 const BLOCK: [&str; 3] = [
@@ -84,7 +84,7 @@ fn fused(
 
     // These calls have just succeeded.
     let mut one = || drop(kernel.run(&arguments, &mut output));
-    let timings = tune::interleaved(0.05, 10, &mut [&mut || drop(two()), &mut one]);
+    let timings = timing::interleaved(0.05, 10, &mut [&mut || drop(two()), &mut one]);
     println!("{}: as two kernels {:.3} ms", kernel.name(), timings[0].min * 1e3);
     println!("  fused {:.3} ms, {} rows at a time", timings[1].min * 1e3, kernel.plan().rows);
     Ok(())

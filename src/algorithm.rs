@@ -3,6 +3,7 @@
 mod build;
 mod direct;
 mod gradient;
+mod sum;
 mod tensors;
 pub mod winograd;
 
@@ -14,7 +15,7 @@ use convgen_ir::nest::Nest;
 use convgen_ir::problem::{ConvProblem, Direction};
 use convgen_ir::schedule::{Directive, Schedule};
 
-use self::direct::DenseSum;
+use self::sum::DenseSum;
 use crate::target::Target;
 
 /// A way to compute a convolution.

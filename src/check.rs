@@ -18,7 +18,7 @@ use convgen_ir::verify::VerifiedNest;
 
 use crate::algorithm::Algorithm;
 use crate::error::Error;
-use crate::fourier::{Means, Memory, Plan};
+use crate::fourier::{Memory, Plan};
 use crate::jit::{Inputs, MAX_SUMS};
 use crate::runtime::aligned::Aligned;
 use crate::runtime::{Arguments, Kernel, PackedWeights};
@@ -440,7 +440,7 @@ fn against_interpreter(kernel: &Kernel, data: &Data, output: &[f32]) -> Result<u
         n => (0..n).map(|i| i * (tasks - 1) / (n - 1).max(1)).collect(),
     };
     let mut expected = vec![f32::from_bits(UNWRITTEN); output.len()];
-    if kernel.source().is_some() {
+    if kernel.transforms().is_some() {
         interpret_stages(kernel, data, &chosen, &mut expected)?;
         return same_as_interpreted(kernel, output, &expected);
     }
@@ -465,7 +465,7 @@ fn interpret_stages(
     tasks: &[u64],
     expected: &mut [f32],
 ) -> Result<(), Error> {
-    let Some(source) = kernel.source() else { return Ok(()) };
+    let Some(transforms) = kernel.transforms() else { return Ok(()) };
     let weights = kernel.pack_weights(&data.weights)?;
     let inputs = Inputs {
         input: &data.input,
@@ -475,7 +475,9 @@ fn interpret_stages(
     };
     let mut memory = Memory::default();
     for task in tasks {
-        let sums = source.sums(&inputs, *task as usize, Means::Interpreter, &mut memory)?;
+        let sums = transforms
+            .interpret(&inputs, *task as usize, &mut memory)
+            .map_err(|error| Error::Codegen { message: error.to_string() })?;
         for nest in kernel.nests() {
             let one = std::iter::once(*task as i64);
             data.interpret(nest, kernel.problem().batch(), one, sums, expected)?;

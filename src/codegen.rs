@@ -27,6 +27,13 @@
 
 pub mod clif;
 mod exact;
+#[expect(
+    clippy::arithmetic_side_effects,
+    clippy::cast_possible_truncation,
+    clippy::cast_possible_wrap,
+    reason = "a probe has some dozen registers and loads, whatever is asked"
+)]
+pub(crate) mod probe;
 pub mod x86;
 
 #[cfg(test)]

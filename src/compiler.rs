@@ -8,12 +8,12 @@ use std::sync::Arc;
 use convgen_ir::nest::Nest;
 use convgen_ir::problem::ConvProblem;
 use convgen_ir::schedule::Schedule;
-use convgen_ir::verify::{VerifiedNest, verify_parts};
+use convgen_ir::verify::VerifiedNest;
 use cranelift_codegen::isa::TargetIsa;
 use cranelift_frontend::FunctionBuilderContext;
 
 use crate::accuracy::Accuracy;
-use crate::algorithm::{Algorithm, Part, Unsupported};
+use crate::algorithm::{Algorithm, Unsupported};
 use crate::codegen::Entry;
 use crate::codegen::clif::{self, Allocator, Emitted};
 use crate::error::Error;
@@ -22,7 +22,7 @@ use crate::jit::Code;
 use crate::record::Database;
 use crate::runtime::{Kernel, NestKernel};
 use crate::target::{Host, Isa, Target};
-use crate::{lower, scheduler, transform};
+use crate::{lower, scheduler, stages};
 
 pub use self::pick::{Origin, Pick};
 
@@ -47,7 +47,16 @@ enum Lowered {
 }
 
 impl Compiler {
-    /// A compiler for the machine this process runs on.
+    /// A compiler for the machine this process runs on, with the widest vectors that it has: the fast path.
+    ///
+    /// # Errors
+    /// [`Error::Target`] if no code is generated for this kind of CPU.
+    pub fn host() -> Result<Compiler, Error> {
+        let host = Host::detect();
+        Compiler::new(&host, host.widest_isa())
+    }
+
+    /// A compiler for the machine this process runs on, with a given instruction set.
     ///
     /// # Errors
     /// [`Error::Target`] if the host lacks what the instruction set needs.
@@ -148,15 +157,16 @@ impl Compiler {
         schedule: Schedule,
         lowered: Lowered,
     ) -> Result<Kernel, Error> {
-        let code = match lowered {
-            Lowered::Nests(nests) => self.code(nests)?,
+        let (code, transforms) = match lowered {
+            Lowered::Nests(nests) => (self.code(nests)?, None),
             Lowered::Stages(stages) => {
                 let (plan, [products, finish]) = *stages;
-                let transforms = Transforms::new(problem, plan, self.code(vec![products])?);
-                self.code(vec![finish])?.fed_by(transforms)?
+                let products = self.code(vec![products])?;
+                let transforms = Arc::new(Transforms::new(problem, plan, products));
+                (self.code(vec![finish])?.after(transforms.clone())?, Some(transforms))
             }
         };
-        Ok(Kernel::new(problem.clone(), algorithm, schedule, &self.target, code))
+        Ok(Kernel::new(problem.clone(), algorithm, schedule, &self.target, code, transforms))
     }
 
     /// As [`Compiler::lower`], also of an algorithm of stages.
@@ -199,7 +209,7 @@ impl Compiler {
         algorithm: Algorithm,
         schedule: &Schedule,
     ) -> Result<Vec<Nest>, Error> {
-        Compiler::scheduled(algorithm.parts(problem)?, schedule)
+        stages::schedule(problem, algorithm, schedule)
     }
 
     /// As [`Compiler::schedule`], also of an algorithm whose nests are written for a target.
@@ -212,19 +222,7 @@ impl Compiler {
         algorithm: Algorithm,
         schedule: &Schedule,
     ) -> Result<Vec<Nest>, Error> {
-        Compiler::scheduled(algorithm.parts_for(problem, target)?, schedule)
-    }
-
-    fn scheduled(parts: Vec<Part>, schedule: &Schedule) -> Result<Vec<Nest>, Error> {
-        let several = parts.len() > 1;
-        let apply = |part: Part| {
-            let schedule = part.schedule.as_ref().unwrap_or(schedule);
-            Ok(match several {
-                true => transform::apply_to_part(part.nest, schedule)?,
-                false => transform::apply(part.nest, schedule)?,
-            })
-        };
-        parts.into_iter().map(apply).collect()
+        stages::schedule_for(target, problem, algorithm, schedule)
     }
 
     /// The verified nests of a problem: together they write every element of the output once.
@@ -237,22 +235,7 @@ impl Compiler {
         algorithm: Algorithm,
         schedule: &Schedule,
     ) -> Result<Vec<VerifiedNest>, Error> {
-        Compiler::lower_for(&self.target, problem, algorithm, schedule)
-    }
-
-    /// As [`Compiler::lower`], of any target.
-    pub(crate) fn lower_for(
-        target: &Target,
-        problem: &ConvProblem,
-        algorithm: Algorithm,
-        schedule: &Schedule,
-    ) -> Result<Vec<VerifiedNest>, Error> {
-        let scheduled = Compiler::schedule_for(target, problem, algorithm, schedule)?.into_iter();
-        let limits = target.limits();
-        let lower = |nest| lower::lower(nest, &limits);
-        let nests: Vec<VerifiedNest> = scheduled.map(lower).collect::<Result<_, _>>()?;
-        verify_parts(&nests, &limits)?;
-        Ok(nests)
+        stages::lower_for(&self.target, problem, algorithm, schedule)
     }
 
     /// Compiles a nest of the caller's own, one without weights and bias; [`lower`](crate::lower::lower) makes one
@@ -294,11 +277,19 @@ impl Compiler {
     /// # Errors
     /// [`Error::Codegen`] or [`Error::CodeSize`].
     pub fn asm_text(&self, nest: &VerifiedNest) -> Result<String, Error> {
-        let mut text = String::new();
-        for entry in Entry::of(nest.nest()) {
-            text += &format!("; {}\n", entry.symbol());
-            text += &clif::assembly(nest, entry, &self.target, &*self.isa)?;
-        }
-        Ok(text)
+        Ok(self.asm_texts(std::slice::from_ref(nest))?.concat())
+    }
+
+    /// The machine code of the nests of a kernel as text.
+    ///
+    /// # Errors
+    /// As [`Compiler::asm_text`].
+    pub fn asm_texts(&self, nests: &[VerifiedNest]) -> Result<Vec<String>, Error> {
+        let text = |(entry, emitted): (Entry, Emitted)| {
+            let code = clif::assembly(emitted, &*self.isa)?;
+            Ok::<String, Error>(format!("; {}\n{code}", entry.symbol()))
+        };
+        let nests = clif::emit_all(nests, &self.target, &*self.isa)?.into_iter();
+        nests.map(|entries| entries.into_iter().map(text).collect()).collect()
     }
 }

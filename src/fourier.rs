@@ -35,4 +35,4 @@ mod plan;
 mod transform;
 
 pub use self::plan::{AxisPlan, Plan, WORKSPACE_BYTES};
-pub(crate) use self::transform::{Means, Memory, Transforms};
+pub(crate) use self::transform::{Memory, Transforms};

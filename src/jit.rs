@@ -24,6 +24,8 @@
 #![allow(unsafe_code)]
 #![deny(clippy::arithmetic_side_effects, clippy::cast_possible_truncation)]
 
+pub(crate) mod stage;
+
 use std::marker::PhantomData;
 use std::ops::Range;
 use std::sync::Arc;
@@ -34,15 +36,15 @@ use cranelift_codegen::Context;
 use cranelift_codegen::control::ControlPlane;
 use cranelift_codegen::ir::{Function, UserExternalName};
 use cranelift_codegen::isa::TargetIsa;
-use cranelift_frontend::FunctionBuilderContext;
 use cranelift_jit::{JITBuilder, JITModule};
 use cranelift_module::{FuncId, Linkage, Module, ModuleError, ModuleReloc, default_libcall_names};
 
+use self::stage::{Stage, Workspace};
+use crate::codegen::clif::Emitted;
+use crate::codegen::probe::Probe;
 use crate::codegen::{self, Entry};
 use crate::error::{Error, RunError};
-use crate::fourier::{Means, Memory, Transforms};
 use crate::held;
-use crate::machine::probe::Probe;
 use crate::pages::Pages;
 use crate::target::Target;
 
@@ -58,7 +60,7 @@ pub struct Code {
     /// Bytes of scratch that the hungriest part needs.
     scratch_bytes: i64,
     /// What computes the nest's input for each task, where that is not the caller's.
-    source: Option<Box<Transforms>>,
+    stage: Option<Arc<dyn Stage>>,
 }
 
 /// What functions take.
@@ -68,8 +70,6 @@ pub(crate) struct CodeSizes {
     functions: Vec<usize>,
     /// The bytes of stack of the one that needs most of it, with what it calls.
     stack: u32,
-    /// What registers are allocated for, in all of Cranelift's functions.
-    allocated: codegen::clif::FunctionSize,
 }
 
 /// One nest, which writes a part of the output, and its code.
@@ -110,14 +110,14 @@ impl Code {
             module: Some(module),
             sizes: CodeSizes::default(),
             scratch_bytes: 0,
-            source: None,
+            stage: None,
         };
         let Some(module) = &mut code.module else { return Ok(code) };
         let mut functions = Vec::new();
-        for (number, nest) in nests.iter().enumerate() {
+        let emitted = codegen::clif::emit_all(&nests, target, &**isa)?;
+        for (number, entries) in emitted.into_iter().enumerate() {
             let prefix = part_prefix(number);
-            let sizes = &mut code.sizes;
-            functions.push(define(module, nest, target, Some(quick), &prefix, sizes)?);
+            functions.push(define(module, entries, Some(quick), &prefix, &mut code.sizes)?);
         }
         module.finalize_definitions().map_err(codegen_error)?;
         let mut packed = 0;
@@ -130,24 +130,19 @@ impl Code {
         Ok(code)
     }
 
-    /// The same code as the last stage of a kernel: its input is what the transforms leave for a task.
+    /// The same code as the last stage of a kernel: its input is what the stage before leaves for a task.
     ///
     /// # Errors
-    /// [`Error::Codegen`] if the nest's input is not of that length.
-    pub(crate) fn fed_by(mut self, source: Transforms) -> Result<Code, Error> {
+    /// [`RunError::Length`] if the nest's input is not of that length.
+    pub(crate) fn after(mut self, stage: Arc<dyn Stage>) -> Result<Code, RunError> {
         for part in &self.parts {
             let inputs = part.arguments.iter().filter(|(_, role)| *role == Role::Input);
             for (id, _) in inputs {
-                check("input", source.sums_len(), part.elements(*id, 0))?;
+                check("input", stage.output_len(), part.elements(*id, 0))?;
             }
         }
-        self.source = Some(Box::new(source));
+        self.stage = Some(stage);
         Ok(self)
-    }
-
-    /// What computes the input of each task, if that is not the caller's.
-    pub(crate) fn source(&self) -> Option<&Transforms> {
-        self.source.as_deref()
     }
 
     /// The nests the code was made from: together they write every element of the output once.
@@ -157,14 +152,14 @@ impl Code {
 
     /// Bytes of scratch that a thread of a call needs.
     pub fn scratch_bytes(&self) -> i64 {
-        let source = self.source.as_ref().map_or(0, |source| source.workspace_bytes());
-        self.scratch_bytes.saturating_add_unsigned(source as u64)
+        let stage = self.stage.as_ref().map_or(0, |stage| stage.workspace_bytes());
+        self.scratch_bytes.saturating_add_unsigned(stage as u64)
     }
 
     /// The number of packed weights, of all parts.
     pub fn packed_len(&self) -> usize {
-        match &self.source {
-            Some(source) => source.packed_len(),
+        match &self.stage {
+            Some(stage) => stage.packed_len(),
             None => self.parts.last().map_or(0, |part| part.packed.end),
         }
     }
@@ -179,7 +174,7 @@ impl Code {
     pub fn bytes(&self) -> usize {
         let own =
             self.sizes.functions.iter().fold(0_usize, |sum, bytes| sum.saturating_add(*bytes));
-        own.saturating_add(self.source.as_ref().map_or(0, |source| source.code_bytes()))
+        own.saturating_add(self.stage.as_ref().map_or(0, |stage| stage.code_bytes()))
     }
 
     /// Bytes of memory held, about: the code, its tables and its nests.
@@ -188,14 +183,14 @@ impl Code {
             let table = size_of_val(&part.arguments[..]).saturating_add(size_of::<Part>());
             table.saturating_add(held::nest(part.nest.nest()))
         });
-        let source = self.source.as_ref().map_or(0, |source| source.held_bytes());
-        parts.fold(held::code(&self.sizes.functions), usize::saturating_add).saturating_add(source)
+        let stage = self.stage.as_ref().map_or(0, |stage| stage.held_bytes());
+        parts.fold(held::code(&self.sizes.functions), usize::saturating_add).saturating_add(stage)
     }
 
     /// Bytes of stack that a call needs.
     pub(crate) fn stack_bytes(&self) -> u32 {
-        let source = self.source.as_ref().map_or(0, |source| source.stack_bytes());
-        self.sizes.stack.max(source)
+        let stage = self.stage.as_ref().map_or(0, |stage| stage.stack_bytes());
+        self.sizes.stack.max(stage)
     }
 
     /// Compares weights with what [`pack`](Code::pack) reads: before memory is asked for to pack them into.
@@ -203,8 +198,8 @@ impl Code {
     /// # Errors
     /// If `weights` is not as long as the nests' buffers.
     pub(crate) fn check_weights(&self, weights: &[&[f32]]) -> Result<(), RunError> {
-        if let Some(source) = &self.source {
-            return source.check_weights(weights.first().copied().unwrap_or_default());
+        if let Some(stage) = &self.stage {
+            return stage.check_weights(weights.first().copied().unwrap_or_default());
         }
         self.parts.iter().try_for_each(|part| part.sources(weights).map(drop))
     }
@@ -217,8 +212,8 @@ impl Code {
     pub(crate) fn pack(&self, weights: &[&[f32]], packed: &mut [f32]) -> Result<(), RunError> {
         check("packed weights", packed.len(), Some(self.packed_len()))?;
         let _environment = FloatEnvironment::of_kernels();
-        if let Some(source) = &self.source {
-            return source.pack(weights.first().copied().unwrap_or_default(), packed);
+        if let Some(stage) = &self.stage {
+            return stage.pack(weights.first().copied().unwrap_or_default(), packed);
         }
         self.parts.iter().try_for_each(|part| part.pack(weights, &mut packed[part.packed.clone()]))
     }
@@ -233,9 +228,9 @@ impl Code {
         inputs: Inputs<'a>,
         output: &'a mut [f32],
     ) -> Result<Call<'a>, RunError> {
-        if let Some(source) = &self.source {
-            check("input", inputs.input.len(), source.input_len(images))?;
-            check("packed weights", inputs.weights.len(), Some(source.packed_len()))?;
+        if let Some(stage) = &self.stage {
+            check("input", inputs.input.len(), stage.input_len(images))?;
+            check("packed weights", inputs.weights.len(), Some(stage.packed_len()))?;
         }
         let counted = i64::try_from(images).ok().zip(self.tasks(images));
         let Some((batch, tasks)) = counted else {
@@ -243,7 +238,7 @@ impl Code {
         };
         for part in &self.parts {
             part.slices(&inputs, |what, id, slice| match slice {
-                Some(_) if what == INPUT && self.source.is_some() => Ok(()),
+                Some(_) if what == INPUT && self.stage.is_some() => Ok(()),
                 Some(slice) => check(what, slice.len(), part.elements(id, batch)),
                 None => check("output", output.len(), part.elements(id, batch)),
             })?;
@@ -429,23 +424,19 @@ pub(crate) fn codegen_error(error: ModuleError) -> Error {
     Error::Codegen { message: error.to_string() }
 }
 
-/// Compiles every entry point into any module: this process's memory, or an object file. The names
+/// Compiles the entry points of a nest into any module: this process's memory, or an object file. The names
 /// of the functions begin with the prefix. Loops around calls may be compiled another way than the module says.
 pub(crate) fn define(
     module: &mut impl Module,
-    nest: &VerifiedNest,
-    target: &Target,
+    entries: Vec<(Entry, Emitted)>,
     quick: Option<&dyn TargetIsa>,
     prefix: &str,
     sizes: &mut CodeSizes,
 ) -> Result<Vec<(Entry, FuncId)>, Error> {
     let mut context = Context::new();
-    let mut builder = FunctionBuilderContext::new();
     let mut ids = Vec::new();
-    for entry in Entry::of(nest.nest()) {
-        let emitted = codegen::clif::emit(nest, entry, target, module.isa(), &mut builder);
+    for (entry, emitted) in entries {
         context.func = emitted.function;
-        sizes.allocated = sizes.allocated.with(&context.func)?;
         let name = format!("{prefix}{}", entry.symbol());
         let id = module
             .declare_function(&name, Linkage::Export, &context.func.signature)
@@ -585,8 +576,8 @@ impl<'c> Tasks<'c> {
     pub fn run(self, scratch: &mut Scratch) {
         let call = self.call;
         let _environment = FloatEnvironment::of_kernels();
-        if let Some(source) = call.code.source() {
-            return self.run_fed(source, scratch);
+        if let Some(stage) = call.code.stage.as_deref() {
+            return self.run_stages(stage, scratch);
         }
         let scratch = scratch.reserve(call.code.scratch_bytes);
         let mut first = 0_i64;
@@ -607,28 +598,26 @@ impl<'c> Tasks<'c> {
         }
     }
 
-    /// Runs the tasks one by one, each on the input that is computed for it.
-    fn run_fed(self, source: &Transforms, scratch: &mut Scratch) {
+    /// Runs the tasks one by one, each on the input that the stage before computes for it.
+    fn run_stages(self, stage: &dyn Stage, scratch: &mut Scratch) {
         let call = self.call;
-        let mut memory = std::mem::take(&mut scratch.memory);
-        memory.forget();
+        let mut workspace = stage.workspace(scratch.workspace.take());
         let lines = scratch.reserve(call.code.scratch_bytes);
         for task in self.range {
             let Ok(number) = usize::try_from(task) else { break };
-            let sums = source.sums(&call.inputs, number, Means::Machine, &mut memory);
             // The lengths that could be refused were compared when the code and the call were made.
-            let Ok(input) = sums else { break };
-            if input.len() != source.sums_len() {
+            let Some(input) = stage.run(&call.inputs, number, &mut *workspace) else { break };
+            if input.len() != stage.output_len() {
                 break;
             }
             for part in &call.code.parts {
                 let pointers = call.pointers(part, &Inputs { input, ..call.inputs });
                 let end = task.saturating_add(1);
-                // SAFETY: J1, J2, J3, J4, J5: as in `run`; the input has the length of `sums_len`.
+                // SAFETY: J1, J2, J3, J4, J5: as in `run`; the input has the length of `output_len`.
                 unsafe { (part.body)(pointers.as_ptr(), call.batch, task, end, lines) };
             }
         }
-        scratch.memory = memory;
+        scratch.workspace = Some(workspace);
     }
 }
 
@@ -638,8 +627,8 @@ pub struct Scratch {
     lines: Vec<Line>,
     /// In place of lines, if there are many.
     pages: Option<Pages>,
-    /// What transforms write.
-    memory: Memory,
+    /// What the stage before a nest works in.
+    workspace: Option<Box<dyn Workspace>>,
 }
 
 /// One aligned unit of scratch.
@@ -661,7 +650,9 @@ impl Scratch {
     pub fn bytes(&self) -> usize {
         let pages = self.pages.as_ref().map_or(0, |pages| pages.len());
         let lines = size_of_val(self.lines.as_slice());
-        lines.saturating_add(pages).saturating_add(self.memory.bytes())
+        lines
+            .saturating_add(pages)
+            .saturating_add(self.workspace.as_ref().map_or(0, |held| held.bytes()))
     }
 
     /// A pointer to at least this many bytes, all initialised.
@@ -775,7 +766,7 @@ fn control_word() -> ControlWord {
 #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
 fn set_control_word(_: ControlWord) {}
 
-/// The signature of a probe; see [`probe`](crate::machine::probe).
+/// The signature of a probe; see [`probe`](crate::codegen::probe).
 #[cfg(target_arch = "x86_64")]
 type ProbeEntry = unsafe extern "sysv64" fn(u64, *const u8, u64);
 #[cfg(not(target_arch = "x86_64"))]

@@ -22,20 +22,37 @@
 //!     |               runtime      packed weights, the call, threads
 //! Kernel
 //! ```
-//! [`Compiler`] carries out all of it, or any stage alone. Arrows between modules point down this
-//! list; [`ir`] depends on nothing here, and only [`jit`] has unsafe code. [`mod@object`] writes the
-//! same code to an object file. [`Target`] is what the stages may know of a machine, and [`Host`] the
-//! proof that this one is like that. [`mod@check`] holds a kernel against its oracles.
+//! [`Compiler`] carries out all of it, or any stage alone. [`ir`] depends on nothing here, and only [`jit`] has
+//! unsafe code. [`mod@object`] writes the same code to an object file. [`Target`] is what the stages may know of a
+//! machine, and [`Host`] the proof that this one is like that. [`mod@check`] holds a kernel against its oracles.
+//!
+//! # Floors
+//! A module imports from the floors below its own and from nowhere else:
+//! ```text
+//! streaming cache tune
+//! check object
+//! compiler
+//! runtime machine
+//! scheduler
+//! stages fourier
+//! jit record
+//! codegen
+//! error
+//! algorithm transform lower fusion
+//! cost
+//! target
+//! accuracy pages held timing
+//! ```
 //!
 //! # Example
 //!
 //! ```
+//! use convgen::Compiler;
 //! use convgen::ir::ConvProblem;
-//! use convgen::{Compiler, Host, Isa};
 //!
 //! // Differences of neighbours, in two signals.
 //! let problem: ConvProblem = "conv1d ic1 oc1 iw4 kw2".parse()?;
-//! let kernel = Compiler::new(&Host::detect(), Isa::Clif)?.compile(&problem)?;
+//! let kernel = Compiler::host()?.compile(&problem)?;
 //! let weights = kernel.pack_weights(&[-1.0, 1.0])?;
 //! let mut output = [0.0; 6];
 //! kernel.run(&[1.0, 4.0, 9.0, 16.0, 0.0, 0.0, 5.0, 0.0], &weights, None, &mut output)?;
@@ -49,7 +66,7 @@
 //! is inside a stated budget, unless [`Accuracy::Strict`] is asked for; [`mod@accuracy`] says what errors and bits
 //! depend on. The schedule of a problem is the default one, or the one of a tuning [`record`] made on this
 //! machine: [`Compiler::pick`] says which.
-//! [`KernelCache`](runtime::cache::KernelCache) bounds the memory of many kernels. The crate `convgen-onnx` lists the
+//! [`KernelCache`](cache::KernelCache) bounds the memory of many kernels. The crate `convgen-onnx` lists the
 //! problems of a model; `convgen-nn` has layers that learn. The grammar of problems, nests and schedules and
 //! the meaning of each operation are on the first page of [`ir`].
 
@@ -57,6 +74,7 @@
 
 pub mod accuracy;
 pub mod algorithm;
+pub mod cache;
 pub mod check;
 pub mod codegen;
 pub mod compiler;
@@ -73,8 +91,10 @@ mod pages;
 pub mod record;
 pub mod runtime;
 pub mod scheduler;
+mod stages;
 pub mod streaming;
 pub mod target;
+pub mod timing;
 pub mod transform;
 pub mod tune;
 

@@ -12,25 +12,33 @@ mod sums;
 mod tiles;
 mod trim;
 
-use convgen_ir::nest::Nest;
-use convgen_ir::verify::{Limits, VerifiedNest, VerifyError, verify};
+use convgen_ir::nest::{Nest, Oversize};
+use convgen_ir::verify::{Fault, Limits, Place, VerifiedNest, VerifyError, verify};
 
 /// A rewrite of the whole nest that needs no parameters.
 #[derive(Clone, Copy)]
 pub struct Pass {
     /// What it is called in the output of `print`.
     pub name: &'static str,
-    run: fn(&mut Nest),
+    run: Run,
+}
+
+#[derive(Clone, Copy)]
+enum Run {
+    /// The nest gets no larger.
+    Keeps(fn(&mut Nest)),
+    /// Blocks are copied, as long as the nest stays within its size.
+    Copies(fn(&mut Nest) -> Result<(), Oversize>),
 }
 
 /// The passes, in order. `trim` runs first so that `cut` sees only guards that matter.
 pub const PASSES: [Pass; 6] = [
-    Pass { name: "trim", run: trim::run },
-    Pass { name: "cut", run: cut::run },
-    Pass { name: "trim", run: trim::run },
-    Pass { name: "tiles", run: tiles::run },
-    Pass { name: "pads", run: pads::run },
-    Pass { name: "copies", run: copies::run },
+    Pass { name: "trim", run: Run::Keeps(trim::run) },
+    Pass { name: "cut", run: Run::Copies(cut::run) },
+    Pass { name: "trim", run: Run::Keeps(trim::run) },
+    Pass { name: "tiles", run: Run::Keeps(tiles::run) },
+    Pass { name: "pads", run: Run::Keeps(pads::run) },
+    Pass { name: "copies", run: Run::Keeps(copies::run) },
 ];
 
 /// Runs every pass and verifies the result.
@@ -50,8 +58,13 @@ pub fn lower_traced(
     limits: &Limits,
     mut show: impl FnMut(&'static str, &Nest),
 ) -> Result<VerifiedNest, VerifyError> {
+    let refused = |size| VerifyError { place: Place::Nest, fault: Fault::Oversize(size) };
+    nest.check_size().map_err(refused)?;
     for pass in PASSES {
-        (pass.run)(&mut nest);
+        match pass.run {
+            Run::Keeps(run) => run(&mut nest),
+            Run::Copies(run) => run(&mut nest).map_err(refused)?,
+        }
         show(pass.name, &nest);
     }
     // What a pass has removed needs no memory.

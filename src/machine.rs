@@ -4,15 +4,13 @@
 //! on what the Rust compiler made of them; all are of one core. Does not: load more than one core, or
 //! keep anything: each call measures anew.
 
-pub(crate) mod probe;
-
 use convgen_ir::elem::ElemType;
 
+use crate::codegen::probe::Probe;
 use crate::cost::Rates;
 use crate::jit::ProbeCode;
-use crate::machine::probe::Probe;
 use crate::target::{Host, Isa};
-use crate::tune;
+use crate::timing;
 
 /// The widths of a vector register that a CPU may have, in bits.
 pub const VECTOR_BITS: [u32; 3] = [128, 256, 512];
@@ -123,10 +121,10 @@ pub fn vector_rates(host: &Host, bits: u32, seconds: f64) -> Option<[f64; 3]> {
 /// Seconds of one pass over the data.
 fn pass_seconds(code: &ProbeCode, data: &[f32], seconds: f64) -> f64 {
     let mut passes = 1;
-    while tune::once(|| code.run(passes, data)).1 < CALL_SECONDS {
+    while timing::once(|| code.run(passes, data)).1 < CALL_SECONDS {
         passes *= 2;
     }
-    tune::time(seconds, 1, || code.run(passes, data)).min / passes as f64
+    timing::time(seconds, 1, || code.run(passes, data)).min / passes as f64
 }
 
 fn read_gb_s(code: &ProbeCode, bytes: usize, seconds: f64) -> f64 {

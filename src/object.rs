@@ -18,12 +18,15 @@ use crate::target::Target;
 /// The code is position-independent.
 ///
 /// # Errors
-/// [`Error::Codegen`] if Cranelift does not know the target or its object format.
+/// [`Error::Codegen`] if Cranelift does not know the target or its object format, [`Error::CodeSize`] if the code
+/// is too large.
 pub fn object(nest: &VerifiedNest, target: &Target, prefix: &str) -> Result<Vec<u8>, Error> {
     let isa = clif::isa(target, false, clif::Allocator::Backtracking)?;
+    let entries =
+        clif::emit_all(std::slice::from_ref(nest), target, &*isa)?.into_iter().flatten().collect();
     let builder = ObjectBuilder::new(isa, format!("{prefix}convgen"), default_libcall_names());
     let mut module = ObjectModule::new(builder.map_err(codegen_error)?);
-    define(&mut module, nest, target, None, prefix, &mut CodeSizes::default())?;
+    define(&mut module, entries, None, prefix, &mut CodeSizes::default())?;
     module.finish().emit().map_err(|error| Error::Codegen { message: error.to_string() })
 }
 

@@ -25,6 +25,7 @@
 //! [`Database`] holds records in memory, [`Store`] keeps them in a file that processes share.
 
 mod database;
+mod fault;
 mod file;
 mod line;
 mod store;
@@ -39,7 +40,8 @@ use crate::algorithm::Algorithm;
 use crate::target::Target;
 
 pub use self::database::{Database, Inserted, Skipped};
-pub use self::store::{MAX_FILE, Store, StoreError, default_database, default_path};
+pub use self::fault::StoreError;
+pub use self::store::{MAX_FILE, Store, default_database, default_path};
 
 /// The number of the line's format and of the meaning of schedules: changed when a line of before
 /// would be read wrongly or would mean another kernel.

@@ -2,13 +2,13 @@
 #![deny(clippy::arithmetic_side_effects, clippy::cast_possible_truncation)]
 
 pub mod aligned;
-pub mod cache;
 mod callable;
 mod nest;
 pub mod separable;
 mod threads;
 
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
 
 use convgen_ir::nest::Role;
 use convgen_ir::problem::ConvProblem;
@@ -30,6 +30,7 @@ pub struct Kernel {
     problem: ConvProblem,
     algorithm: Algorithm,
     schedule: Schedule,
+    transforms: Option<Arc<Transforms>>,
     callable: Callable,
 }
 
@@ -80,13 +81,15 @@ impl Kernel {
         schedule: Schedule,
         target: &Target,
         code: Code,
+        transforms: Option<Arc<Transforms>>,
     ) -> Kernel {
-        let tile = tile_name(&code);
+        let plan = transforms.as_deref().map(Transforms::plan);
+        let tile = plan.map_or_else(|| tile_name(&code), points_name);
         let name = format!("{algorithm}-{}-{}{tile}", problem.elem(), target.isa());
-        let plan = code.source().map(Transforms::plan);
         let fingerprint = fingerprint(&problem, algorithm, &schedule, plan, &code);
-        let callable = Callable::new(name, fingerprint, &problem, None, target, code);
-        Kernel { problem, algorithm, schedule, callable }
+        let callable =
+            Callable::new(name, fingerprint, &problem, None, target, plan.cloned(), code);
+        Kernel { problem, algorithm, schedule, transforms, callable }
     }
 
     /// The problem it computes, for any batch.
@@ -123,12 +126,12 @@ impl Kernel {
 
     /// The tiles of a kernel of Fourier transforms; none of any other.
     pub fn fourier_plan(&self) -> Option<&Plan> {
-        self.source().map(Transforms::plan)
+        self.transforms().map(Transforms::plan)
     }
 
-    /// What computes the input of each task, if that is not the caller's.
-    pub(crate) fn source(&self) -> Option<&Transforms> {
-        self.callable.code().source()
+    /// The stage before the nests, of a kernel of Fourier transforms.
+    pub(crate) fn transforms(&self) -> Option<&Transforms> {
+        self.transforms.as_deref()
     }
 
     /// `{algorithm}-{type}-{isa}-{register tile}`.
@@ -273,14 +276,14 @@ fn fingerprint(
     hasher.finish()
 }
 
-/// `-14x32`: the largest register tile, or nothing if the sum stays one element; of transforms, their
-/// points.
+/// `-64x64`: the points of the transforms.
+fn points_name(plan: &Plan) -> String {
+    let points: Vec<String> = plan.axes.iter().map(|axis| axis.points.to_string()).collect();
+    format!("-{}", points.join("x"))
+}
+
+/// `-14x32`: the largest register tile, or nothing if the sum stays one element.
 fn tile_name(code: &Code) -> String {
-    if let Some(source) = code.source() {
-        let points: Vec<String> =
-            source.plan().axes.iter().map(|axis| axis.points.to_string()).collect();
-        return format!("-{}", points.join("x"));
-    }
     let buffers = code.nests().flat_map(|nest| &nest.nest().buffers);
     let tiles = buffers.filter(|buffer| buffer.role == Role::Reg);
     let Some(tile) = tiles.max_by_key(|buffer| buffer.len(1)) else { return String::new() };

@@ -4,6 +4,7 @@
 //! steps, each a small decision with its reason beside it: which axis the lanes run over, how large the
 //! register tile is, and how the work around the tile is blocked.
 
+mod caution;
 mod channels_first;
 mod depthwise;
 pub mod fourier;

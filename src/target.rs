@@ -10,7 +10,6 @@ use convgen_ir::verify::Limits;
 use target_lexicon::{Architecture, Triple};
 
 use crate::accuracy::Accuracy;
-use crate::codegen::x86::Vectors;
 
 /// Bytes of a stream between what is read and what is fetched: at 30 GB/s some 140 ns, what the third-level
 /// cache of a server takes to answer. Winograd over 512 channels of 14x14: 281 GFLOP/s without, 313 with 1
@@ -72,6 +71,33 @@ impl Isa {
 impl fmt::Display for Isa {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
+    }
+}
+
+/// The vector registers an emitter may use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Vectors {
+    /// Sixteen registers of eight lanes, VEX encoding.
+    Avx2,
+    /// Thirty-two registers of sixteen lanes, mask registers, EVEX encoding.
+    Avx512,
+}
+
+impl Vectors {
+    /// Single floats in a register.
+    pub fn lanes(self) -> i64 {
+        match self {
+            Vectors::Avx2 => 8,
+            Vectors::Avx512 => 16,
+        }
+    }
+
+    /// The number of registers.
+    pub fn registers(self) -> usize {
+        match self {
+            Vectors::Avx2 => 16,
+            Vectors::Avx512 => 32,
+        }
     }
 }
 

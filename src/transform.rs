@@ -18,8 +18,8 @@ mod split;
 
 use convgen_ir::PaddingMode;
 use convgen_ir::nest::{
-    Affine, AxisId, AxisKind, Expr, Loop, Mode, Nest, Role, Stmt, visit_exprs, visit_loops,
-    visit_pads,
+    Affine, AxisId, AxisKind, Expr, Loop, Mode, Nest, Oversize, Role, Stmt, visit_exprs,
+    visit_loops, visit_pads,
 };
 use convgen_ir::schedule::{Directive, Schedule};
 
@@ -39,6 +39,8 @@ pub struct TransformError {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[allow(missing_docs, reason = "the message names every field")]
 pub enum Refusal {
+    #[error(transparent)]
+    Oversize(#[from] Oversize),
     #[error("the nest has no loop over `{axis}`")]
     NoLoop { axis: String },
     #[error("the axis `{axis}` exists already")]
@@ -149,6 +151,7 @@ pub fn apply_one(nest: &Nest, directive: &Directive) -> Result<Nest, Refusal> {
         Directive::PackWeights => pack_weights::apply(&mut nest)?,
         Directive::PackInput { at, layout } => pack_input::apply(&mut nest, at, *layout)?,
     }
+    nest.check_size()?;
     Ok(nest)
 }
 

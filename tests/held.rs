@@ -3,7 +3,7 @@
 
 use std::fs;
 
-use convgen::runtime::cache::KernelCache;
+use convgen::cache::KernelCache;
 use convgen::{Compiler, Host, Isa};
 use convgen_ir::problem::ConvProblem;
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::{fs, thread};
 
-use convgen::runtime::cache::KernelCache;
+use convgen::cache::KernelCache;
 use convgen::{Compiler, Host, Isa, Kernel, PackedWeights, check};
 use convgen_ir::problem::ConvProblem;
 

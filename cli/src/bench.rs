@@ -9,6 +9,7 @@
 mod groups;
 mod machine;
 mod report;
+mod row;
 mod separable;
 mod statistics;
 mod turns;
@@ -17,13 +18,14 @@ use std::io::Write;
 
 use anyhow::{Context, bail};
 use clap::Args;
-use convgen::{Compiler, Error, Host, Kernel, check, tune};
+use convgen::{Compiler, Error, Host, Kernel, check, timing};
 use convgen_ir::problem::{ConvProblem, Descriptor};
 use indicatif::ProgressBar;
 use rayon::ThreadPool;
 
 use self::machine::Machine;
-use self::report::{Row, Table};
+use self::report::Table;
+use self::row::Row;
 use super::args::{DirectionArg, Given, IsaArg, LayoutArg, ScheduleArg, scheduled, thread_count};
 use super::failure::{Hint, Verdict};
 use super::memory;
@@ -182,14 +184,14 @@ impl<'a> Bench<'a> {
         }
         let timings = turns::time(&compiled, self.args.seconds, self.pool.as_ref())?;
         let first = timings.first().map_or(f64::NAN, |timing| timing.min);
-        let row = |(compiled, timing): (&Compiled, &tune::Timing)| {
+        let row = |(compiled, timing): (&Compiled, &timing::Timing)| {
             let speedup = (timings.len() > 1).then(|| first / timing.min);
             Row { speedup, ..self.row(descriptor, compiled, timing) }
         };
         Ok(compiled.iter().zip(&timings).map(row).collect())
     }
 
-    fn row(&self, descriptor: &Descriptor, compiled: &Compiled, timing: &tune::Timing) -> Row {
+    fn row(&self, descriptor: &Descriptor, compiled: &Compiled, timing: &timing::Timing) -> Row {
         let Compiled { threads, kernel, seconds, verified } = compiled;
         let problem = kernel.problem();
         let gflops = problem.flops() as f64 / timing.min / 1e9;
@@ -225,7 +227,7 @@ impl<'a> Bench<'a> {
 
     /// The kernel, and the seconds its making took.
     fn compile(&self, problem: &ConvProblem, compiler: &Compiler) -> Result<(Kernel, f64), Error> {
-        let (kernel, seconds) = tune::once(|| match self.given.is_nothing() {
+        let (kernel, seconds) = timing::once(|| match self.given.is_nothing() {
             true => compiler.compile(problem),
             false => {
                 let (algorithm, schedule) = self.given.plan(problem, compiler)?;

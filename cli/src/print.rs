@@ -190,11 +190,7 @@ impl Choice<'_> {
             Stage::Lower if args.passes => self.passes()?,
             Stage::Lower => joined(self.lowered()?.iter().map(VerifiedNest::nest)),
             Stage::Clif => joined(self.lowered()?.iter().map(|n| self.compiler.clif_text(n))),
-            Stage::Asm => {
-                let nests = self.lowered()?;
-                let texts = nests.iter().map(|nest| self.compiler.asm_text(nest));
-                joined(texts.collect::<Result<Vec<_>, _>>()?)
-            }
+            Stage::Asm => joined(self.compiler.asm_texts(&self.lowered()?)?),
         })
     }
 

@@ -10,11 +10,11 @@ use std::time::{Duration, SystemTime};
 
 use assert_cmd::cargo::cargo_bin;
 use convgen::algorithm::Algorithm;
+use convgen::cache::KernelCache;
 use convgen::check;
 use convgen::ir::ConvProblem;
 use convgen::ir::parse::parse_schedule;
 use convgen::record::{Database, Key, Record, Store, rfc3339};
-use convgen::runtime::cache::KernelCache;
 use convgen::{Compiler, Host, Isa, Origin};
 use predicates::prelude::*;
 use predicates::str::contains;

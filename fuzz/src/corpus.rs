@@ -36,7 +36,7 @@ pub fn read(target: Target) -> Vec<Vec<u8>> {
             seeds.extend(bytes(records(&root)));
         }
         Target::Onnx => {
-            let models = files(&root.join("tests/onnx"));
+            let models = files(&root.join("onnx/tests"));
             let models = models.iter().filter(|path| path.extension().is_some_and(|e| e == "onnx"));
             seeds.extend(models.map(|path| fs::read(path).expect("readable")));
         }

@@ -7,6 +7,7 @@
 #![deny(clippy::arithmetic_side_effects, clippy::cast_possible_truncation)]
 
 mod affine;
+mod size;
 mod unused;
 mod visit;
 
@@ -15,6 +16,7 @@ use std::fmt;
 use crate::elem::ElemType;
 use crate::padding::PaddingMode;
 pub use affine::{Affine, Guard};
+pub use size::{MAX_STATEMENTS, MAX_TERMS, Oversize, count_statements};
 pub use visit::{
     has_conditions, in_two_vectors, map_affines, substitute, visit_accesses, visit_accesses_mut,
     visit_exprs, visit_exprs_mut, visit_loops, visit_loops_mut, visit_pads, visit_stores,

@@ -40,7 +40,7 @@ use self::access::Use;
 use self::code::CodeSize;
 pub use self::code::{LANES_A_BRANCH, LANES_OF_A_VECTOR, OPERATIONS_A_LANE};
 pub use self::fault::{Fault, Place, Rule, VerifyError};
-pub use self::parts::verify_parts;
+pub use self::parts::{CODE_OF_PARTS, verify_parts};
 use self::scratch::ScratchLayout;
 use crate::bounds::{Context, Extent, Range};
 use crate::elem::ElemType;

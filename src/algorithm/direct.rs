@@ -24,6 +24,7 @@ use convgen_ir::nest::{
 use convgen_ir::problem::{ConvProblem, ConvSpec, SpatialAxis};
 
 use super::build::{Iteration, fixed, nested, ordered};
+use super::sum::{DenseSum, Phases, SumAxis};
 use super::tensors::{Tensors, buffer};
 
 /// Nests of a problem at most: each is compiled on its own, in somewhat under a millisecond. Eight phases of two
@@ -32,57 +33,6 @@ const MAX_PARTS: u64 = 64;
 
 /// A bound of the numbers in the indices of merged phases: far above every size, and far from overflow.
 const FARTHEST: i128 = 1 << 40;
-
-/// One of the dense sums that make up a problem: a forward convolution, and where its taps find
-/// their weights and its outputs their place.
-#[derive(Clone, Debug, PartialEq)]
-pub(super) struct DenseSum {
-    /// Channels of a group that are read, and written.
-    pub(super) channels: (u64, u64),
-    /// Whether the weights' first dimension is that of the channels read.
-    weights_by_input: bool,
-    /// What is read outside of the input: of a transposed sum zeros, as no output reads there.
-    pub(super) padding: PaddingMode,
-    pub(super) axes: Vec<SumAxis>,
-}
-
-/// One spatial axis of a [`DenseSum`].
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct SumAxis {
-    /// The convolution; no taps where nothing is read.
-    pub(super) conv: SpatialAxis,
-    /// Its outputs.
-    pub(super) outputs: u64,
-    /// The weight of tap `k` is at `first + step*k`.
-    first_tap: i64,
-    tap_step: i64,
-    /// Extent of the output tensor, and where in it the outputs are.
-    pub(super) written: u64,
-    pub(super) stripe: Stripe,
-    /// The phases that this one stands for; what is said above is said of the first.
-    phases: Phases,
-}
-
-/// Phases of an axis that differ by a multiple of their number.
-#[derive(Clone, Copy, Debug, PartialEq)]
-struct Phases {
-    count: u64,
-    /// What each adds to the padding before, to the first tap, and to the place that is written.
-    padding: i64,
-    tap: i64,
-    step: i64,
-    /// Taps of the axis, if those of some phase are fewer than the loop over them has iterations.
-    taps: Option<i64>,
-    /// As many outputs as there are from one phase to the next, of which one has taps.
-    classes: u64,
-    active: u64,
-}
-
-impl Phases {
-    /// One, by itself.
-    const ONE: Phases =
-        Phases { count: 1, padding: 0, tap: 0, step: 1, taps: None, classes: 1, active: 0 };
-}
 
 impl SumAxis {
     /// All phases of an axis as one, if they differ evenly.
@@ -267,11 +217,6 @@ impl DenseSum {
             sums = sums.iter().flat_map(longer).collect();
         }
         sums
-    }
-
-    /// Whether some axis has no tap: then nothing is summed.
-    pub(super) fn is_empty(&self) -> bool {
-        self.axes.iter().any(|axis| axis.conv.kernel == 0)
     }
 
     /// The forward convolution that has this sum's loops but those over phases.

@@ -6,7 +6,7 @@ use convgen_ir::nest::{Access, Affine, Buffer, BufferId, Dim, Expr, Nest, Role, 
 use convgen_ir::problem::ConvProblem;
 
 use super::build::{fixed, ordered};
-use super::direct::DenseSum;
+use super::sum::DenseSum;
 
 /// The buffers that the caller gives, declared in the order of a kernel's arguments.
 pub(super) struct Tensors<'p> {

@@ -39,7 +39,7 @@ mod toom;
 use convgen_ir::problem::ConvProblem;
 
 pub use self::plan::Plan;
-use super::direct::DenseSum;
+use super::sum::DenseSum;
 use super::{Part, fill};
 use crate::target::Target;
 

@@ -38,10 +38,11 @@ use cranelift_codegen::settings::{self, Configurable};
 use cranelift_codegen::{CompiledCode, Context};
 use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
 
-use super::x86::{self, MicroKernel, Unfit, Vectors};
+use super::x86::{self, MicroKernel, Unfit};
 use super::{Entry, MOST_STACK_BYTES};
 use crate::error::Error;
 use crate::target::Target;
+use crate::target::Vectors;
 use address::AddressCache;
 use tile::Tile;
 
@@ -76,6 +77,30 @@ pub fn emit(
     let calls_alone = emitter.calls_alone;
     emitter.builder.finalize(isa.frontend_config());
     Emitted { function, micro_kernels, unfit, calls_alone }
+}
+
+/// Writes the entry points of the nests of a kernel, of which none is compiled before all are known to be
+/// small enough.
+///
+/// # Errors
+/// [`Error::CodeSize`] if they are more than [`FunctionSize::MOST`].
+pub fn emit_all(
+    nests: &[VerifiedNest],
+    target: &Target,
+    isa: &dyn TargetIsa,
+) -> Result<Vec<Vec<(Entry, Emitted)>>, Error> {
+    let mut context = FunctionBuilderContext::new();
+    let mut size = FunctionSize::default();
+    let mut entry_of = |nest: &VerifiedNest, entry| {
+        let emitted = emit(nest, entry, target, isa, &mut context);
+        size = size.with(&emitted.function)?;
+        Ok((entry, emitted))
+    };
+    let mut entries_of = |nest: &VerifiedNest| {
+        let entries = Entry::of(nest.nest()).into_iter();
+        entries.map(|entry| entry_of(nest, entry)).collect::<Result<Vec<_>, Error>>()
+    };
+    nests.iter().map(&mut entries_of).collect()
 }
 
 /// An entry point as Cranelift sees it, and the functions that it calls.
@@ -441,7 +466,7 @@ pub struct FunctionSize {
 impl FunctionSize {
     /// What Cranelift's functions of a kernel have together, at most: half a second each. What the scheduler
     /// picks has up to some 20,000 values and 4,000 blocks.
-    pub const MOST: FunctionSize = FunctionSize { values: 1 << 19, blocks: 1 << 14 };
+    pub const MOST: FunctionSize = FunctionSize { values: 1 << 19, blocks: 1 << 13 };
 
     /// With one more function.
     ///
@@ -487,14 +512,7 @@ const FRAME_POINTER_AND_RETURN: u32 = 16;
 ///
 /// # Errors
 /// [`Error::Codegen`] or [`Error::CodeSize`].
-pub fn assembly(
-    nest: &VerifiedNest,
-    entry: Entry,
-    target: &Target,
-    isa: &dyn TargetIsa,
-) -> Result<String, Error> {
-    let emitted = emit(nest, entry, target, isa, &mut FunctionBuilderContext::new());
-    FunctionSize::default().with(&emitted.function)?;
+pub fn assembly(emitted: Emitted, isa: &dyn TargetIsa) -> Result<String, Error> {
     let mut context = Context::for_function(emitted.function);
     context.set_disasm(true);
     let code = context

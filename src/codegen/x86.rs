@@ -18,6 +18,7 @@
 
 mod allocate;
 mod encode;
+mod program;
 mod share;
 mod translate;
 mod transpose;
@@ -27,32 +28,7 @@ use convgen_ir::nest::{Affine, AxisId, BufferId, Loop, Nest, Stmt};
 
 use encode::Assembled;
 
-/// The vector registers an emitter may use.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Vectors {
-    /// Sixteen registers of eight lanes, VEX encoding.
-    Avx2,
-    /// Thirty-two registers of sixteen lanes, mask registers, EVEX encoding.
-    Avx512,
-}
-
-impl Vectors {
-    /// Single floats in a register.
-    pub fn lanes(self) -> i64 {
-        match self {
-            Vectors::Avx2 => 8,
-            Vectors::Avx512 => 16,
-        }
-    }
-
-    /// The number of registers.
-    pub fn registers(self) -> usize {
-        match self {
-            Vectors::Avx2 => 16,
-            Vectors::Avx512 => 32,
-        }
-    }
-}
+use crate::target::Vectors;
 
 /// A compiled scope.
 pub struct MicroKernel {

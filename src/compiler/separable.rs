@@ -2,18 +2,13 @@
 
 use convgen_ir::nest::Nest;
 use convgen_ir::separable::Separable;
-use convgen_ir::verify::{Limits, VerifiedNest};
+use convgen_ir::verify::VerifiedNest;
 
 use super::Compiler;
-use crate::algorithm::Algorithm;
 use crate::error::Error;
 use crate::runtime::separable::SeparableKernel;
 use crate::scheduler::separable::{self, SeparablePlan};
-use crate::target::Target;
-use crate::{fusion, lower};
-
-/// What the names of the depthwise half begin with in the fused nest.
-const PREFIX: &str = "dw.";
+use crate::stages;
 
 impl Compiler {
     /// One kernel for both halves: the tensor between them is never in memory as a whole. The bits are
@@ -48,18 +43,7 @@ impl Compiler {
     /// # Errors
     /// [`Error::Transform`] or [`Error::Fusion`].
     pub fn schedule_separable(separable: &Separable, plan: &SeparablePlan) -> Result<Nest, Error> {
-        let half = |problem, schedule| {
-            let mut nests = Compiler::schedule(problem, Algorithm::Direct, schedule)?;
-            // A forward problem is one nest.
-            Ok::<Nest, Error>(nests.swap_remove(0))
-        };
-        let depthwise = half(separable.depthwise(), &plan.depthwise)?;
-        let pointwise = half(separable.pointwise(), &plan.pointwise)?;
-        let mut nest = fusion::fuse(&depthwise, &pointwise, PREFIX)?;
-        if plan.fetch {
-            fusion::fetch_early(&mut nest);
-        }
-        Ok(nest)
+        stages::schedule_separable(separable, &plan.halves())
     }
 
     /// The fused nest, verified.
@@ -71,19 +55,6 @@ impl Compiler {
         separable: &Separable,
         plan: &SeparablePlan,
     ) -> Result<VerifiedNest, Error> {
-        Compiler::lower_separable_for(&self.target, separable, plan)
-    }
-
-    /// As [`Compiler::lower_separable`], of any target.
-    pub(crate) fn lower_separable_for(
-        target: &Target,
-        separable: &Separable,
-        plan: &SeparablePlan,
-    ) -> Result<VerifiedNest, Error> {
-        let nest = Compiler::schedule_separable(separable, plan)?;
-        // The code of two kernels may be as long as that of both.
-        let limits = target.limits();
-        let limits = Limits { unrolled: 2 * limits.unrolled, ..limits };
-        Ok(lower::lower(nest, &limits)?)
+        stages::lower_separable_for(&self.target, separable, &plan.halves())
     }
 }

@@ -287,7 +287,6 @@ mod tests {
     use super::*;
     use crate::codegen::Entry;
     use crate::codegen::clif;
-    use crate::compiler::Compiler;
     use crate::cost::{Rates, cost};
     use crate::scheduler::space::Space;
     use crate::target::{Caches, Isa};
@@ -323,7 +322,7 @@ mod tests {
                 let drawn = (0..DRAWN).map(|_| space.sample(|below| draw.below(below)));
                 for candidate in std::iter::once(space.default_candidate()).chain(drawn) {
                     let (algorithm, schedule) = (candidate.algorithm, &candidate.schedule);
-                    let lowered = Compiler::lower_for(&target, &problem, algorithm, schedule);
+                    let lowered = crate::stages::lower_for(&target, &problem, algorithm, schedule);
                     let Ok(nests) = lowered else { continue };
                     let unfit = nests.iter().any(|nest| {
                         !clif::emit(nest, Entry::Body, &target, &*flags, &mut context)

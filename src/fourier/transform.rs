@@ -1,13 +1,14 @@
 //! The transforms around the generated products: tiles to spectra, spectra to sums.
 //!
-//! Promises: [`Transforms::sums`] is a function of the call's data and the task's number alone; what is
+//! Promises: what a task gets is a function of the call's data and the task's number alone; what is
 //! kept between tasks, the spectra of the last tile, only saves work. After the first call of a thread
 //! nothing is allocated.
 
+use std::any::Any;
 use std::sync::Arc;
 
 use convgen_ir::elem::Layout;
-use convgen_ir::interpret;
+use convgen_ir::interpret::{self, InterpretError};
 use convgen_ir::problem::ConvProblem;
 use convgen_ir::verify::VerifiedNest;
 use realfft::{ComplexToReal, RealFftPlanner, RealToComplex};
@@ -15,17 +16,9 @@ use rustfft::num_complex::Complex;
 use rustfft::{Fft, FftPlanner};
 
 use super::plan::Plan;
-use crate::error::{Error, RunError};
+use crate::error::RunError;
+use crate::jit::stage::{Stage, Workspace};
 use crate::jit::{Code, Inputs, MAX_SUMS, Scratch};
-
-/// What carries out the products.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Means {
-    /// The compiled kernel.
-    Machine,
-    /// The interpreter of its nest: the same bits.
-    Interpreter,
-}
 
 /// What the transforms of one thread write: grows to what kernels ask for and is kept.
 #[derive(Default)]
@@ -44,18 +37,12 @@ pub(crate) struct Memory {
     tile: Option<usize>,
 }
 
-impl Memory {
-    /// Bytes held.
-    pub(crate) fn bytes(&self) -> usize {
+impl Workspace for Memory {
+    fn bytes(&self) -> usize {
         let floats = [&self.row, &self.spectra, &self.products, &self.sums];
         let complex = [&self.grid, &self.turned, &self.scratch];
         let floats: usize = floats.iter().map(|held| size_of_val(held.as_slice())).sum();
         floats + complex.iter().map(|held| size_of_val(held.as_slice())).sum::<usize>()
-    }
-
-    /// Forgets the last tile: another call may have other data.
-    pub(crate) fn forget(&mut self) {
-        self.tile = None;
     }
 }
 
@@ -127,57 +114,13 @@ impl Transforms {
         self.products.nests().next()
     }
 
-    /// Bytes of stack that the products need.
-    pub(crate) fn stack_bytes(&self) -> u32 {
-        self.products.stack_bytes()
-    }
-
-    /// Bytes of the products' machine code.
-    pub(crate) fn code_bytes(&self) -> usize {
-        self.products.bytes()
-    }
-
-    /// Bytes of memory held, about: of the products, and of the factors of the transforms each way. A real
-    /// transform has about as many as points, with those of the complex one of half the length; a complex one
-    /// half as many more.
-    pub(crate) fn held_bytes(&self) -> usize {
-        let factors = 2 * self.points + if self.rows > 1 { 3 * self.rows } else { 0 };
-        size_of::<Transforms>() + self.products.held_bytes() + factors * size_of::<Complex<f32>>()
-    }
-
-    /// Bytes that a thread needs.
-    pub(crate) fn workspace_bytes(&self) -> usize {
-        let (rows, columns) = self.plan.sums();
-        let channels = (self.plan.in_channels + self.plan.block) as usize;
-        let floats = channels * self.plan.spectrum() as usize
-            + self.plan.block as usize * (rows * columns) as usize
-            + self.points;
-        4 * floats + 8 * (2 * self.rows * self.half + self.scratch)
-    }
-
-    /// Elements of the input of a call, if this machine can address so many.
-    pub(crate) fn input_len(&self, batch: usize) -> Option<usize> {
-        batch.checked_mul(self.image)
-    }
-
-    /// Elements of the transformed weights.
-    pub(crate) fn packed_len(&self) -> usize {
-        self.plan.packed_len() as usize
-    }
-
-    /// Elements of the sums of a task.
-    pub(crate) fn sums_len(&self) -> usize {
-        let (rows, columns) = self.plan.sums();
-        (self.plan.block * rows * columns) as usize
-    }
-
     fn reserve(&self, memory: &mut Memory) {
         let spectrum = self.plan.spectrum() as usize;
         let floats = [
             (&mut memory.row, self.points),
             (&mut memory.spectra, self.plan.in_channels as usize * spectrum),
             (&mut memory.products, self.plan.block as usize * spectrum),
-            (&mut memory.sums, self.sums_len()),
+            (&mut memory.sums, self.output_len()),
         ];
         for (held, len) in floats {
             held.resize(held.len().max(len), 0.0);
@@ -191,37 +134,6 @@ impl Transforms {
         for (held, len) in complex {
             held.resize(held.len().max(len), Complex::ZERO);
         }
-    }
-
-    /// Compares the number of weights with what [`pack`](Transforms::pack) reads.
-    pub(crate) fn check_weights(&self, weights: &[f32]) -> Result<(), RunError> {
-        let expected = self.problem.weights_shape().iter().product::<u64>() as usize;
-        check("weights", weights.len(), expected)
-    }
-
-    /// Transforms the weights, spread by the dilation, conjugated and scaled.
-    pub(crate) fn pack(&self, weights: &[f32], packed: &mut [f32]) -> Result<(), RunError> {
-        self.check_weights(weights)?;
-        check("packed weights", packed.len(), self.packed_len())?;
-        let mut memory = Memory::default();
-        self.reserve(&mut memory);
-        let taps: usize = self.plan.axes.iter().map(|axis| axis.conv.kernel as usize).product();
-        let (reads, block) = (self.plan.in_channels as usize, self.plan.block as usize);
-        let scale = 1.0 / (self.rows * self.points) as f32;
-        let lane = 2 * self.plan.lanes as usize;
-        let vectors = self.plan.vectors() as usize;
-        for (number, kernel) in weights.chunks_exact(taps).enumerate() {
-            let (channel, read) = (number / reads, number % reads);
-            let start = channel / block * (block * reads * vectors * lane);
-            let spread = Spread {
-                first: start + (channel % block * reads + read) * lane,
-                step: block * reads * lane,
-                factors: [scale, -scale],
-            };
-            self.transform(|y, row| self.kernel_row(kernel, y, row), &mut memory);
-            self.spread(&memory, packed, &spread);
-        }
-        Ok(())
     }
 
     /// A row of the spread kernel; false if it is zero.
@@ -247,14 +159,31 @@ impl Transforms {
         true
     }
 
-    /// The sums of a task's outputs, before bias and epilogue.
-    pub(crate) fn sums<'m>(
+    /// The sums of a task's outputs, before bias and epilogue, with the products by the interpreter of their
+    /// nest: the same bits.
+    ///
+    /// # Errors
+    /// If the nest refuses its data.
+    pub(crate) fn interpret<'m>(
         &self,
         inputs: &Inputs,
         task: usize,
-        means: Means,
         memory: &'m mut Memory,
-    ) -> Result<&'m [f32], Error> {
+    ) -> Result<&'m [f32], InterpretError> {
+        self.sums(inputs, task, memory, |input, weights, output| match self.nest() {
+            Some(nest) => interpret::run(nest, 1, 0..1, &[input, weights], output),
+            None => Ok(()),
+        })
+    }
+
+    /// The sums of a task's outputs; `multiply` computes the products from the spectra of the input and the weights.
+    fn sums<'m, E>(
+        &self,
+        inputs: &Inputs,
+        task: usize,
+        memory: &'m mut Memory,
+        multiply: impl FnOnce(&[f32], &[f32], &mut [f32]) -> Result<(), E>,
+    ) -> Result<&'m [f32], E> {
         self.reserve(memory);
         let spectrum = self.plan.spectrum() as usize;
         let blocks = (self.plan.out_channels / self.plan.block) as usize;
@@ -270,20 +199,9 @@ impl Transforms {
         let weights = inputs.weights.get(start..start + len).unwrap_or_default();
         let input = &memory.spectra[..self.plan.in_channels as usize * spectrum];
         let output = &mut memory.products[..self.plan.block as usize * spectrum];
-        match means {
-            Means::Machine => {
-                let inputs = Inputs { input, weights, biases: [None; MAX_SUMS], extras: &[] };
-                self.products.call(1, inputs, output)?.tasks().run(&mut Scratch::new());
-            }
-            Means::Interpreter => {
-                let refused =
-                    |_| Error::Codegen { message: "the products refuse their data".into() };
-                let Some(nest) = self.nest() else { return Ok(&[]) };
-                interpret::run(nest, 1, 0..1, &[input, weights], output).map_err(refused)?;
-            }
-        }
+        multiply(input, weights, output)?;
         self.synthesise(memory);
-        Ok(&memory.sums[..self.sums_len()])
+        Ok(&memory.sums[..self.output_len()])
     }
 
     /// The spectra of a tile.
@@ -434,6 +352,99 @@ impl Transforms {
                 drop(self.inverse.process_with_scratch(row, out, scratch));
             }
         }
+    }
+}
+
+impl Stage for Transforms {
+    fn stack_bytes(&self) -> u32 {
+        self.products.stack_bytes()
+    }
+
+    fn code_bytes(&self) -> usize {
+        self.products.bytes()
+    }
+
+    fn held_bytes(&self) -> usize {
+        // A real transform has about as many factors as points, with those of the complex one of half the
+        // length; a complex one half as many more.
+        let factors = 2 * self.points + if self.rows > 1 { 3 * self.rows } else { 0 };
+        size_of::<Transforms>() + self.products.held_bytes() + factors * size_of::<Complex<f32>>()
+    }
+
+    fn workspace_bytes(&self) -> usize {
+        let (rows, columns) = self.plan.sums();
+        let channels = (self.plan.in_channels + self.plan.block) as usize;
+        let floats = channels * self.plan.spectrum() as usize
+            + self.plan.block as usize * (rows * columns) as usize
+            + self.points;
+        4 * floats + 8 * (2 * self.rows * self.half + self.scratch)
+    }
+
+    fn input_len(&self, batch: usize) -> Option<usize> {
+        batch.checked_mul(self.image)
+    }
+
+    fn packed_len(&self) -> usize {
+        self.plan.packed_len() as usize
+    }
+
+    fn output_len(&self) -> usize {
+        let (rows, columns) = self.plan.sums();
+        (self.plan.block * rows * columns) as usize
+    }
+
+    fn check_weights(&self, weights: &[f32]) -> Result<(), RunError> {
+        let expected = self.problem.weights_shape().iter().product::<u64>() as usize;
+        check("weights", weights.len(), expected)
+    }
+
+    fn pack(&self, weights: &[f32], packed: &mut [f32]) -> Result<(), RunError> {
+        // Spread by the dilation, conjugated and scaled.
+        self.check_weights(weights)?;
+        check("packed weights", packed.len(), self.packed_len())?;
+        let mut memory = Memory::default();
+        self.reserve(&mut memory);
+        let taps: usize = self.plan.axes.iter().map(|axis| axis.conv.kernel as usize).product();
+        let (reads, block) = (self.plan.in_channels as usize, self.plan.block as usize);
+        let scale = 1.0 / (self.rows * self.points) as f32;
+        let lane = 2 * self.plan.lanes as usize;
+        let vectors = self.plan.vectors() as usize;
+        for (number, kernel) in weights.chunks_exact(taps).enumerate() {
+            let (channel, read) = (number / reads, number % reads);
+            let start = channel / block * (block * reads * vectors * lane);
+            let spread = Spread {
+                first: start + (channel % block * reads + read) * lane,
+                step: block * reads * lane,
+                factors: [scale, -scale],
+            };
+            self.transform(|y, row| self.kernel_row(kernel, y, row), &mut memory);
+            self.spread(&memory, packed, &spread);
+        }
+        Ok(())
+    }
+
+    fn workspace(&self, held: Option<Box<dyn Workspace>>) -> Box<dyn Workspace> {
+        let held = held.map(|held| held as Box<dyn Any>);
+        let mut memory = held.and_then(|held| held.downcast::<Memory>().ok()).unwrap_or_default();
+        // Another call may have other data.
+        memory.tile = None;
+        memory
+    }
+
+    fn run<'w>(
+        &self,
+        inputs: &Inputs,
+        task: usize,
+        workspace: &'w mut dyn Workspace,
+    ) -> Option<&'w [f32]> {
+        let memory = (workspace as &mut dyn Any).downcast_mut::<Memory>()?;
+        let multiply = |input: &[f32], weights: &[f32], output: &mut [f32]| {
+            let inputs = Inputs { input, weights, biases: [None; MAX_SUMS], extras: &[] };
+            self.products
+                .call(1, inputs, output)
+                .map(|mut call| call.tasks().run(&mut Scratch::new()))
+        };
+        self.sums(inputs, task, memory, multiply).ok()
     }
 }
 

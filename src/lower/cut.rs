@@ -10,38 +10,59 @@
 //! stays one loop, the body of the innermost parallel loop becomes two `if`s. Where the guard's other terms are no multiples of `f`, the second part keeps it (`where`).
 //! A loop `u` that does not begin at zero keeps its guard too.
 
-use convgen_ir::nest::{Affine, AxisId, Dim, Guard, Loop, Mode, Nest, Stmt, visit_loops_mut};
+use convgen_ir::nest::{
+    Affine, AxisId, Dim, Guard, Loop, MAX_STATEMENTS, Mode, Nest, Oversize, Stmt, count_statements,
+    visit_loops_mut,
+};
 
 use super::sums;
 
-pub(super) fn run(nest: &mut Nest) {
+/// # Errors
+/// If the nest would have more statements than a nest may.
+pub(super) fn run(nest: &mut Nest) -> Result<(), Oversize> {
     let body = std::mem::take(&mut nest.body);
-    nest.body = block(body, &mut vec![]);
+    let held = count_statements(&body).saturating_add(count_statements(&nest.pack));
+    let mut budget = Budget { left: MAX_STATEMENTS.checked_sub(held) };
+    nest.body = block(body, &mut vec![], &mut budget);
+    budget.left.map(drop).ok_or(Oversize::STATEMENTS)
 }
 
-fn block(stmts: Vec<Stmt>, around: &mut Vec<AxisId>) -> Vec<Stmt> {
+/// The statements that may still be added; nothing once they were too many.
+struct Budget {
+    left: Option<usize>,
+}
+
+impl Budget {
+    /// Takes what a copy of a block adds; whether there was as much.
+    fn take(&mut self, block: &[Stmt]) -> bool {
+        self.left = self.left.and_then(|left| left.checked_sub(count_statements(block)));
+        self.left.is_some()
+    }
+}
+
+fn block(stmts: Vec<Stmt>, around: &mut Vec<AxisId>, budget: &mut Budget) -> Vec<Stmt> {
     let mut result = Vec::new();
     for stmt in stmts {
         match stmt {
             Stmt::Loop(l) => {
                 let axis = l.axis;
-                for part in split_at(l, around) {
+                for part in split_at(l, around, budget) {
                     around.push(axis);
-                    result.push(inner(part, around));
+                    result.push(inner(part, around, budget));
                     around.pop();
                 }
             }
-            Stmt::If(guards, body) => result.push(Stmt::If(guards, block(body, around))),
+            Stmt::If(guards, body) => result.push(Stmt::If(guards, block(body, around, budget))),
             Stmt::Declare(_) | Stmt::Let(..) | Stmt::Store(..) => result.push(stmt),
         }
     }
     result
 }
 
-fn inner(stmt: Stmt, around: &mut Vec<AxisId>) -> Stmt {
+fn inner(stmt: Stmt, around: &mut Vec<AxisId>, budget: &mut Budget) -> Stmt {
     match stmt {
         Stmt::Loop(mut l) => {
-            l.body = block(l.body, around);
+            l.body = block(l.body, around, budget);
             Stmt::Loop(l)
         }
         Stmt::If(..) | Stmt::Declare(_) | Stmt::Let(..) | Stmt::Store(..) => stmt,
@@ -78,8 +99,11 @@ impl Cut {
 }
 
 /// Splits a loop until no loop inside it has a cut guard that this loop decides.
-fn split_at(l: Loop, around: &[AxisId]) -> Vec<Stmt> {
+fn split_at(l: Loop, around: &[AxisId], budget: &mut Budget) -> Vec<Stmt> {
     let Some(cut) = find_cut(&l, around) else { return vec![Stmt::Loop(l)] };
+    if !budget.take(&l.body) {
+        return vec![Stmt::Loop(l)];
+    }
     let last = cut.last.clone();
     let first = match cut.remainder() {
         // No tile is incomplete: one that starts inside ends inside.
@@ -87,7 +111,7 @@ fn split_at(l: Loop, around: &[AxisId]) -> Vec<Stmt> {
             let mut whole = l;
             drop_guard(&mut whole.body, &cut);
             whole.guards.push(last);
-            return split_at(whole, around);
+            return split_at(whole, around, budget);
         }
         // A multiple of `f` that starts an incomplete tile is `E - r`: say so as a bound.
         Some(rest) => {
@@ -102,7 +126,7 @@ fn split_at(l: Loop, around: &[AxisId]) -> Vec<Stmt> {
     let beyond = Guard::AtLeast(end.clone(), *limit);
     if l.mode == Mode::Parallel {
         let l = branched(l, &cut, [vec![last], vec![beyond, first]]);
-        return split_at(l, around);
+        return split_at(l, around, budget);
     }
     let [whole, rest] = parts(&l.body, &cut);
     let with = |guards: Vec<Guard>, body| {
@@ -110,8 +134,8 @@ fn split_at(l: Loop, around: &[AxisId]) -> Vec<Stmt> {
         part.guards.extend(guards);
         part
     };
-    let mut parts = split_at(with(vec![last], whole), around);
-    parts.extend(split_at(with(vec![beyond, first], rest), around));
+    let mut parts = split_at(with(vec![last], whole), around, budget);
+    parts.extend(split_at(with(vec![beyond, first], rest), around, budget));
     parts
 }
 

@@ -9,7 +9,7 @@ use std::fs::{self, File, FileType, Metadata, OpenOptions};
 use std::io::{self, ErrorKind, Read, Write};
 use std::path::{Path, PathBuf, is_separator};
 
-use super::StoreError;
+use super::fault::StoreError;
 
 /// The file that a path names, and what it is: links are followed, so that the file is changed, not the
 /// link. Nothing if nothing has that name.

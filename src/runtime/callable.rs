@@ -8,6 +8,7 @@ use super::aligned::Aligned;
 use super::{PackedWeights, threads};
 use crate::cost::{self, Rates};
 use crate::error::{Error, RunError};
+use crate::fourier::Plan;
 use crate::jit::{Call, Code, Inputs, MAX_SUMS};
 use crate::target::Target;
 
@@ -27,6 +28,8 @@ pub(super) struct Callable {
     target: Target,
     /// Predicted seconds of an image on one thread: from the first shared call on.
     seconds: OnceLock<f64>,
+    /// The tiles, if the code comes after Fourier transforms.
+    plan: Option<Plan>,
     code: Code,
 }
 
@@ -38,6 +41,7 @@ impl Callable {
         first: &ConvProblem,
         second: Option<&ConvProblem>,
         target: &Target,
+        plan: Option<Plan>,
         code: Code,
     ) -> Callable {
         let problems = || [first].into_iter().chain(second);
@@ -51,7 +55,7 @@ impl Callable {
             *bias = problem.bias();
         }
         let (problem, target, seconds) = (first.clone(), target.clone(), OnceLock::new());
-        Callable { name, fingerprint, image, biases, extras, problem, target, seconds, code }
+        Callable { name, fingerprint, image, biases, extras, problem, target, seconds, plan, code }
     }
 
     pub(super) fn name(&self) -> &str {
@@ -90,11 +94,11 @@ impl Callable {
     fn seconds(&self) -> f64 {
         *self.seconds.get_or_init(|| {
             let rates = Rates::nominal(&self.target);
-            match self.code.source() {
+            match &self.plan {
                 // The nests of such code are its last stage only.
-                Some(source) => {
+                Some(plan) => {
                     let images = self.problem.batch().max(1) as f64;
-                    source.plan().seconds(&self.problem, &self.target, &rates) / images
+                    plan.seconds(&self.problem, &self.target, &rates) / images
                 }
                 None => cost::cost(self.code.nests(), &self.target, &rates, 1, 1).seconds,
             }

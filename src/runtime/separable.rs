@@ -50,7 +50,7 @@ impl SeparableKernel {
         }
         (&plan, code.packed_len()).hash(&mut hasher);
         let (first, second) = (depthwise, Some(pointwise));
-        let callable = Callable::new(name, hasher.finish(), first, second, target, code);
+        let callable = Callable::new(name, hasher.finish(), first, second, target, None, code);
         SeparableKernel { separable, plan, callable }
     }
 

@@ -12,7 +12,7 @@ use convgen_ir::problem::{ConvProblem, Direction, SpatialAxis};
 use convgen_ir::schedule::{Directive, Schedule, Tail};
 
 use self::blocks::Tiles;
-use super::legal::Caution;
+use super::caution::Caution;
 use super::plan::{has_padding, loops_if_peeled};
 use super::{SHORTEST_VECTOR, balanced, tile_registers};
 use crate::target::{Isa, Target};

@@ -9,11 +9,12 @@ use convgen_ir::problem::{ConvProblem, Direction};
 use convgen_ir::schedule::Schedule;
 use convgen_ir::verify::VerifiedNest;
 
+use super::caution::Caution;
 use super::plan::{LaneAxis, Plan};
 use super::{Picker, Planned, gradient};
 use crate::algorithm::Algorithm;
-use crate::compiler::Compiler;
 use crate::error::Error;
+use crate::stages;
 use crate::target::Target;
 
 /// A legal pick of the defining sum.
@@ -25,41 +26,6 @@ pub(crate) struct LegalSum {
     pub(crate) schedule: Schedule,
     /// The nests that it makes, verified.
     pub(crate) nests: Vec<VerifiedNest>,
-}
-
-/// What a pick does without.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Caution {
-    /// Code for the borders of the image: padding is met in a copy of the input.
-    pub(super) borders: bool,
-    /// Transposes in registers of what is copied.
-    pub(super) transposes: bool,
-    /// Unrolled steps of the reduction.
-    pub(super) steps: bool,
-    /// Copies of the input, and sums in scratch.
-    pub(super) copies: bool,
-    /// Register tiles of more than a vector.
-    pub(super) tiles: bool,
-}
-
-impl Caution {
-    /// Nothing: the fastest pick known.
-    pub(super) const NONE: Caution =
-        Caution { borders: false, transposes: false, steps: false, copies: false, tiles: false };
-
-    /// Everything.
-    pub(super) const MOST: Caution =
-        Caution { borders: true, transposes: true, steps: true, copies: true, tiles: true };
-
-    /// In the order in which they are tried: what costs least first.
-    pub(super) const ALL: [Caution; 6] = [
-        Caution::NONE,
-        Caution { borders: true, ..Caution::NONE },
-        Caution { transposes: true, ..Caution::NONE },
-        Caution { borders: true, transposes: true, steps: true, ..Caution::NONE },
-        Caution { borders: true, steps: true, copies: true, ..Caution::NONE },
-        Caution::MOST,
-    ];
 }
 
 /// The first pick that is legal.
@@ -80,7 +46,7 @@ pub(crate) fn first_legal<T>(
     mut accept: impl FnMut(LegalSum) -> Result<T, Error>,
 ) -> Result<T, Error> {
     let mut try_pick = |(plan, schedule): (Option<Plan>, Schedule)| {
-        let nests = Compiler::lower_for(target, problem, Algorithm::Direct, &schedule)?;
+        let nests = stages::lower_for(target, problem, Algorithm::Direct, &schedule)?;
         accept(LegalSum { plan, schedule, nests })
     };
     let mut refused = None;

@@ -11,8 +11,8 @@ use convgen_ir::problem::ConvProblem;
 use convgen_ir::schedule::{Directive, Schedule};
 
 use crate::algorithm::Algorithm;
-use crate::compiler::Compiler;
 use crate::error::Error;
+use crate::stages;
 
 /// Why a schedule may have other bits than the plain nest.
 #[derive(Debug, thiserror::Error)]
@@ -36,8 +36,8 @@ pub fn kept(problem: &ConvProblem, schedule: &Schedule) -> Result<(), OrderError
     if let Some(directive) = schedule.directives.iter().find(|directive| changes(directive)) {
         return Err(OrderError::Changed { directive: directive.to_string() });
     }
-    let plain = Compiler::schedule(problem, Algorithm::Direct, &Schedule::default())?;
-    let scheduled = Compiler::schedule(problem, Algorithm::Direct, schedule)?;
+    let plain = stages::schedule(problem, Algorithm::Direct, &Schedule::default())?;
+    let scheduled = stages::schedule(problem, Algorithm::Direct, schedule)?;
     plain.iter().zip(&scheduled).try_for_each(|(plain, scheduled)| {
         let mut order = Vec::new();
         reductions(plain, &plain.body, &mut vec![], &mut |loops| order = loops.to_vec());

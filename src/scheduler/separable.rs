@@ -14,11 +14,11 @@ use convgen_ir::schedule::{Directive, Schedule, Tail};
 use convgen_ir::separable::Separable;
 use convgen_ir::verify::VerifiedNest;
 
-use super::legal::Caution;
+use super::caution::Caution;
 use super::plan::{LaneAxis, Order, Plan, Walk, weight_bytes};
 use super::{Picker, TASKS_A_CORE, divisor};
-use crate::compiler::Compiler;
 use crate::error::Error;
+use crate::stages::{self, Halves};
 use crate::target::Target;
 
 /// Parts of the second-level cache, of eight, that the tensor between the halves may fill in one task, with what
@@ -57,6 +57,13 @@ pub struct SeparablePlan {
     pub fetch: bool,
 }
 
+impl SeparablePlan {
+    /// How the halves are scheduled.
+    pub(crate) fn halves(&self) -> Halves<'_> {
+        Halves { depthwise: &self.depthwise, pointwise: &self.pointwise, fetch: self.fetch }
+    }
+}
+
 /// The default pick: legal, unless one row of the tensor between the halves does not fit the scratch.
 pub fn plan(separable: &Separable, target: &Target) -> SeparablePlan {
     match first_legal(separable, target, |plan, _| Ok(plan)) {
@@ -78,14 +85,14 @@ pub(crate) fn first_legal<T>(
     let mut refused = None;
     for caution in Caution::ALL {
         let plan = careful(separable, target, caution);
-        let nest = Compiler::lower_separable_for(target, separable, &plan);
+        let nest = stages::lower_separable_for(target, separable, &plan.halves());
         match nest.and_then(|nest| accept(plan, nest)) {
             Ok(accepted) => return Ok(accepted),
             Err(error) => refused = refused.or(Some(error)),
         }
     }
     let plan = row_by_row(separable, target);
-    let nest = Compiler::lower_separable_for(target, separable, &plan);
+    let nest = stages::lower_separable_for(target, separable, &plan.halves());
     nest.and_then(|nest| accept(plan, nest)).map_err(|error| refused.unwrap_or(error))
 }
 

@@ -9,7 +9,6 @@ use std::cell::{Cell, RefCell};
 use convgen_ir::problem::ConvProblem;
 use rayon::ThreadPool;
 
-use super::{Timing, interleaved, once};
 use crate::algorithm::Algorithm;
 use crate::check::{self, CheckError, Data, Oracle};
 use crate::compiler::Compiler;
@@ -18,6 +17,7 @@ use crate::error::Error;
 use crate::runtime::aligned::Aligned;
 use crate::runtime::{Kernel, PackedWeights};
 use crate::scheduler::space::Candidate;
+use crate::timing::{Timing, interleaved, once};
 
 /// Calls by which a kernel is judged before it races: of two, one is rarely interrupted.
 const FIRST_CALLS: usize = 2;

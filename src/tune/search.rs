@@ -16,10 +16,10 @@ use convgen_ir::problem::ConvProblem;
 use convgen_ir::schedule::Schedule;
 
 use super::bench::{Bench, Entrant, TuneError};
-use super::{Stopwatch, Timing};
 use crate::compiler::Compiler;
 use crate::cost::Rates;
 use crate::scheduler::space::{Candidate, Space};
+use crate::timing::{Stopwatch, Timing};
 
 /// Kernels that race at once, besides the best so far.
 const FIELD: usize = 8;

@@ -4,7 +4,7 @@ use std::fmt;
 
 use convgen_ir::problem::{ConvProblem, Direction};
 
-use super::report::Row;
+use super::row::Row;
 use super::statistics::{geometric_mean, lowest};
 use crate::output::{alike, close_table};
 

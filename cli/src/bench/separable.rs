@@ -5,7 +5,7 @@ use std::io::Write;
 
 use anyhow::{anyhow, bail};
 use convgen::check::separable::{PairData, SeparableCheckError, check};
-use convgen::{Aligned, Arguments, Compiler, Error, Host, Kernel, SeparableKernel, tune};
+use convgen::{Aligned, Arguments, Compiler, Error, Host, Kernel, SeparableKernel, timing};
 use convgen_ir::problem::ConvProblem;
 use convgen_ir::separable::Separable;
 use serde::Serialize;
@@ -144,9 +144,9 @@ fn times(
     let mut best = [f64::INFINITY; 3];
     let mut failed: Result<(), Error> = Ok(());
     let mut pair = || {
-        let (one, seconds) = tune::once(|| call(depthwise, &first, &mut middle));
+        let (one, seconds) = timing::once(|| call(depthwise, &first, &mut middle));
         let second = Arguments { input: &middle, ..second };
-        let (other, more) = tune::once(|| call(pointwise, &second, separate));
+        let (other, more) = timing::once(|| call(pointwise, &second, separate));
         if seconds + more < best[0] + best[1] {
             [best[0], best[1]] = [seconds, more];
         }
@@ -155,7 +155,7 @@ fn times(
     let mut whole = || {
         let _ = fused.run_parallel(&arguments, together, threads);
     };
-    let timings = tune::interleaved(seconds_each, ROUNDS, &mut [&mut pair, &mut whole]);
+    let timings = timing::interleaved(seconds_each, ROUNDS, &mut [&mut pair, &mut whole]);
     failed?;
     let fused = timings.last().ok_or_else(|| anyhow!("nothing was timed"))?;
     best[2] = fused.min;

@@ -4,7 +4,7 @@
 //! differ in nothing but the threads.
 
 use convgen::check::Data;
-use convgen::{Aligned, Error, PackedWeights, tune};
+use convgen::{Aligned, Error, PackedWeights, timing};
 use rayon::ThreadPool;
 
 use super::Compiled;
@@ -25,7 +25,7 @@ pub(super) fn time(
     kernels: &[Compiled],
     seconds: f64,
     pool: Option<&ThreadPool>,
-) -> Result<Vec<tune::Timing>, Error> {
+) -> Result<Vec<timing::Timing>, Error> {
     let Some(first) = kernels.first() else { return Ok(vec![]) };
     let data = Data::reals(first.kernel.problem());
     let turn = |of| Turn::new(of, &data);
@@ -52,14 +52,14 @@ impl<'a> Turn<'a> {
     }
 }
 
-fn take(turns: &mut [Turn], seconds: f64) -> Result<Vec<tune::Timing>, Error> {
+fn take(turns: &mut [Turn], seconds: f64) -> Result<Vec<timing::Timing>, Error> {
     let rounds = if turns.len() == 1 { MIN_CALLS } else { ROUNDS };
     let mut results: Vec<Result<(), Error>> = turns.iter().map(|_| Ok(())).collect();
     let extras: Vec<&[f32]> = turns.first().map_or(vec![], |turn| turn.data.extras());
     let call = |(turn, result): (_, _)| call(turn, &extras, result);
     let mut calls: Vec<_> = turns.iter_mut().zip(&mut results).map(call).collect();
     let mut functions: Vec<&mut dyn FnMut()> = calls.iter_mut().map(|call| call as _).collect();
-    let timings = tune::interleaved(seconds, rounds, &mut functions);
+    let timings = timing::interleaved(seconds, rounds, &mut functions);
     drop(calls);
     results.into_iter().collect::<Result<(), Error>>()?;
     Ok(timings)

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use crate::elem::ElemType;
+use crate::nest::Oversize;
 use crate::nest::{BufferId, Dim};
 
 /// The rules of the verifier; see the [module documentation](super).
@@ -90,6 +91,8 @@ pub enum Fault {
     Size { what: String, given: i128, low: i128, high: i128 },
     #[error("a number of `{sum}` does not fit 64 bits")]
     Overflow { sum: String },
+    #[error(transparent)]
+    Oversize(Oversize),
     #[error("blocks or operations are nested deeper than {limit} levels")]
     TooDeep { limit: usize },
     #[error("`{name}` is read before every element of it is provably written")]
@@ -125,7 +128,10 @@ impl Fault {
             | Fault::Branches { .. }
             | Fault::Work { .. } => Rule::V8,
             Fault::DynamicRegister { .. } | Fault::RegisterBudget { .. } => Rule::V9,
-            Fault::Size { .. } | Fault::Overflow { .. } | Fault::TooDeep { .. } => Rule::V10,
+            Fault::Size { .. }
+            | Fault::Overflow { .. }
+            | Fault::Oversize(_)
+            | Fault::TooDeep { .. } => Rule::V10,
             Fault::Undefined { .. } => Rule::V11,
             Fault::Incomplete { .. }
             | Fault::Stripe { .. }

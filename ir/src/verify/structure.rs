@@ -19,6 +19,9 @@ impl Checker<'_> {
             let fault = Fault::Size { what, given, low: 0, high: limit as i128 };
             return Err(VerifyError { place: Place::Nest, fault });
         }
+        self.nest
+            .check_size()
+            .map_err(|size| VerifyError { place: Place::Nest, fault: Fault::Oversize(size) })?;
         let mut declared = vec![false; given];
         self.ids_of_block(&self.nest.pack, 1, &mut declared)?;
         self.ids_of_block(&self.nest.body, 1, &mut declared)?;

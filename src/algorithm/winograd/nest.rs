@@ -11,7 +11,7 @@ use super::linear;
 use super::plan::{AxisPlan, Piece, Plan, SLICE, pieces};
 use super::toom::Transforms;
 use crate::algorithm::build::{Iteration, fixed, nested, ordered};
-use crate::algorithm::direct::DenseSum;
+use crate::algorithm::sum::DenseSum;
 use crate::algorithm::tensors::{Tensors, buffer};
 
 /// The nest of a sum, as [`Plan`] decides.

@@ -7,7 +7,7 @@ use convgen_ir::problem::{ConvProblem, SpatialAxis};
 use super::linear;
 use super::toom::{MAX_POINTS, Transforms};
 use crate::accuracy::{Accuracy, ERROR_BUDGET};
-use crate::algorithm::direct::DenseSum;
+use crate::algorithm::sum::DenseSum;
 use crate::cost::Rates;
 use crate::target::{Caches, Isa, LATENCY_SUMS, Target};
 

@@ -12,8 +12,9 @@ use smallvec::{SmallVec, smallvec};
 use std::collections::BTreeSet;
 
 use super::encode::{Assembled, Encoder, GENERAL_REGISTERS, Operand, Reg};
-use super::translate::{Item, Op, Place, Program, Step, Stream, Value};
-use super::{Unfit, Vectors, unfit};
+use super::program::{Item, Op, Place, Program, Step, Stream, Value};
+use super::{Unfit, unfit};
+use crate::target::Vectors;
 
 /// Writes the whole function.
 pub(super) fn assemble(program: &Program, vectors: Vectors) -> Result<Assembled, Unfit> {

@@ -20,8 +20,9 @@ use std::collections::BTreeSet;
 
 use iced_x86::{Code, IcedError, Instruction, MemoryOperand, Register};
 
-use super::translate::{Mask, Place, Stream};
-use super::{Unfit, Vectors, unfit};
+use super::program::{Mask, Place, Stream};
+use super::{Unfit, unfit};
+use crate::target::Vectors;
 use text::{Label, Text};
 pub(super) use transpose::{Rows, TRANSPOSE_REGISTERS};
 

@@ -13,7 +13,7 @@
 
 use rustc_hash::FxHashMap as HashMap;
 
-use super::translate::{Cell, Op, Place, Step, Stream, Value};
+use super::program::{Cell, Op, Place, Step, Stream, Value};
 
 /// Reorders every run of loads and multiply-adds in a line.
 pub(super) fn share_loads(line: Vec<Step>) -> Vec<Step> {

@@ -15,10 +15,7 @@
 use rustc_hash::FxHashSet as HashSet;
 use std::collections::BTreeMap;
 
-use super::translate::{Mask, Place, Step, Stream, Value};
-
-/// Neighbours that are loaded together: what a quarter of the widest register holds.
-pub(super) const QUAD: usize = 4;
+use super::program::{Mask, Place, QUAD, Step, Stream, Value};
 
 /// Bytes of an element.
 const BYTES: i64 = 4;

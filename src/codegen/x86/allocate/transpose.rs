@@ -1,8 +1,8 @@
 //! Registers for transposes, which need several at once.
 
 use super::super::encode::{Reg, Rows, TRANSPOSE_REGISTERS};
-use super::super::translate::{Mask, Op, Place, Value};
-use super::super::transpose::QUAD;
+use super::super::program::QUAD;
+use super::super::program::{Mask, Op, Place, Value};
 use super::super::{Unfit, unfit};
 use super::{BORROWED, Home, Line, TRANSPOSED};
 

@@ -3,7 +3,7 @@
 use convgen_ir::nest::{BinaryOp, UnaryOp};
 use iced_x86::{Code, Instruction, Register};
 
-use super::super::translate::Spread;
+use super::super::program::Spread;
 use super::{Encoder, Operand, Reg};
 
 const COMPARE_LESS: u32 = 0x11;

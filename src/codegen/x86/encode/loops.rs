@@ -3,7 +3,7 @@
 
 use iced_x86::{Code, Instruction, Register};
 
-use super::super::translate::{Stream, Trips};
+use super::super::program::{Stream, Trips};
 use super::{Encoder, GENERAL, Label, argument};
 
 /// What counts a loop's iterations down.

@@ -2,7 +2,7 @@
 
 use iced_x86::{Code, Instruction, MemoryOperand, Register};
 
-use super::super::translate::{Level, Mask, Place};
+use super::super::program::{Level, Mask, Place};
 use super::{Encoder, Reg, argument};
 
 impl Encoder {

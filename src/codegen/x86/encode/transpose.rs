@@ -11,8 +11,9 @@
 
 use iced_x86::{Code, Instruction, MemoryOperand, Register};
 
-use super::super::transpose::QUAD;
-use super::{Encoder, Mask, Place, Reg, product};
+use super::super::program::QUAD;
+use super::{Encoder, Reg, product};
+use crate::codegen::x86::program::{Mask, Place};
 
 /// Bytes of an element.
 const BYTES: i64 = 4;

@@ -5,9 +5,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use convgen_ir::problem::ConvProblem;
 
-use super::Kernel;
 use crate::compiler::Compiler;
 use crate::error::Error;
+use crate::runtime::Kernel;
 
 /// Kernels by problem (of any batch), the least recently used dropped first. Shared by threads.
 pub struct KernelCache {

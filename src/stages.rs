@@ -1,0 +1,106 @@
+//! The stages before code, for any target: a problem and a schedule become verified nests.
+//!
+//! ```text
+//! problem, algorithm --parts--> nests --transform--> scheduled nests --lower, verify--> verified nests
+//! ```
+//! Promises: the nests of a problem together write every element of the output once, or the stage that refuses
+//! says why. Does not: choose, or generate code.
+
+use convgen_ir::nest::Nest;
+use convgen_ir::problem::ConvProblem;
+use convgen_ir::schedule::Schedule;
+use convgen_ir::separable::Separable;
+use convgen_ir::verify::{Limits, VerifiedNest, verify_parts};
+
+use crate::algorithm::{Algorithm, Part};
+use crate::error::Error;
+use crate::target::Target;
+use crate::{fusion, lower, transform};
+
+/// The scheduled nests of a problem, one a part, before lowering.
+pub(crate) fn schedule(
+    problem: &ConvProblem,
+    algorithm: Algorithm,
+    schedule: &Schedule,
+) -> Result<Vec<Nest>, Error> {
+    scheduled(algorithm.parts(problem)?, schedule)
+}
+
+/// As [`schedule`], also of an algorithm whose nests are written for a target.
+pub(crate) fn schedule_for(
+    target: &Target,
+    problem: &ConvProblem,
+    algorithm: Algorithm,
+    schedule: &Schedule,
+) -> Result<Vec<Nest>, Error> {
+    scheduled(algorithm.parts_for(problem, target)?, schedule)
+}
+
+fn scheduled(parts: Vec<Part>, schedule: &Schedule) -> Result<Vec<Nest>, Error> {
+    let several = parts.len() > 1;
+    let apply = |part: Part| {
+        let schedule = part.schedule.as_ref().unwrap_or(schedule);
+        Ok(match several {
+            true => transform::apply_to_part(part.nest, schedule)?,
+            false => transform::apply(part.nest, schedule)?,
+        })
+    };
+    parts.into_iter().map(apply).collect()
+}
+
+/// The verified nests of a problem: together they write every element of the output once.
+pub(crate) fn lower_for(
+    target: &Target,
+    problem: &ConvProblem,
+    algorithm: Algorithm,
+    schedule: &Schedule,
+) -> Result<Vec<VerifiedNest>, Error> {
+    let scheduled = schedule_for(target, problem, algorithm, schedule)?.into_iter();
+    let limits = target.limits();
+    let lower = |nest| lower::lower(nest, &limits);
+    let nests: Vec<VerifiedNest> = scheduled.map(lower).collect::<Result<_, _>>()?;
+    verify_parts(&nests, &limits)?;
+    Ok(nests)
+}
+
+/// What the names of the depthwise half begin with in a fused nest.
+const PREFIX: &str = "dw.";
+
+/// How the two halves of a separable convolution are scheduled.
+pub(crate) struct Halves<'a> {
+    /// The schedule of the depthwise half.
+    pub(crate) depthwise: &'a Schedule,
+    /// The schedule of the pointwise half.
+    pub(crate) pointwise: &'a Schedule,
+    /// Whether what is used later is prefetched in the innermost loop.
+    pub(crate) fetch: bool,
+}
+
+/// The fused nest of a separable convolution, scheduled, before lowering.
+pub(crate) fn schedule_separable(separable: &Separable, halves: &Halves) -> Result<Nest, Error> {
+    let half = |problem, of_half| {
+        let mut nests = schedule(problem, Algorithm::Direct, of_half)?;
+        // A forward problem is one nest.
+        Ok::<Nest, Error>(nests.swap_remove(0))
+    };
+    let depthwise = half(separable.depthwise(), halves.depthwise)?;
+    let pointwise = half(separable.pointwise(), halves.pointwise)?;
+    let mut nest = fusion::fuse(&depthwise, &pointwise, PREFIX)?;
+    if halves.fetch {
+        fusion::fetch_early(&mut nest);
+    }
+    Ok(nest)
+}
+
+/// The fused nest, verified.
+pub(crate) fn lower_separable_for(
+    target: &Target,
+    separable: &Separable,
+    halves: &Halves,
+) -> Result<VerifiedNest, Error> {
+    let nest = schedule_separable(separable, halves)?;
+    // The code of two kernels may be as long as that of both.
+    let limits = target.limits();
+    let limits = Limits { unrolled: 2 * limits.unrolled, ..limits };
+    Ok(lower::lower(nest, &limits)?)
+}
