@@ -110,3 +110,38 @@ pub use target::{Host, Isa, Target};
 #[doc = include_str!("../README.md")]
 #[cfg(doctest)]
 struct Readme;
+
+/// The chapters of the book that have code.
+#[cfg(doctest)]
+mod book {
+    #[doc = include_str!("../docs/src/accuracies.md")]
+    struct Accuracies;
+    #[doc = include_str!("../docs/src/compile.md")]
+    struct Compile;
+    #[doc = include_str!("../docs/src/gradients.md")]
+    struct Gradients;
+    #[doc = include_str!("../docs/src/memory.md")]
+    struct Memory;
+    #[doc = include_str!("../docs/src/objects.md")]
+    struct Objects;
+    #[doc = include_str!("../docs/src/problems.md")]
+    struct Problems;
+    #[doc = include_str!("../docs/src/schedules.md")]
+    struct Schedules;
+    #[doc = include_str!("../docs/src/separable.md")]
+    struct Separable;
+    #[doc = include_str!("../docs/src/shapes.md")]
+    struct Shapes;
+    #[doc = include_str!("../docs/src/streams.md")]
+    struct Streams;
+    #[doc = include_str!("../docs/src/threads.md")]
+    struct Threads;
+    #[doc = include_str!("../docs/src/toeplitz.md")]
+    struct Toeplitz;
+    #[doc = include_str!("../docs/src/transforms.md")]
+    struct Transforms;
+    #[doc = include_str!("../docs/src/tuning.md")]
+    struct Tuning;
+    #[doc = include_str!("../docs/src/verifying.md")]
+    struct Verifying;
+}

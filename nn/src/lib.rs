@@ -160,3 +160,7 @@ fn images_in(given: usize, image: usize) -> Result<usize, NetworkError> {
         false => Err(convgen::RunError::Batch { given, image }.into()),
     }
 }
+
+#[doc = include_str!("../../docs/src/training.md")]
+#[cfg(doctest)]
+struct Chapter;

@@ -145,3 +145,7 @@ fn joined(sites: Vec<graph::Site>) -> Vec<Layer> {
     }
     layers
 }
+
+#[doc = include_str!("../../docs/src/onnx.md")]
+#[cfg(doctest)]
+struct Chapter;
