@@ -8,8 +8,8 @@
 use std::error::Error;
 use std::fs;
 
+use convgen::Compiler;
 use convgen::ir::{ConvProblem, ConvSpec};
-use convgen::{Compiler, Host, Isa};
 
 /// Weights are `[output channel, input channel, kernel row, kernel column]`.
 #[rustfmt::skip]
@@ -47,7 +47,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 fn edges(picture: &Picture) -> Result<Picture, Box<dyn Error>> {
     let (height, width) = (picture.height as u64, picture.width as u64);
     let problem = ConvProblem::new(ConvSpec::conv2d(1, 2, height, width, 3, 3))?;
-    let kernel = Compiler::new(&Host::detect(), Isa::Clif)?.compile(&problem)?;
+    let kernel = Compiler::host()?.compile(&problem)?;
     let weights = kernel.pack_weights(&SOBEL)?;
 
     let shape = problem.output_shape(1);

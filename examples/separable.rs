@@ -9,7 +9,7 @@
 use std::error::Error;
 
 use convgen::ir::{ConvProblem, Separable};
-use convgen::{Arguments, Compiler, Host, Isa, Kernel, PackedWeights, SeparableArguments};
+use convgen::{Arguments, Compiler, Kernel, PackedWeights, SeparableArguments};
 use convgen::{check, timing};
 
 /// 32 channels, expanded sixfold, on a map of 28 by 28.
@@ -29,7 +29,7 @@ struct Layer {
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let compiler = Compiler::new(&Host::detect(), Isa::Clif)?;
+    let compiler = Compiler::host()?;
     let layers = BLOCK
         .iter()
         .map(|descriptor| Layer::new(&compiler, descriptor))

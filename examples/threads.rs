@@ -14,12 +14,11 @@ use std::thread;
 use convgen::check::same_bits;
 use convgen::ir::ConvProblem;
 use convgen::jit::{Scratch, Tasks};
-use convgen::{Arguments, Compiler, Host, Isa};
+use convgen::{Arguments, Compiler, Host};
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let host = Host::detect();
     let problem: ConvProblem = "conv2d n2 ic64 oc64 ih56 iw56 kh3 kw3 ph1 pw1 | relu".parse()?;
-    let kernel = Compiler::new(&host, Isa::Clif)?.compile(&problem)?;
+    let kernel = Compiler::host()?.compile(&problem)?;
 
     let input = values(problem.input_shape(2));
     let weights = kernel.pack_weights(&values(problem.weights_shape()))?;
@@ -31,7 +30,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     let mut shared = vec![0.0; len];
     let mut call = kernel.prepare(&arguments, &mut shared)?;
-    let parts = split(call.tasks(), host.cores());
+    let parts = split(call.tasks(), Host::detect().cores());
     let sizes: Vec<usize> = parts.iter().map(Tasks::len).collect();
     thread::scope(|scope| {
         for part in parts {

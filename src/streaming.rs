@@ -107,11 +107,11 @@ pub enum StreamError {
 /// use convgen::ir::ConvProblem;
 /// use convgen::ir::problem::ConvSpec;
 /// use convgen::streaming::CausalConv1d;
-/// use convgen::{Compiler, Host, Isa};
+/// use convgen::Compiler;
 ///
 /// // The sum of a sample and the last two before it; the length does not matter.
 /// let problem = ConvProblem::new(ConvSpec::conv1d(1, 1, 8, 3).causal())?;
-/// let compiler = Compiler::new(&Host::detect(), Isa::Clif)?;
+/// let compiler = Compiler::host()?;
 /// let mut stream = CausalConv1d::new(compiler, &problem, &[1.0, 1.0, 1.0], None)?;
 /// assert_eq!(stream.feed(&[1.0, 2.0])?, [1.0, 3.0]);
 /// assert_eq!(stream.feed(&[3.0, 4.0, 5.0])?, [6.0, 9.0, 12.0]);

@@ -513,3 +513,39 @@ fn run(nest: &VerifiedNest) -> Result<Vec<f32>, String> {
         .map_err(|error| error.to_string())?;
     Ok(values)
 }
+
+/// Splits of splits: a sum of many terms, and tails that double what they are in. Each is refused at once.
+#[test]
+fn schedules_that_lowering_would_take_minutes_for_are_refused() {
+    let chain = |axis: &str, sizes: &[u64], tail: &str| {
+        let mut name = axis.to_string();
+        let mut text = String::new();
+        for size in sizes {
+            text += &format!("split {name} by {size}{tail}\n");
+            name += ".i";
+        }
+        text
+    };
+    let falling: Vec<u64> = (0..60).map(|i| 100_003 - 7 * i).collect();
+    let halved = |count: u32| (0..count).map(|i| 3 * 2_u64.pow(count - i) + 1).collect::<Vec<_>>();
+    let six = |count| {
+        let axes = ["ow", "oc", "oh", "kh", "kw", "ic"];
+        axes.map(|axis| chain(axis, &halved(count), " tail=cut")).concat()
+    };
+    let long = "conv1d ic1 oc1 iw1000003 kw3";
+    let wide = "conv2d ic1009 oc1009 ih3007 iw3007 kw1009 kh1009";
+    let cases = [
+        (long, chain("ow", &falling, ""), "a sum of more terms, the limit is 16"),
+        (long, chain("ow", &falling, " tail=cut"), "a sum of more terms, the limit is 16"),
+        (wide, six(8), "a sum of more terms, the limit is 16"),
+        (wide, six(6), "more statements, the limit is 8192"),
+        (wide, six(5), "more statements, the limit is 8192"),
+    ];
+    let compiler = compiler();
+    for (problem, schedule, why) in cases {
+        let problem: ConvProblem = problem.parse().unwrap();
+        let schedule = parse_schedule(&schedule).unwrap();
+        let error = compiler.lower(&problem, Algorithm::Direct, &schedule).unwrap_err().to_string();
+        assert!(error.contains(why), "{error}");
+    }
+}

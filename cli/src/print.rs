@@ -109,8 +109,17 @@ pub fn print(args: &PrintArgs, out: &mut impl Write) -> anyhow::Result<Verdict> 
     let given = args.schedule.read()?;
     let compiler = args.isa.compiler(&Host::detect(), 1)?;
     let (algorithm, schedule) = given.plan(&problem, &compiler)?;
-    let choice = Choice { compiler: &compiler, problem: &problem, algorithm, schedule: &schedule };
-    let text = choice.text(args);
+    let text = |algorithm, schedule| {
+        Choice { compiler: &compiler, problem: &problem, algorithm, schedule }.text(args)
+    };
+    let text = match text(algorithm, &schedule) {
+        // The pick gives way to a plainer one, which only its code shows.
+        Err(Error::CodeSize { .. }) if given.is_nothing() => {
+            let kernel = compiler.compile(&problem)?;
+            text(kernel.algorithm(), kernel.schedule())
+        }
+        text => text,
+    };
     write!(out, "{}", scheduled(text, &given)?)?;
     Ok(Verdict::Good)
 }

@@ -18,7 +18,6 @@
 //! cropped on the other side is still there to be found. An adjoint of such padding, which adds several positions up to
 //! one, is refused.
 
-mod benchdnn;
 mod check;
 mod descriptor;
 mod error;

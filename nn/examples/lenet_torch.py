@@ -1,6 +1,6 @@
 """The network of lenet.rs in PyTorch, with the same weights, order, batches and rate, to compare with.
 
-    cargo run --release --example lenet -- --epochs 0 --save initial.npz
+    cargo run --release -p convgen-nn --example lenet -- --epochs 0 --save initial.npz
     python3 examples/lenet_torch.py --load initial.npz --data DIR --epochs 1 --save trained.npz
 
 prints the lines that `lenet --data DIR --epochs 1` prints. Needs numpy and torch.

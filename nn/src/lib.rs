@@ -1,5 +1,5 @@
 //! Layers with forward and backward passes, losses and gradient descent: what a chapter on
-//! convolutional networks needs, over this crate's kernels.
+//! convolutional networks needs, over the kernels of `convgen`.
 //!
 //! Promises: convolutions, transposed convolutions, fully connected layers and pooling run as compiled
 //! kernels, each compiled once a layer, for any batch; a result depends neither on the number of
@@ -19,10 +19,9 @@
 //! ```
 //! use convgen::ir::ConvSpec;
 //! use convgen_nn::{Conv2d, CrossEntropy, Flatten, Generator, Linear, MaxPool2d, Network, Relu, Sgd};
-//! use convgen::{Compiler, Host};
+//! use convgen::Compiler;
 //!
-//! let host = Host::detect();
-//! let compiler = Compiler::new(&host, host.widest_isa())?;
+//! let compiler = Compiler::host()?;
 //! let mut draw = Generator::new(1);
 //! // Pictures of 6 by 6: two filters of 3 by 3, the largest of each 2 by 2, three classes.
 //! let mut network = Network::new();

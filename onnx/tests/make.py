@@ -1,4 +1,4 @@
-"""Makes the models beside this file. Needs the package `onnx`: pip install onnx; python tests/onnx/make.py
+"""Makes the models beside this file. Needs the package `onnx`: pip install onnx; python onnx/tests/make.py
 
 Weights are inputs of the graph or come from ConstantOfShape, so that the files stay small.
 """

@@ -1,6 +1,6 @@
 //! ONNX models: which convolutions they have, and that no damaged file does more than be refused.
 //!
-//! The models are made by `tests/onnx/make.py`.
+//! The models are made by `make.py` beside this file.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

@@ -1,6 +1,6 @@
 """Runs the test cases of ONNX for `Conv` and `ConvTranspose` through `convgen run`.
 
-Needs the package `onnx`: pip install onnx; cargo build --release; python tests/onnx/node_tests.py
+Needs the package `onnx`: pip install onnx; cargo build --release; python onnx/tests/node_tests.py
 
 The cases are those of the package: the node tests, made by its generators, and the models with data
 that were converted from PyTorch. convgen reads the problem from the model with its own reader; the

@@ -12,8 +12,9 @@
 //!
 //! Promises: printing is canonical (the order above, defaults left out except element, layout and batch) and parses back to
 //! the same problem; parsing then printing canonical text changes nothing; errors carry the byte where the blame lies.
-//! Text that does not begin with a kind is read as a line of benchdnn (`benchdnn.rs`).
+//! Text that does not begin with a kind is read as a line of benchdnn (`descriptor/benchdnn.rs`).
 
+mod benchdnn;
 mod error;
 mod print;
 mod read;
@@ -24,7 +25,7 @@ use std::str::FromStr;
 pub(super) use self::error::error;
 pub use self::error::{DescriptorError, DescriptorErrorKind};
 use self::text::words;
-use super::{ConvProblem, benchdnn};
+use super::ConvProblem;
 
 /// A problem and the name it goes by.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

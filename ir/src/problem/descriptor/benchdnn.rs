@@ -19,10 +19,10 @@
 //! channels last, as in our own form. A field given twice is refused, and so is a kernel that does not fit its padded input,
 //! where benchdnn's own rounding lets some pass. Does not: read benchdnn's options.
 
-use super::descriptor::text::{Given, Word, number};
-use super::descriptor::{Descriptor, DescriptorError, DescriptorErrorKind, Driver, error};
-use super::words::{AXIS_WORDS, AxisWords};
-use super::{ConvSpec, Direction, MAX_RANK, MAX_SIZE, SpatialAxis};
+use super::text::{Given, Word, number};
+use super::{Descriptor, DescriptorError, DescriptorErrorKind, Driver, error};
+use crate::problem::words::{AXIS_WORDS, AxisWords};
+use crate::problem::{ConvSpec, Direction, MAX_RANK, MAX_SIZE, SpatialAxis};
 
 /// The batch of a line that states none.
 const DEFAULT_BATCH: u64 = 2;
@@ -226,7 +226,7 @@ fn total_padding(axis: &SpatialAxis, output: u64) -> i128 {
         - i128::from(axis.input)
 }
 
-/// A padding for [`super::ConvProblem::new`] to judge; what an `i64` cannot hold is beyond its limit anyway.
+/// A padding for [`ConvProblem::new`](crate::problem::ConvProblem::new) to judge; what an `i64` cannot hold is beyond its limit anyway.
 fn saturate(padding: i128) -> i64 {
     i64::try_from(padding).unwrap_or(if padding < 0 { i64::MIN } else { i64::MAX })
 }
