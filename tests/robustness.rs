@@ -538,8 +538,8 @@ fn schedules_that_lowering_would_take_minutes_for_are_refused() {
         (long, chain("ow", &falling, ""), "a sum of more terms, the limit is 16"),
         (long, chain("ow", &falling, " tail=cut"), "a sum of more terms, the limit is 16"),
         (wide, six(8), "a sum of more terms, the limit is 16"),
-        (wide, six(6), "more statements, the limit is 8192"),
-        (wide, six(5), "more statements, the limit is 8192"),
+        (wide, six(6), "more statements, the limit is 16384"),
+        (wide, six(5), "more statements, the limit is 16384"),
     ];
     let compiler = compiler();
     for (problem, schedule, why) in cases {

@@ -337,7 +337,7 @@ fn what_registers_are_allocated_for_too_long_is_refused() {
             "conv1d ic2027 oc1 iw2 kw5 pw2",
             "reorder n g oc ow; parallel n; accumulate output at g; unroll oc; vectorize ow; unroll ic; \
              unroll kw; pack weights",
-            "blocks, the limit is 16384",
+            "blocks, the limit is 8192",
         ),
     ];
     let compilers = compilers();

@@ -6,8 +6,8 @@ use super::{Access, Affine, Expr, MAX_LEVELS, Nest, Stmt};
 /// picks has four, a random schedule of a dozen directives seven.
 pub const MAX_TERMS: usize = 16;
 
-/// The most statements of a nest, loops and conditions among them: some ten times what the scheduler picks.
-pub const MAX_STATEMENTS: usize = 1 << 13;
+/// The most statements of a nest, loops and conditions among them: some twenty times what the scheduler picks.
+pub const MAX_STATEMENTS: usize = 1 << 14;
 
 /// A nest beyond its limits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
