@@ -2,16 +2,17 @@
 //!
 //! `cargo bench --bench cliffs -- --sample 300 --seed 1`
 //!
-//! Each of a random sample of problems with 1 to 65 channels, images of 1 to 33 by as many, kernels of 1 to
-//! 7 taps, strides and dilations of 1 to 3, in one group, two, or as many as channels, is timed in turns with its
-//! slightly larger neighbours: those of one and two more input channels, output channels, or rows and
-//! columns, in steps that the groups allow. Compared are seconds for a multiply-add on an element of the input;
-//! those on padding do not count.
+//! Each of a random sample of problems with 1 to 65 channels, images of 1 to 33 by as many, kernels
+//! of 1 to 7 taps, strides and dilations of 1 to 3, in one group, two, or as many as channels, is
+//! timed in turns with its slightly larger neighbours: those of one and two more input channels,
+//! output channels, or rows and columns, in steps that the groups allow. Compared are seconds for a
+//! multiply-add on an element of the input; those on padding do not count.
 //!
-//! One rule: a problem is a cliff if it takes more than [`CLIFF`] times as long as its multiply-adds do in the
-//! mean of its neighbours, and a call without images on top. The latter is what every call costs, whatever it
-//! computes: tiny problems are dominated by it, and may lose to their neighbours by that much. What looks like
-//! a cliff is timed again, for longer, before it is believed.
+//! One rule: a problem is a cliff if it takes more than [`CLIFF`] times as long as its
+//! multiply-adds do in the mean of its neighbours, and a call without images on top. The latter is
+//! what every call costs, whatever it computes: tiny problems are dominated by it, and may lose to
+//! their neighbours by that much. What looks like a cliff is timed again, for longer, before it is
+//! believed.
 
 #[path = "common/calls.rs"]
 mod calls;

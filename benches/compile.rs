@@ -1,11 +1,12 @@
 //! How long compiling takes, stage by stage, for the widest instruction set of this host, without
 //! a cache of kernels or tuning records.
 //!
-//! `cargo bench --bench compile`, or `LAYERS=list.txt cargo bench --bench compile` for the descriptors of a
-//! file. First come tables: of each stage the median, the 95th percentile and the slowest over the
-//! layers. Layers take turns, so that each is compiled after others, as in a program that compiles
-//! a network; a layer's time is the shortest of the rounds: what else the machine does only adds. Criterion then measures each stage over
-//! all layers together; its elements are layers.
+//! `cargo bench --bench compile`, or `LAYERS=list.txt cargo bench --bench compile` for the
+//! descriptors of a file. First come tables: of each stage the median, the 95th percentile and the
+//! slowest over the layers. Layers take turns, so that each is compiled after others, as in a
+//! program that compiles a network; a layer's time is the shortest of the rounds: what else the
+//! machine does only adds. Criterion then measures each stage over all layers together; its
+//! elements are layers.
 
 #[path = "common/listed.rs"]
 mod listed;

@@ -1,6 +1,7 @@
 //! What padding made of the input costs against zeros: one layer in every mode, the modes in turns.
 //!
-//! `cargo bench --bench padding` prints the ratios of the shortest calls; criterion then shows each alone.
+//! `cargo bench --bench padding` prints the ratios of the shortest calls; criterion then shows each
+//! alone.
 
 #[path = "common/calls.rs"]
 mod calls;

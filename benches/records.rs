@@ -17,7 +17,8 @@ use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 
 const RECORDS: u64 = 100_000;
 
-/// The default schedules of ResNet-50's layers as records, each with many numbers of output channels.
+/// The default schedules of ResNet-50's layers as records, each with many numbers of output
+/// channels.
 fn database(target: &Target) -> Database {
     let layers = layers::of("resnet50");
     let mut database = Database::new();

@@ -135,7 +135,8 @@ impl Worker {
     fn time(&mut self, seconds: f64) -> Outcome<Value> {
         let layer = self.layer.as_mut().ok_or("no layer is prepared")?;
         let pool = &self.pool;
-        // As a program that runs a whole network does: it enters the pool once, not for every layer.
+        // As a program that runs a whole network does: it enters the pool once, not for every
+        // layer.
         let mut times = match pool.current_num_threads() {
             1 => layer.times(pool, seconds),
             _ => pool.install(|| layer.times(pool, seconds)),

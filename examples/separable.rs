@@ -1,6 +1,6 @@
 //! An inverted residual block of MobileNetV2: three convolutions, each with what follows it fused
-//! into its kernel, the last one adding the block's input. Then the last two in one kernel, which has
-//! the same bits and keeps the tensor between them out of memory.
+//! into its kernel, the last one adding the block's input. Then the last two in one kernel, which
+//! has the same bits and keeps the tensor between them out of memory.
 //!
 //! ```sh
 //! cargo run --release --example separable

@@ -1,7 +1,7 @@
 //! One kernel on threads of one's own: the tasks of a call are split, and each thread takes a part.
 //!
-//! `Kernel::run_parallel` does this on rayon; an engine with a thread pool does it as here. A part of
-//! the tasks is consumed by running it and parts never overlap, so no task runs twice, and the
+//! `Kernel::run_parallel` does this on rayon; an engine with a thread pool does it as here. A part
+//! of the tasks is consumed by running it and parts never overlap, so no task runs twice, and the
 //! result does not depend on who ran what.
 //!
 //! ```sh

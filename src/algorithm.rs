@@ -26,8 +26,8 @@ pub enum Algorithm {
     /// Fewer products by transforms of tiles, see [`winograd`]. Rounds in another way than the
     /// defining sum. Accepts the sums of stride one of at most seven taps an axis.
     Winograd,
-    /// Products of Fourier transforms, see [`fourier`](crate::fourier). Rounds in another way than the
-    /// defining sum. Accepts forward problems of one or two axes.
+    /// Products of Fourier transforms, see [`fourier`](crate::fourier). Rounds in another way than
+    /// the defining sum. Accepts forward problems of one or two axes.
     Fourier,
 }
 
@@ -98,9 +98,9 @@ impl Algorithm {
         }
     }
 
-    /// The unscheduled nests of a problem: every loop serial, one sum in one register. Most problems
-    /// are one nest; a transposed one of stride `s` is `s` an axis, or has a loop over `s` phases if they
-    /// differ evenly or are many.
+    /// The unscheduled nests of a problem: every loop serial, one sum in one register. Most
+    /// problems are one nest; a transposed one of stride `s` is `s` an axis, or has a loop over `s`
+    /// phases if they differ evenly or are many.
     ///
     /// # Errors
     /// [`Unsupported`] if the problem is outside the algorithm's domain.

@@ -18,12 +18,12 @@ pub struct KernelCache {
 
 #[derive(Default)]
 struct State {
-    kernels: HashMap<ConvProblem, Entry>,
+    kernels: HashMap<ConvProblem, CacheEntry>,
     bytes: usize,
     clock: u64,
 }
 
-struct Entry {
+struct CacheEntry {
     kernel: Arc<Kernel>,
     bytes: usize,
     last_use: u64,
@@ -87,9 +87,9 @@ impl State {
 
     fn insert(&mut self, problem: ConvProblem, kernel: Arc<Kernel>) {
         self.clock = self.clock.saturating_add(1);
-        let bytes = kernel.held_bytes().saturating_add(size_of::<(ConvProblem, Entry)>());
+        let bytes = kernel.held_bytes().saturating_add(size_of::<(ConvProblem, CacheEntry)>());
         self.bytes = self.bytes.saturating_add(bytes);
-        self.kernels.insert(problem, Entry { kernel, bytes, last_use: self.clock });
+        self.kernels.insert(problem, CacheEntry { kernel, bytes, last_use: self.clock });
     }
 
     fn evict(&mut self, limit: usize) {

@@ -1,9 +1,10 @@
 //! Holds a kernel against its oracles: the interpreter, bit for bit, and the formula.
 //!
 //! Small integers make every sum exact, so the formula must be met with equality whatever the order
-//! of the sum; an algorithm that rounds otherwise must meet it within its derived bound. Random reals must give the interpreter's bits. Problems too large to interpret are
-//! compared with the formula at sampled outputs (corners and tile seams among them) and with the
-//! interpreter on whole tasks.
+//! of the sum; an algorithm that rounds otherwise must meet it within its derived bound. Random
+//! reals must give the interpreter's bits. Problems too large to interpret are compared with the
+//! formula at sampled outputs (corners and tile seams among them) and with the interpreter on whole
+//! tasks.
 
 pub mod separable;
 
@@ -44,7 +45,8 @@ pub struct Check {
     pub bitwise: usize,
     /// Whether these were samples of a larger output.
     pub sampled: bool,
-    /// The largest absolute error against the formula; 0 unless the epilogue or the algorithm rounds.
+    /// The largest absolute error against the formula; 0 unless the epilogue or the algorithm
+    /// rounds.
     pub max_error: f64,
 }
 
@@ -108,8 +110,8 @@ pub fn check(kernel: &Kernel) -> Result<Check, CheckError> {
     Ok(result)
 }
 
-/// A kernel that passed [`check`] and its output on small integers: what other kernels of the problem
-/// must compute too, in every element.
+/// A kernel that passed [`check`] and its output on small integers: what other kernels of the
+/// problem must compute too, in every element.
 pub struct Oracle {
     algorithm: Algorithm,
     data: Data,
@@ -279,8 +281,8 @@ fn against_formula(
         return Ok((0, 0.0));
     };
     let tolerance = if problem.epilogue().iter().all(is_exact) { 0.0 } else { ROUNDED };
-    // What an inexact operation gets is at most the sum's magnitude, or one, times the integer scales
-    // of the chain; a later `add` may cancel it, its error stays.
+    // What an inexact operation gets is at most the sum's magnitude, or one, times the integer
+    // scales of the chain; a later `add` may cancel it, its error stays.
     let scale_ops = problem.epilogue().iter().filter(|op| **op == EpilogueOp::ScaleChannel);
     let scales = MAX_INTEGER.powi(scale_ops.count() as i32);
     let sums = SumError::new(kernel, data);
@@ -302,7 +304,8 @@ fn against_formula(
     Ok((indices.len(), max_error))
 }
 
-/// The derived error bound of sums that are computed by transforms, and what the epilogue makes of it.
+/// The derived error bound of sums that are computed by transforms, and what the epilogue makes of
+/// it.
 struct SumError {
     /// The bound for each channel of the result.
     channels: Vec<f64>,
@@ -340,8 +343,8 @@ impl SumError {
     }
 }
 
-/// The bound of [`Plan::error`] for each output channel, with the norm of a tile of which every element is as
-/// large as the largest of the input.
+/// The bound of [`Plan::error`] for each output channel, with the norm of a tile of which every
+/// element is as large as the largest of the input.
 fn fourier_errors(plan: &Plan, problem: &ConvProblem, data: &Data, largest: f64) -> Vec<f64> {
     let elements: u64 = plan.axes.iter().map(|axis| axis.reach()).product();
     let tile = largest * (elements as f64).sqrt();
@@ -408,8 +411,8 @@ fn is_exact(op: &EpilogueOp) -> bool {
     }
 }
 
-/// All outputs, or the first, the last and evenly spread ones (a step coprime to powers of two meets
-/// every residue of every tile).
+/// All outputs, or the first, the last and evenly spread ones (a step coprime to powers of two
+/// meets every residue of every tile).
 fn sampled_outputs(problem: &ConvProblem, outputs: u64) -> Vec<u64> {
     if problem.macs() <= FULL_MACS || outputs <= SAMPLES {
         return (0..outputs).collect();
@@ -458,7 +461,8 @@ fn against_interpreter(kernel: &Kernel, data: &Data, output: &[f32]) -> Result<u
 /// What no chosen task writes keeps this NaN.
 const UNWRITTEN: u32 = 0x7fc5_a5a5;
 
-/// Carries out the generated stages of some tasks by the interpreter; the transforms are the kernel's.
+/// Carries out the generated stages of some tasks by the interpreter; the transforms are the
+/// kernel's.
 fn interpret_stages(
     kernel: &Kernel,
     data: &Data,

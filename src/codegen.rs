@@ -7,17 +7,19 @@
 //! ```
 //! - `arguments` points to one pointer a buffer: for the body, the buffers that
 //!   [`arguments`](convgen_ir::interpret::arguments) lists and then the output; for the pack block,
-//!   all weights and then all packed weights. Each buffer is as long as its shape at `batch` says and
-//!   aligned to its element.
+//!   all weights and then all packed weights. Each buffer is as long as its shape at `batch` says
+//!   and aligned to its element.
 //! - Tasks `first_task..end_task` are carried out; the number of a task has the parallel loops as
 //!   digits, outermost first. The pack block ignores the range.
-//! - `scratch` points to [`scratch_bytes`](convgen_ir::verify::VerifiedNest::scratch_bytes) of memory aligned to
-//!   [`SCRATCH_ALIGN`](convgen_ir::verify::SCRATCH_ALIGN) that nobody else uses during the call.
+//! - `scratch` points to [`scratch_bytes`](convgen_ir::verify::VerifiedNest::scratch_bytes) of
+//!   memory aligned to [`SCRATCH_ALIGN`](convgen_ir::verify::SCRATCH_ALIGN) that nobody else uses
+//!   during the call.
 //!
 //! # The stack
-//! A function needs [`stack_bytes`](clif::stack_bytes) of stack, at most [`MOST_STACK_BYTES`]: most need some
-//! hundred, those with more values alive than registers some thousand. A frame of more than a page touches one
-//! page after the other, so a thread whose stack is too small ends at its guard page and writes nothing else.
+//! A function needs [`stack_bytes`](clif::stack_bytes) of stack, at most [`MOST_STACK_BYTES`]: most
+//! need some hundred, those with more values alive than registers some thousand. A frame of more
+//! than a page touches one page after the other, so a thread whose stack is too small ends at its
+//! guard page and writes nothing else.
 #![deny(
     clippy::arithmetic_side_effects,
     clippy::cast_possible_truncation,
@@ -49,7 +51,8 @@ mod nests;
 use convgen_ir::interpret;
 use convgen_ir::nest::{BufferId, Nest, Role};
 
-/// Bytes of stack that a function needs at most: what the smallest stacks that threads get by default hold.
+/// Bytes of stack that a function needs at most: what the smallest stacks that threads get by
+/// default hold.
 pub const MOST_STACK_BYTES: u32 = 256 << 10;
 
 /// Which block of a nest a function carries out.

@@ -47,7 +47,8 @@ enum Lowered {
 }
 
 impl Compiler {
-    /// A compiler for the machine this process runs on, with the widest vectors that it has: the fast path.
+    /// A compiler for the machine this process runs on, with the widest vectors that it has: the
+    /// fast path.
     ///
     /// # Errors
     /// [`Error::Target`] if no code is generated for this kind of CPU.
@@ -80,8 +81,8 @@ impl Compiler {
     }
 
     /// The same with the tuning records of this database, which may be that of this user,
-    /// [`record::default_database`](crate::record::default_database). Without any, every problem gets the
-    /// default pick.
+    /// [`record::default_database`](crate::record::default_database). Without any, every problem
+    /// gets the default pick.
     pub fn with_database(mut self, records: Arc<Database>) -> Compiler {
         self.records = records;
         self
@@ -110,11 +111,12 @@ impl Compiler {
         &self.target
     }
 
-    /// Compiles with the algorithm and the schedule of [`Compiler::pick`]. Every legal problem compiles: what the code
-    /// generator refuses is computed as a plainer sum.
+    /// Compiles with the algorithm and the schedule of [`Compiler::pick`]. Every legal problem
+    /// compiles: what the code generator refuses is computed as a plainer sum.
     ///
     /// # Errors
-    /// [`Error::Verify`], [`Error::CodeSize`] or [`Error::Codegen`] if sizes beyond every limit, memory or code are refused.
+    /// [`Error::Verify`], [`Error::CodeSize`] or [`Error::Codegen`] if sizes beyond every limit,
+    /// memory or code are refused.
     pub fn compile(&self, problem: &ConvProblem) -> Result<Kernel, Error> {
         let (Pick { algorithm, schedule, .. }, lowered) = self.pick_and_lower(problem);
         let compiled = lowered.map(|lowered| self.kernel(problem, algorithm, schedule, lowered));
@@ -124,8 +126,8 @@ impl Compiler {
         }
     }
 
-    /// Compiles the defining sum, with the first of its default schedules whose code is accepted too: no record and
-    /// no other algorithm decides.
+    /// Compiles the defining sum, with the first of its default schedules whose code is accepted
+    /// too: no record and no other algorithm decides.
     ///
     /// # Errors
     /// As [`Compiler::compile`].
@@ -186,7 +188,8 @@ impl Compiler {
         }
     }
 
-    /// The tiles of the Fourier form of a problem, and its generated stages: products and last stage.
+    /// The tiles of the Fourier form of a problem, and its generated stages: products and last
+    /// stage.
     ///
     /// # Errors
     /// [`Error::Unsupported`] outside its domain.
@@ -238,8 +241,8 @@ impl Compiler {
         stages::lower_for(&self.target, problem, algorithm, schedule)
     }
 
-    /// Compiles a nest of the caller's own, one without weights and bias; [`lower`](crate::lower::lower) makes one
-    /// of what was parsed or built.
+    /// Compiles a nest of the caller's own, one without weights and bias;
+    /// [`lower`](crate::lower::lower) makes one of what was parsed or built.
     ///
     /// # Errors
     /// [`Error::Codegen`] or [`Error::CodeSize`].

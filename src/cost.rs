@@ -1,9 +1,9 @@
 //! What a nest will take on a machine, predicted from the nest itself.
 //!
 //! Promises: every term is derived by walking the lowered loops (how often a statement runs, which
-//! elements it touches), never from the problem's formula, so that every algorithm and every schedule
-//! is covered; each term says what it counted. Deterministic, and reads no clock: the machine's rates
-//! are given, measured once or [nominal](Rates::nominal).
+//! elements it touches), never from the problem's formula, so that every algorithm and every
+//! schedule is covered; each term says what it counted. Deterministic, and reads no clock: the
+//! machine's rates are given, measured once or [nominal](Rates::nominal).
 //!
 //! # The terms
 //!
@@ -12,7 +12,7 @@
 //! | `arithmetic` | vector operations, at the rate of multiply-adds in registers; in a micro-kernel with the counters and pointers of its loops, which run beside them |
 //! | `loads` | vector loads and stores beyond what the arithmetic hides |
 //! | `latency` | waiting for sums that depend on one another beyond both |
-//! | `loops` | starting and ending loops and micro-kernels: an entry, an end that is not foreseen, and outside of micro-kernels each iteration |
+//! | `loops` | starting and ending loops and micro-kernels: an entry, a mispredicted end, and outside of micro-kernels each iteration |
 //! | `copies` | what fills scratch or is done outside of register tiles: copies of the input |
 //! | `L2`, `L3`, `memory` | lines that come from that level, at its bandwidth |
 //! | `imbalance` | threads that wait for the one with the most tasks |

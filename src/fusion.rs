@@ -6,16 +6,17 @@
 //! parallel t.. { scratch middle [B..]; P[ middle[i..] = x ]; C[ .. middle[j..] .. ] }
 //! ```
 //! The tensor between them exists a block at a time, in scratch. Both keep their order, so no bit
-//! changes. The producer's names get a prefix, all but that of its input; its weights, bias and extras
-//! come before the consumer's.
+//! changes. The producer's names get a prefix, all but that of its input; its weights, bias and
+//! extras come before the consumer's.
 //!
-//! Tasks that only the consumer has, such as parts of its output channels, each repeat the producer's work.
+//! Tasks that only the consumer has, such as parts of its output channels, each repeat the
+//! producer's work.
 //!
-//! Precondition: the consumer's tasks begin with those of the producer; the producer's output has the shape of the
-//! consumer's input, or the consumer's with neighbouring dimensions made one; in each dimension, all stores of the
-//! one and all loads of the other agree on the terms of the tasks, which step by whole blocks over the
-//! extent. A padded load of the consumer must lie inside its block. Whether a task reads only what it
-//! wrote is the verifier's business (V4, V11).
+//! Precondition: the consumer's tasks begin with those of the producer; the producer's output has
+//! the shape of the consumer's input, or the consumer's with neighbouring dimensions made one; in
+//! each dimension, all stores of the one and all loads of the other agree on the terms of the
+//! tasks, which step by whole blocks over the extent. A padded load of the consumer must lie inside
+//! its block. Whether a task reads only what it wrote is the verifier's business (V4, V11).
 
 mod block;
 mod fetch;
@@ -170,7 +171,8 @@ fn in_own_tasks(mut block: Vec<Stmt>, before: Vec<Stmt>) -> Vec<Stmt> {
     }
 }
 
-/// Makes one index of those of neighbouring dimensions: `x[a,b]` of `[A,B]` is `x[a*B+b]` of `[A*B]`.
+/// Makes one index of those of neighbouring dimensions: `x[a,b]` of `[A,B]` is `x[a*B+b]` of
+/// `[A*B]`.
 fn join_indices(block: &mut [Stmt], buffer: BufferId, dims: &[Vec<Dim>]) {
     visit_accesses_mut(block, &mut |access| {
         if access.buffer != buffer {

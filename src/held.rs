@@ -12,7 +12,8 @@ const PAGE_BYTES: usize = 4096;
 /// Functions of code begin at multiples of this many bytes, at most.
 const FUNCTION_ALIGN: usize = 64;
 
-/// What the JIT's tables hold of a function besides its code: its name twice, its signature, its place.
+/// What the JIT's tables hold of a function besides its code: its name twice, its signature, its
+/// place.
 const FUNCTION_BYTES: usize = 768;
 
 /// What the JIT's tables hold besides, and a kernel's own fields.
@@ -21,8 +22,8 @@ const MODULE_BYTES: usize = 2 << 10;
 /// Terms of an index that are stored in place.
 const TERMS_IN_PLACE: usize = 4;
 
-/// Memory of the functions of a kernel, given the bytes of the code of each in the order in which they were
-/// defined: one is put behind the others where it fits, else on pages of its own.
+/// Memory of the functions of a kernel, given the bytes of the code of each in the order in which
+/// they were defined: one is put behind the others where it fits, else on pages of its own.
 pub(crate) fn code(functions: &[usize]) -> usize {
     let (mut mapped, mut left) = (0, 0);
     for size in functions.iter().map(|size| size.next_multiple_of(FUNCTION_ALIGN)) {

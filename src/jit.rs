@@ -3,24 +3,26 @@
 //! # Obligations
 //! Each `unsafe` block cites what it relies on.
 //!
-//! - **J1** The code was emitted by this crate from a `VerifiedNest`: all its accesses lie inside the
-//!   buffers that the nest declares at the given batch (verifier rules V4, V5), whatever the values.
+//! - **J1** The code was emitted by this crate from a `VerifiedNest`: all its accesses lie inside
+//!   the buffers that the nest declares at the given batch (verifier rules V4, V5), whatever the
+//!   values.
 //! - **J2** A [`Call`] is built only after the length of every slice was compared with the buffer's
-//!   shape at that batch, both exact, and the tasks were counted; the borrows it holds keep the slices
-//!   alive and the output unaliased. Where the input of a task is computed, its length was compared when
-//!   the code was made.
+//!   shape at that batch, both exact, and the tasks were counted; the borrows it holds keep the
+//!   slices alive and the output unaliased. Where the input of a task is computed, its length was
+//!   compared when the code was made.
 //! - **J3** Two [`Tasks`] of one call never overlap: they come from splitting one range, and are
-//!   consumed by running. Different tasks write different elements (V6 within a nest; the nests of a
-//!   kernel write different stripes, by V12 and `Compiler::lower`), so they may run on different
+//!   consumed by running. Different tasks write different elements (V6 within a nest; the nests of
+//!   a kernel write different stripes, by V12 and `Compiler::lower`), so they may run on different
 //!   threads.
-//! - **J4** Scratch is as long and as aligned as the nest asks for, and owned by the running thread.
-//! - **J5** The code lives as long as the [`Code`] that owns it; function pointers never leave it, and
-//!   a call borrows it. After `Code` is dropped none is left.
+//! - **J4** Scratch is as long and as aligned as the nest asks for, and owned by the running
+//!   thread.
+//! - **J5** The code lives as long as the [`Code`] that owns it; function pointers never leave it,
+//!   and a call borrows it. After `Code` is dropped none is left.
 //! - **J6** The code was emitted for the features that a `Host` detected on this machine.
 //! - **J7** A `Probe` holds code that keeps the promises of the module that alone makes them: the
 //!   signature, no memory but the given chunks read, none written, only features of this host.
-//! - **J8** Instructions that set how this thread rounds leave what Rust relies on: the control word of
-//!   the C calling convention while Rust and kernels run, and the caller's own afterwards.
+//! - **J8** Instructions that set how this thread rounds leave what Rust relies on: the control
+//!   word of the C calling convention while Rust and kernels run, and the caller's own afterwards.
 #![allow(unsafe_code)]
 #![deny(clippy::arithmetic_side_effects, clippy::cast_possible_truncation)]
 
@@ -53,7 +55,7 @@ type EntryPoint = unsafe extern "C" fn(*const *mut u8, i64, i64, i64, *mut u8);
 
 /// The machine code of the nests of one kernel, in memory of its own.
 pub struct Code {
-    parts: Vec<Part>,
+    parts: Vec<CompiledPart>,
     /// Taken only by `drop`.
     module: Option<JITModule>,
     sizes: CodeSizes,
@@ -73,7 +75,7 @@ pub(crate) struct CodeSizes {
 }
 
 /// One nest, which writes a part of the output, and its code.
-struct Part {
+struct CompiledPart {
     nest: VerifiedNest,
     body: EntryPoint,
     pack: Option<EntryPoint>,
@@ -91,11 +93,12 @@ unsafe impl Send for Code {}
 unsafe impl Sync for Code {}
 
 impl Code {
-    /// Compiles the entry points of a kernel's nests for this host, those that are loops around calls the
-    /// quick way.
+    /// Compiles the entry points of a kernel's nests for this host, those that are loops around
+    /// calls the quick way.
     ///
     /// # Errors
-    /// [`Error::Codegen`] if Cranelift refuses the code or the memory, [`Error::CodeSize`] if it is too much.
+    /// [`Error::Codegen`] if Cranelift refuses the code or the memory, [`Error::CodeSize`] if it is
+    /// too much.
     pub(crate) fn new(
         nests: Vec<VerifiedNest>,
         target: &Target,
@@ -122,7 +125,7 @@ impl Code {
         module.finalize_definitions().map_err(codegen_error)?;
         let mut packed = 0;
         for (nest, functions) in nests.into_iter().zip(functions) {
-            let part = Part::new(nest, &functions, module, packed)?;
+            let part = CompiledPart::new(nest, &functions, module, packed)?;
             packed = part.packed.end;
             code.scratch_bytes = code.scratch_bytes.max(part.nest.scratch_bytes());
             code.parts.push(part);
@@ -130,7 +133,8 @@ impl Code {
         Ok(code)
     }
 
-    /// The same code as the last stage of a kernel: its input is what the stage before leaves for a task.
+    /// The same code as the last stage of a kernel: its input is what the stage before leaves for a
+    /// task.
     ///
     /// # Errors
     /// [`RunError::Length`] if the nest's input is not of that length.
@@ -180,7 +184,7 @@ impl Code {
     /// Bytes of memory held, about: the code, its tables and its nests.
     pub(crate) fn held_bytes(&self) -> usize {
         let parts = self.parts.iter().map(|part| {
-            let table = size_of_val(&part.arguments[..]).saturating_add(size_of::<Part>());
+            let table = size_of_val(&part.arguments[..]).saturating_add(size_of::<CompiledPart>());
             table.saturating_add(held::nest(part.nest.nest()))
         });
         let stage = self.stage.as_ref().map_or(0, |stage| stage.held_bytes());
@@ -193,7 +197,8 @@ impl Code {
         self.sizes.stack.max(stage)
     }
 
-    /// Compares weights with what [`pack`](Code::pack) reads: before memory is asked for to pack them into.
+    /// Compares weights with what [`pack`](Code::pack) reads: before memory is asked for to pack
+    /// them into.
     ///
     /// # Errors
     /// If `weights` is not as long as the nests' buffers.
@@ -204,8 +209,8 @@ impl Code {
         self.parts.iter().try_for_each(|part| part.sources(weights).map(drop))
     }
 
-    /// Runs the pack blocks on one slice for each weights buffer of a nest; a part without a pack block
-    /// gets a copy of the weights.
+    /// Runs the pack blocks on one slice for each weights buffer of a nest; a part without a pack
+    /// block gets a copy of the weights.
     ///
     /// # Errors
     /// If `weights` or `packed` is not as long as the nests' buffers.
@@ -248,14 +253,14 @@ impl Code {
     }
 }
 
-impl Part {
+impl CompiledPart {
     /// The finalized functions of a nest; its packed weights follow those before it.
     fn new(
         nest: VerifiedNest,
         functions: &[(Entry, FuncId)],
         module: &JITModule,
         packed: usize,
-    ) -> Result<Part, Error> {
+    ) -> Result<CompiledPart, Error> {
         let entry = |wanted: Entry| {
             let id = functions.iter().find(|(entry, _)| *entry == wanted).map(|(_, id)| *id)?;
             let address = module.get_finalized_function(id);
@@ -286,7 +291,7 @@ impl Part {
             .into());
         };
         let pack = entry(Entry::Pack);
-        Ok(Part { nest, body, pack, arguments, packed: packed..end })
+        Ok(CompiledPart { nest, body, pack, arguments, packed: packed..end })
     }
 
     /// The number of tasks, if an `i64` holds it.
@@ -424,8 +429,9 @@ pub(crate) fn codegen_error(error: ModuleError) -> Error {
     Error::Codegen { message: error.to_string() }
 }
 
-/// Compiles the entry points of a nest into any module: this process's memory, or an object file. The names
-/// of the functions begin with the prefix. Loops around calls may be compiled another way than the module says.
+/// Compiles the entry points of a nest into any module: this process's memory, or an object file.
+/// The names of the functions begin with the prefix. Loops around calls may be compiled another way
+/// than the module says.
 pub(crate) fn define(
     module: &mut impl Module,
     entries: Vec<(Entry, Emitted)>,
@@ -532,10 +538,10 @@ impl Call<'_> {
     }
 
     /// One pointer a buffer of the part, in the order of the ABI, without an allocation.
-    fn pointers(&self, part: &Part, inputs: &Inputs) -> [*mut u8; MAX_ARGUMENTS] {
+    fn pointers(&self, part: &CompiledPart, inputs: &Inputs) -> [*mut u8; MAX_ARGUMENTS] {
         let mut pointers = [std::ptr::null_mut(); MAX_ARGUMENTS];
         let mut places = pointers.iter_mut();
-        // Visiting does not fail, and there are places enough: `Part::new` counted the arguments.
+        // Visiting does not fail, and there are places enough: `CompiledPart::new` counted the arguments.
         let _ = part.slices(inputs, |_, _, slice| {
             if let Some(place) = places.next() {
                 *place = slice.map_or(self.output, |slice| slice.as_ptr().cast_mut()).cast();
@@ -613,7 +619,8 @@ impl<'c> Tasks<'c> {
             for part in &call.code.parts {
                 let pointers = call.pointers(part, &Inputs { input, ..call.inputs });
                 let end = task.saturating_add(1);
-                // SAFETY: J1, J2, J3, J4, J5: as in `run`; the input has the length of `output_len`.
+                // SAFETY: J1, J2, J3, J4, J5: as in `run`; the input has the length of
+                // `output_len`.
                 unsafe { (part.body)(pointers.as_ptr(), call.batch, task, end, lines) };
             }
         }
@@ -624,7 +631,7 @@ impl<'c> Tasks<'c> {
 /// The scratch memory of one thread: grows to what kernels ask for and is kept.
 #[derive(Default)]
 pub struct Scratch {
-    lines: Vec<Line>,
+    lines: Vec<ScratchLine>,
     /// In place of lines, if there are many.
     pages: Option<Pages>,
     /// What the stage before a nest works in.
@@ -634,7 +641,7 @@ pub struct Scratch {
 /// One aligned unit of scratch.
 #[derive(Clone, Copy)]
 #[repr(C, align(64))]
-struct Line([u8; LINE]);
+struct ScratchLine([u8; LINE]);
 
 /// Bytes of a line.
 const LINE: usize = 64;
@@ -668,15 +675,15 @@ impl Scratch {
         }
         let lines = bytes.div_ceil(LINE);
         if self.lines.len() < lines {
-            self.lines.resize(lines, Line([0; LINE]));
+            self.lines.resize(lines, ScratchLine([0; LINE]));
         }
         self.lines.as_mut_ptr().cast()
     }
 }
 
-/// How this thread computes with floats while kernels run: as the language says, whatever the caller
-/// has set. A program that flushes denormals, as audio hosts do, would otherwise get other bits on its
-/// own thread than on those of a pool. What was set comes back on drop.
+/// How this thread computes with floats while kernels run: as the language says, whatever the
+/// caller has set. A program that flushes denormals, as audio hosts do, would otherwise get other
+/// bits on its own thread than on those of a pool. What was set comes back on drop.
 struct FloatEnvironment {
     /// What the caller has set, if it is something else.
     caller: Option<ControlWord>,
@@ -723,8 +730,8 @@ fn control_word() -> ControlWord {
 
 #[cfg(target_arch = "x86_64")]
 fn set_control_word(word: ControlWord) {
-    // SAFETY: J8: the word is the standard one, or one that this thread had; reserved bits are zero in
-    // both.
+    // SAFETY: J8: the word is the standard one, or one that this thread had; reserved bits are zero
+    // in both.
     unsafe { std::arch::asm!("ldmxcsr [{}]", in(reg) &raw const word, options(nostack)) };
 }
 

@@ -1,5 +1,5 @@
-//! A compiler for convolutions: a problem and a schedule, as text or as data, become a kernel that is
-//! held bit for bit against an interpreter.
+//! A compiler for convolutions: a problem and a schedule, as text or as data, become a kernel that
+//! is held bit for bit against an interpreter.
 //!
 //! Promises: every legal problem compiles on every supported host; a kernel has the bits of the
 //! interpreter of its nest, for any batch and any number of threads; no text and no slice makes a
@@ -22,9 +22,10 @@
 //!     |               runtime      packed weights, the call, threads
 //! Kernel
 //! ```
-//! [`Compiler`] carries out all of it, or any stage alone. [`ir`] depends on nothing here, and only [`jit`] has
-//! unsafe code. [`mod@object`] writes the same code to an object file. [`Target`] is what the stages may know of a
-//! machine, and [`Host`] the proof that this one is like that. [`mod@check`] holds a kernel against its oracles.
+//! [`Compiler`] carries out all of it, or any stage alone. [`ir`] depends on nothing here, and only
+//! [`jit`] has unsafe code. [`mod@object`] writes the same code to an object file. [`Target`] is
+//! what the stages may know of a machine, and [`Host`] the proof that this one is like that.
+//! [`mod@check`] holds a kernel against its oracles.
 //!
 //! # Floors
 //! A module imports from the floors below its own and from nowhere else:
@@ -60,15 +61,15 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! A kernel may be shared and called by any number of threads: [`Kernel::run`] uses the calling one,
-//! [`Kernel::run_parallel`] rayon's, and [`Kernel::prepare`] leaves the tasks of a call to the caller.
-//! A [`Compiler`] may choose another arithmetic than the sum's where that is faster and its error bound
-//! is inside a stated budget, unless [`Accuracy::Strict`] is asked for; [`mod@accuracy`] says what errors and bits
-//! depend on. The schedule of a problem is the default one, or the one of a tuning [`record`] made on this
-//! machine: [`Compiler::pick`] says which.
-//! [`KernelCache`](cache::KernelCache) bounds the memory of many kernels. The crate `convgen-onnx` lists the
-//! problems of a model; `convgen-nn` has layers that learn. The grammar of problems, nests and schedules and
-//! the meaning of each operation are on the first page of [`ir`].
+//! A kernel may be shared and called by any number of threads: [`Kernel::run`] uses the calling
+//! one, [`Kernel::run_parallel`] rayon's, and [`Kernel::prepare`] leaves the tasks of a call to the
+//! caller. A [`Compiler`] may choose another arithmetic than the sum's where that is faster and its
+//! error bound is inside a stated budget, unless [`Accuracy::Strict`] is asked for;
+//! [`mod@accuracy`] says what errors and bits depend on. The schedule of a problem is the default
+//! one, or the one of a tuning [`record`] made on this machine: [`Compiler::pick`] says which.
+//! [`KernelCache`](cache::KernelCache) bounds the memory of many kernels. The crate `convgen-onnx`
+//! lists the problems of a model; `convgen-nn` has layers that learn. The grammar of problems,
+//! nests and schedules and the meaning of each operation are on the first page of [`ir`].
 
 #![deny(unsafe_code)]
 

@@ -1,8 +1,8 @@
 //! What this machine can do at best, measured: the figures that kernels are held against.
 //!
-//! Promises: the loops measured are written instruction by instruction, so the figures do not depend
-//! on what the Rust compiler made of them; all are of one core. Does not: load more than one core, or
-//! keep anything: each call measures anew.
+//! Promises: the loops measured are written instruction by instruction, so the figures do not
+//! depend on what the Rust compiler made of them; all are of one core. Does not: load more than one
+//! core, or keep anything: each call measures anew.
 
 use convgen_ir::elem::ElemType;
 
@@ -38,8 +38,9 @@ pub struct Bandwidth {
 /// Second-level caches that fit what is read of a third-level one.
 const SHARE_OF_L3: usize = 4;
 
-/// The rate of single-precision multiply-adds of one core in GFLOP/s (two operations each), fused if
-/// the host can, at a vector width. None if the host lacks the width, or refuses executable memory.
+/// The rate of single-precision multiply-adds of one core in GFLOP/s (two operations each), fused
+/// if the host can, at a vector width. None if the host lacks the width, or refuses executable
+/// memory.
 pub fn fma_peak(host: &Host, vector_bits: u32, seconds: f64) -> Option<f64> {
     let probe = Probe::fma(host, vector_bits)?;
     let flops = probe.flops();
@@ -53,8 +54,8 @@ pub fn peak_gflops(host: &Host, seconds: f64) -> Vec<(u32, f64)> {
     VECTOR_BITS.into_iter().filter_map(peak).collect()
 }
 
-/// The read bandwidth of one core from each cache, at most half full, and from main memory. Empty if the host
-/// refuses executable memory.
+/// The read bandwidth of one core from each cache, at most half full, and from main memory. Empty
+/// if the host refuses executable memory.
 pub fn bandwidth(host: &Host, seconds: f64) -> Vec<Bandwidth> {
     let memory = (4 * host.caches().l3).clamp(64 << 20, MAX_BYTES);
     let levels = cache_levels(host).into_iter().chain([("DRAM", memory)]);
@@ -66,8 +67,8 @@ pub fn cache_bandwidth(host: &Host, seconds: f64) -> Vec<Bandwidth> {
     read_bandwidth(host, cache_levels(host), seconds)
 }
 
-/// The caches and half of what each holds; of one shared by many cores, a core's tensors are a small part,
-/// and others may keep the rest.
+/// The caches and half of what each holds; of one shared by many cores, a core's tensors are a
+/// small part, and others may keep the rest.
 fn cache_levels(host: &Host) -> [(&'static str, usize); 3] {
     let caches = host.caches();
     let l3 = (caches.l3 / 2).min(SHARE_OF_L3 * caches.l2);
@@ -89,8 +90,8 @@ fn read_bandwidth(
     levels.into_iter().map(measure).collect()
 }
 
-/// The rates of one core that the cost model counts with, measured for that many seconds each. None if
-/// the host lacks the vectors, or refuses executable memory.
+/// The rates of one core that the cost model counts with, measured for that many seconds each. None
+/// if the host lacks the vectors, or refuses executable memory.
 pub fn rates(host: &Host, isa: Isa, seconds: f64) -> Option<Rates> {
     let [fma, latency, load] = vector_rates(host, isa.vector_bits(), seconds)?;
     let narrow = vector_rates(host, Isa::Clif.vector_bits(), seconds)?;
@@ -103,8 +104,8 @@ pub fn rates(host: &Host, isa: Isa, seconds: f64) -> Option<Rates> {
     Some(Rates { fma, latency, load, narrow, l2, l3, memory })
 }
 
-/// Seconds of a vector multiply-add, of one that waits for the one before, and of a load that hits the
-/// first-level cache. None if the host lacks the width, or refuses executable memory.
+/// Seconds of a vector multiply-add, of one that waits for the one before, and of a load that hits
+/// the first-level cache. None if the host lacks the width, or refuses executable memory.
 pub fn vector_rates(host: &Host, bits: u32, seconds: f64) -> Option<[f64; 3]> {
     let operation = |probe: Probe| {
         let operations = probe.flops() / (2.0 * f64::from(bits / 32));

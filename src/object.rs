@@ -18,8 +18,8 @@ use crate::target::Target;
 /// The code is position-independent.
 ///
 /// # Errors
-/// [`Error::Codegen`] if Cranelift does not know the target or its object format, [`Error::CodeSize`] if the code
-/// is too large.
+/// [`Error::Codegen`] if Cranelift does not know the target or its object format,
+/// [`Error::CodeSize`] if the code is too large.
 pub fn object(nest: &VerifiedNest, target: &Target, prefix: &str) -> Result<Vec<u8>, Error> {
     let isa = clif::isa(target, false, clif::Allocator::Backtracking)?;
     let entries =

@@ -1,14 +1,16 @@
 //! Memory in large pages.
 //!
-//! The tensors of a layer are megabytes: in pages of 4 KiB a kernel meets more of them than the processor
-//! has translations of, and where these pages lie decides which lines of a physically indexed cache they
-//! share. 3x3 over 512 channels of 28x28 runs at 333 GFLOP/s in small pages, and at 410 in large ones.
+//! The tensors of a layer are megabytes: in pages of 4 KiB a kernel meets more of them than the
+//! processor has translations of, and where these pages lie decides which lines of a physically
+//! indexed cache they share. 3x3 over 512 channels of 28x28 runs at 333 GFLOP/s in small pages, and
+//! at 410 in large ones.
 //!
-//! What begins at one place of a page each time meets in the lines of one set of a cache, and a load that
-//! follows a store at the same place of a page waits for it: beginnings are spread over a small page.
+//! What begins at one place of a page each time meets in the lines of one set of a cache, and a
+//! load that follows a store at the same place of a page waits for it: beginnings are spread over a
+//! small page.
 //!
-//! Promises: the memory is zeros, and begins at a cache line. Does not: insist; where the system gives small
-//! pages, they are as good as any.
+//! Promises: the memory is zeros, and begins at a cache line. Does not: insist; where the system
+//! gives small pages, they are as good as any.
 
 use std::ops::{Deref, DerefMut};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -21,8 +23,8 @@ const PAGE: usize = 2 << 20;
 /// Bytes for which a large page is asked for: half of one may be empty.
 const LEAST: usize = PAGE / 4;
 
-/// Bytes from one beginning within a page to the next, and how many there are: an odd number of cache lines,
-/// and all within a small page.
+/// Bytes from one beginning within a page to the next, and how many there are: an odd number of
+/// cache lines, and all within a small page.
 const SPREAD: usize = 9 * 64;
 const BEGINNINGS: usize = 7;
 
@@ -38,7 +40,8 @@ pub(crate) struct Pages {
 }
 
 impl Pages {
-    /// None if so few bytes are no business of large pages, or the system has no more memory to map.
+    /// None if so few bytes are no business of large pages, or the system has no more memory to
+    /// map.
     pub(crate) fn zeroed(len: usize) -> Option<Pages> {
         if len < LEAST {
             return None;

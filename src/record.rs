@@ -17,10 +17,11 @@
 //! whose line comes first in the order of bytes: a total order, so that merging is associative,
 //! commutative and idempotent.
 //!
-//! Promises: a line from anywhere is refused with a reason or read; lengths are bounded. A record that
-//! was read has a schedule that is one by its grammar. Does not: promise that the schedule applies to
-//! the problem or is legal on the target. [`Compiler::pick`](crate::Compiler::pick) takes it through
-//! the transforms and the verifier as any other, and falls back to the default pick.
+//! Promises: a line from anywhere is refused with a reason or read; lengths are bounded. A record
+//! that was read has a schedule that is one by its grammar. Does not: promise that the schedule
+//! applies to the problem or is legal on the target. [`Compiler::pick`](crate::Compiler::pick)
+//! takes it through the transforms and the verifier as any other, and falls back to the default
+//! pick.
 //!
 //! [`Database`] holds records in memory, [`Store`] keeps them in a file that processes share.
 
@@ -71,7 +72,8 @@ pub struct Key {
 impl Key {
     /// The key of a problem of any batch.
     pub fn new(problem: &ConvProblem, target: &Target, threads: usize) -> Key {
-        // A problem that is legal over some batch is legal over one image: the limits count at least one.
+        // A problem that is legal over some batch is legal over one image: the limits count at
+        // least one.
         let one = problem.with_batch(1).unwrap_or_else(|_| problem.clone());
         Key { problem: one.to_string(), target: target.key(), threads }
     }
@@ -119,7 +121,7 @@ impl Record {
     /// # Errors
     /// The first thing that is wrong with it.
     pub fn from_line(line: &str) -> Result<Record, RecordError> {
-        line::Line::read(line.as_bytes())?.record()
+        line::RecordLine::read(line.as_bytes())?.record()
     }
 
     /// The line, without its end.
@@ -128,7 +130,7 @@ impl Record {
     /// What a reader would refuse it for: nothing is written that cannot be read.
     pub fn to_line(&self) -> Result<String, RecordError> {
         let schedule = self.schedule.one_line();
-        let text = line::Line::of(self, &schedule).text()?;
+        let text = line::RecordLine::of(self, &schedule).text()?;
         Record::from_line(&text).map(|_| text)
     }
 }

@@ -69,8 +69,8 @@ pub struct Arguments<'a> {
     /// One value an output channel, if the problem has a bias.
     pub bias: Option<&'a [f32]>,
     /// What [`ConvProblem::extra_shapes`] lists, in order: the output's gradient, where that of the
-    /// weights is computed; else one slice for each `add` (a tensor of the output's shape) and `scale`
-    /// (one value a channel of the output) of the epilogue.
+    /// weights is computed; else one slice for each `add` (a tensor of the output's shape) and
+    /// `scale` (one value a channel of the output) of the epilogue.
     pub extras: &'a [&'a [f32]],
 }
 
@@ -102,8 +102,8 @@ impl Kernel {
         self.algorithm
     }
 
-    /// Of a kernel of minimal filtering, the bound of the error of a sum, in multiples of the largest input
-    /// times the sum of the magnitudes of the weights.
+    /// Of a kernel of minimal filtering, the bound of the error of a sum, in multiples of the
+    /// largest input times the sum of the magnitudes of the weights.
     pub fn sum_bound(&self) -> Option<f64> {
         match self.algorithm {
             Algorithm::Direct | Algorithm::Fourier => None,
@@ -157,8 +157,8 @@ impl Kernel {
         self.callable.workspace_bytes()
     }
 
-    /// Bytes of stack that a call needs on the thread that runs it, besides those of the library's own
-    /// functions. Code that needs more than
+    /// Bytes of stack that a call needs on the thread that runs it, besides those of the library's
+    /// own functions. Code that needs more than
     /// [`MOST_STACK_BYTES`](crate::codegen::MOST_STACK_BYTES) is not made.
     pub fn stack_bytes(&self) -> usize {
         self.callable.code().stack_bytes() as usize
@@ -169,15 +169,15 @@ impl Kernel {
         self.callable.code().packed_len()
     }
 
-    /// The number of independent tasks of a call with that many images; `usize::MAX` for more images
-    /// than a call can have.
+    /// The number of independent tasks of a call with that many images; `usize::MAX` for more
+    /// images than a call can have.
     pub fn tasks(&self, batch: usize) -> usize {
         self.callable.tasks(batch)
     }
 
-    /// How many of `most` threads share a call with that many images: no more than have tasks, and than
-    /// have enough to do, by the cost model's prediction for one thread. A small call takes one, which is
-    /// then the fastest.
+    /// How many of `most` threads share a call with that many images: no more than have tasks, and
+    /// than have enough to do, by the cost model's prediction for one thread. A small call takes
+    /// one, which is then the fastest.
     pub fn threads(&self, batch: usize, most: usize) -> usize {
         self.callable.threads(batch, most)
     }
@@ -186,7 +186,8 @@ impl Kernel {
     /// reads none, that of a weights' gradient, packs an empty slice.
     ///
     /// # Errors
-    /// [`RunError::Length`](crate::error::RunError::Length) if there are too few or too many weights.
+    /// [`RunError::Length`](crate::error::RunError::Length) if there are too few or too many
+    /// weights.
     pub fn pack_weights(&self, weights: &[f32]) -> Result<PackedWeights, Error> {
         self.callable.pack(&[weights])
     }
@@ -195,8 +196,8 @@ impl Kernel {
     /// weights that change from step to step.
     ///
     /// # Errors
-    /// As [`Kernel::pack_weights`], or [`RunError::Packed`](crate::error::RunError::Packed) if another
-    /// kernel packed them.
+    /// As [`Kernel::pack_weights`], or [`RunError::Packed`](crate::error::RunError::Packed) if
+    /// another kernel packed them.
     pub fn repack_weights(&self, weights: &[f32], packed: &mut PackedWeights) -> Result<(), Error> {
         self.callable.repack(&[weights], packed)
     }
@@ -225,9 +226,9 @@ impl Kernel {
     }
 
     /// As [`Kernel::run_with`], on up to `threads` threads of the current rayon pool: on as many as
-    /// [`Kernel::threads`] says. The result does not depend on the number of threads. In a child that this
-    /// process forked after it had made kernels, the calling thread does all the work, unless it belongs
-    /// to a pool that the child has made.
+    /// [`Kernel::threads`] says. The result does not depend on the number of threads. In a child
+    /// that this process forked after it had made kernels, the calling thread does all the work,
+    /// unless it belongs to a pool that the child has made.
     ///
     /// # Errors
     /// As [`Kernel::run`].

@@ -1,8 +1,8 @@
 //! Which algorithm and schedule a problem gets on a target.
 //!
 //! A [`Plan`] is the few numbers that a schedule is written from. The default pick is made in three
-//! steps, each a small decision with its reason beside it: which axis the lanes run over, how large the
-//! register tile is, and how the work around the tile is blocked.
+//! steps, each a small decision with its reason beside it: which axis the lanes run over, how large
+//! the register tile is, and how the work around the tile is blocked.
 
 mod caution;
 mod channels_first;
@@ -25,14 +25,15 @@ use convgen_ir::schedule::Schedule;
 use self::legal::picks;
 pub(crate) use self::legal::{first_legal, legal_sum};
 use self::plan::{
-    CopyInput, LARGEST_BODY, LaneAxis, Order, Plan, Shape, Walk, columns_are_neighbours,
+    CopyInput, LARGEST_BODY, LaneAxis, LoopClass, LoopOrder, Plan, Shape, columns_are_neighbours,
     is_pointwise, weight_bytes,
 };
 use crate::algorithm::{Algorithm, PhaseLoop, phase_loops};
 use crate::target::{Isa, LATENCY_SUMS, Target};
 
-/// The default pick among the schedules of the defining sum: legal for every problem on every target. Whoever
-/// compiles it has [`Compiler::compile_sum`](crate::Compiler::compile_sum), which lowers it once.
+/// The default pick among the schedules of the defining sum: legal for every problem on every
+/// target. Whoever compiles it has [`Compiler::compile_sum`](crate::Compiler::compile_sum), which
+/// lowers it once.
 pub fn default_schedule(problem: &ConvProblem, target: &Target) -> (Algorithm, Schedule) {
     let schedule = match legal_sum(problem, target) {
         Ok(sum) => sum.schedule,
@@ -83,20 +84,20 @@ const SHORTEST_VECTOR: u64 = 4;
 const UNROLLED_STEPS: u64 = 32;
 
 /// Registers that Cranelift needs for operands: its multiply-add overwrites a factor, so a tile of
-/// twelve accumulators spills (35 GFLOP/s on ResNet-50's 3x3 layers), one of eight does not (45), and
-/// eight are enough to hide the latency of two units.
+/// twelve accumulators spills (35 GFLOP/s on ResNet-50's 3x3 layers), one of eight does not (45),
+/// and eight are enough to hide the latency of two units.
 const CRANELIFT_OPERANDS: u64 = 8;
 
-/// Registers that a micro-kernel needs for operands: two vectors of weights, a broadcast, and one for
-/// what the epilogue computes.
+/// Registers that a micro-kernel needs for operands: two vectors of weights, a broadcast, and one
+/// for what the epilogue computes.
 const MICRO_KERNEL_OPERANDS: u64 = 4;
 
 /// Multiply-adds in the body of the innermost loop of a kernel without input channels to sum over:
-/// written out, neighbouring taps share the columns they load.
+/// unrolled, neighbouring taps share the columns they load.
 const UNROLLED_TAPS: u64 = 256;
 
-/// Columns of the tile of a depthwise kernel, at most: each border of the image is a kernel of its own,
-/// so tiles are kept short.
+/// Columns of the tile of a depthwise kernel, at most: each border of the image is a kernel of its
+/// own, so tiles are kept short.
 const DEPTHWISE_COLUMNS: u64 = 14;
 
 /// Memory that is written as one stream.
@@ -106,8 +107,8 @@ const PAGE_BYTES: u64 = 4096;
 /// layers of 1024 channels tiles of 14 rows reach 77 % of the peak, tiles of 7 rows 97 %.
 const L1_WAY_BYTES: u64 = 4096;
 
-/// Rows of input that a task copies for itself, for each that its neighbour copies too: on ResNet-50's
-/// first layer, tasks of one row copy seven for two.
+/// Rows of input that a task copies for itself, for each that its neighbour copies too: on
+/// ResNet-50's first layer, tasks of one row copy seven for two.
 const LEAST_OWN_ROWS: u64 = 4;
 
 /// Rows of a tile that are few: with two vectors each, their sums wait for one another.
@@ -116,14 +117,16 @@ const FEW_ROWS: u64 = 4;
 /// Vectors of columns in a tile of few output channels, at most.
 const WIDEST_ROW: u64 = 8;
 
-/// Input channels that are written out whatever the tile: a loop over so few is left as soon as it is begun.
+/// Input channels that are unrolled whatever the tile: a loop over so few is left as soon as it is
+/// begun.
 const FEWEST_STEPS: u64 = 4;
 
 /// Tasks for each core that are enough for the slowest to wait for little.
 const TASKS_A_CORE: u64 = 4;
 
-/// Multiply-adds that take as long as a byte from the second-level cache or the third. Depthwise over 144
-/// channels of 56x56 at stride 2 is a task for one core by its multiply-adds, and four by what it moves.
+/// Multiply-adds that take as long as a byte from the second-level cache or the third. Depthwise
+/// over 144 channels of 56x56 at stride 2 is a task for one core by its multiply-adds, and four by
+/// what it moves.
 const MACS_A_BYTE: u64 = 2;
 
 /// Multiply-adds of one task, at least: a task should last some microseconds.
@@ -132,17 +135,18 @@ const TASK_MACS: u64 = 1 << 20;
 /// Pixels of a tile of many vectors, at least.
 const FEWEST_PIXELS: u64 = 4;
 
-/// Pixels for which the products of all input channels with a row of taps are written out, at least.
-const FEWEST_WRITTEN_OUT: u64 = 8;
+/// Pixels for which the products of all input channels with a row of taps are unrolled, at least.
+const FEWEST_UNROLLED: u64 = 8;
 
-/// Vectors of a tile whose input channels are lanes, at most: enough to share what is repeated of a pixel.
+/// Vectors of a tile whose input channels are lanes, at most: enough to share what is repeated of a
+/// pixel.
 const MOST_VECTORS_OF_SUMS: u64 = 6;
 
 struct Picker<'p> {
     problem: &'p ConvProblem,
     target: &'p Target,
-    /// Whether the problem is one nest. The phases of a transposed one share a schedule: their outputs
-    /// are no neighbours to fuse, and not every phase meets padding.
+    /// Whether the problem is one nest. The phases of a transposed one share a schedule: their
+    /// outputs are no neighbours to fuse, and not every phase meets padding.
     whole: bool,
     /// Whether padding may be met where the input lies.
     in_place: bool,
@@ -199,28 +203,28 @@ impl<'p> Picker<'p> {
             rows,
             block: 1,
             channel_tasks: false,
-            order: Order::ALL[0],
+            order: LoopOrder::ALL[0],
             copy: None,
             in_place: false,
             pack_weights: true,
             steps,
             taps,
         };
-        if self.weights_stay_near(lanes) {
-            plan.order = Order::PIXELS;
+        if self.weights_fit_l1(lanes) {
+            plan.order = LoopOrder::PIXELS;
         }
         if lanes == LaneAxis::Columns && columns_are_neighbours(self.problem) {
             self.read_columns_in_place(&mut plan);
         }
         if self.is_depthwise(lanes) && self.transposes() {
             self.channels_outermost(&mut plan);
-        } else if self.is_depthwise(lanes) || self.sums_few_channels(lanes) {
+        } else if self.is_depthwise(lanes) || self.single_vector_oc(lanes) {
             self.depthwise_in_place(&mut plan, lanes);
             if self.shares_channels_of_rows(&mut plan) {
                 return plan;
             }
         }
-        if self.copies_for_little(lanes) {
+        if self.low_reuse(lanes) {
             self.read_in_place(&mut plan);
         }
         if !plan.in_place && self.sums_channels_in_place(&mut plan) {
@@ -243,10 +247,10 @@ impl<'p> Picker<'p> {
         plan
     }
 
-    /// Whether all weights stay in the first-level cache while pixels pass: each pixel's output channels
-    /// are then written one after the other. 1x1 over 16 channels of 112x112 to 96: 190 GFLOP/s, 160 in
-    /// tasks that write a panel of channels of all pixels after the other.
-    fn weights_stay_near(&self, lanes: LaneAxis) -> bool {
+    /// Whether all weights stay in the first-level cache while pixels pass: each pixel's output
+    /// channels are then written one after the other. 1x1 over 16 channels of 112x112 to 96: 190
+    /// GFLOP/s, 160 in tasks that write a panel of channels of all pixels after the other.
+    fn weights_fit_l1(&self, lanes: LaneAxis) -> bool {
         lanes.share_pixels()
             && self.target.isa().vectors().is_some()
             && self.problem.layout() == Layout::ChannelsLast
@@ -254,9 +258,9 @@ impl<'p> Picker<'p> {
             && weight_bytes(self.problem) <= self.target.caches().l1d as u64 / 2
     }
 
-    /// Whether one vector has all output channels of a group, and the products of a few pixels with a row of taps
-    /// are written out: kernels much like those of depthwise convolutions.
-    fn sums_few_channels(&self, lanes: LaneAxis) -> bool {
+    /// Whether one vector has all output channels of a group, and the products of a few pixels with
+    /// a row of taps are unrolled: kernels much like those of depthwise convolutions.
+    fn single_vector_oc(&self, lanes: LaneAxis) -> bool {
         match lanes {
             LaneAxis::GroupChannels => true,
             LaneAxis::Channels => {
@@ -264,14 +268,14 @@ impl<'p> Picker<'p> {
                 let one = self.problem.out_channels_per_group() <= outputs;
                 let taps = self.problem.taps();
                 let several = taps > 1 || self.problem.groups() > 1;
-                one && several && self.pixels_written_out(lanes) >= FEWEST_WRITTEN_OUT
+                one && several && self.unrolled_pixels(lanes) >= FEWEST_UNROLLED
             }
             LaneAxis::OutChannels | LaneAxis::Groups | LaneAxis::Columns | LaneAxis::None => false,
         }
     }
 
-    /// Pixels of a tile of one vector for which the products with a row of taps may be written out.
-    fn pixels_written_out(&self, lanes: LaneAxis) -> u64 {
+    /// Pixels of a tile of one vector for which the products with a row of taps may be unrolled.
+    fn unrolled_pixels(&self, lanes: LaneAxis) -> u64 {
         let taps = self.problem.spatial().last().map_or(1, |s| s.kernel);
         let channels = lanes.summed_channels(self.problem, self.target);
         LARGEST_BODY / (taps * channels).max(1)
@@ -282,10 +286,10 @@ impl<'p> Picker<'p> {
         if self.is_depthwise(lanes) {
             return self.depthwise_tile();
         }
-        if self.sums_few_channels(lanes) {
+        if self.single_vector_oc(lanes) {
             let budget = u64::from(self.target.registers()) / 2;
             let budget = match lanes == LaneAxis::Channels {
-                true => budget.min(self.pixels_written_out(lanes)),
+                true => budget.min(self.unrolled_pixels(lanes)),
                 false => budget,
             };
             let (_, columns) = self.tiled(lanes);
@@ -316,8 +320,9 @@ impl<'p> Picker<'p> {
         (vectors, rows)
     }
 
-    /// Whether the tile has all phases of few output channels, so that many sums do not wait for one another:
-    /// 64 channels to 3, 4x4 at stride 2, 64x64: 90 GFLOP/s a phase after the other, 106 this way.
+    /// Whether the tile has all phases of few output channels, so that many sums do not wait for
+    /// one another: 64 channels to 3, 4x4 at stride 2, 64x64: 90 GFLOP/s a phase after the other,
+    /// 106 this way.
     fn tiles_phases(&self, lanes: LaneAxis) -> bool {
         let (_, row) = self.tiled(lanes);
         PhaseLoop::in_all(&self.phases) > 1
@@ -333,10 +338,10 @@ impl<'p> Picker<'p> {
         if self.tiles_phases(lanes) { PhaseLoop::in_all(&self.phases) } else { 1 }
     }
 
-    /// The tile where each pixel is written whole, and no cache holds what is written: of some vectors side by
-    /// side, on one page, so that memory is written from front to back. From 16 channels to 96 at 112x112:
-    /// 179 GFLOP/s by 14 pixels of two vectors, 203 by 7 of three; from one to 512 in one dimension, 95
-    /// and 136.
+    /// The tile where each pixel is written whole, and no cache holds what is written: of some
+    /// vectors side by side, on one page, so that memory is written from front to back. From 16
+    /// channels to 96 at 112x112: 179 GFLOP/s by 14 pixels of two vectors, 203 by 7 of three; from
+    /// one to 512 in one dimension, 95 and 136.
     fn tile_of_pages(&self, lanes: LaneAxis, budget: u64) -> Option<(u64, u64)> {
         let elem = self.problem.elem().bytes() as u64;
         let written = elem * self.problem.output_shape(1).iter().product::<u64>();
@@ -344,7 +349,7 @@ impl<'p> Picker<'p> {
         let (lane, row) = self.tiled(lanes);
         let needed = lane / u64::from(self.target.lanes());
         let whole = lane.is_multiple_of(u64::from(self.target.lanes())) && needed > 4;
-        if !self.weights_stay_near(lanes) || !far || !whole {
+        if !self.weights_fit_l1(lanes) || !far || !whole {
             return None;
         }
         let vectors = [4, 3].into_iter().find(|vectors| needed.is_multiple_of(*vectors))?;
@@ -352,8 +357,9 @@ impl<'p> Picker<'p> {
         Some((vectors, balanced(row, pixels.min(budget / vectors))))
     }
 
-    /// Rows whose elements of one input channel the first-level cache can hold at once. Where pixels
-    /// are a multiple of a way apart they all fall into one set, and one way is the weights'.
+    /// Rows whose elements of one input channel the first-level cache can hold at once. Where
+    /// pixels are a multiple of a way apart they all fall into one set, and one way is the
+    /// weights'.
     fn rows_in_cache(&self, lanes: LaneAxis) -> u64 {
         let pixel = self.problem.in_channels() * self.problem.elem().bytes() as u64;
         let stride = self.problem.spatial().last().map_or(1, |s| s.stride);
@@ -365,11 +371,11 @@ impl<'p> Picker<'p> {
         }
     }
 
-    /// Input channels written out in the innermost loop, and whether the taps of a row are as well.
+    /// Input channels unrolled in the innermost loop, and whether the taps of a row are as well.
     fn unrolled(&self, lanes: LaneAxis, tile: u64) -> (u64, bool) {
         let channels = lanes.summed_channels(self.problem, self.target);
-        if self.sums_few_channels(lanes) {
-            // A permuted pixel serves all taps of a row that are written out.
+        if self.single_vector_oc(lanes) {
+            // A permuted pixel serves all taps of a row that are unrolled.
             let taps = self.problem.spatial().last().map_or(1, |s| s.kernel);
             return (channels, tile * channels * taps <= LARGEST_BODY);
         }
@@ -424,8 +430,8 @@ impl<'p> Picker<'p> {
         problem.macs().max(shared)
     }
 
-    /// Rows of output for which a copy of the input has few rows that the neighbouring tasks copy too,
-    /// if there are tasks enough without smaller ones.
+    /// Rows of output for which a copy of the input has few rows that the neighbouring tasks copy
+    /// too, if there are tasks enough without smaller ones.
     fn rows_worth_copying(&self) -> u64 {
         let Some(s) = self.problem.spatial().first().filter(|_| !self.fused && self.is_padded())
         else {
@@ -455,12 +461,12 @@ impl<'p> Picker<'p> {
             (_, _) => None,
         };
         // Lanes that are no neighbours in memory would be loaded one by one.
-        let torn = plan.lanes == LaneAxis::Columns && layout.is_some();
+        let gathered = plan.lanes == LaneAxis::Columns && layout.is_some();
         // Every channel reads the same input, except where each group has its own.
         let own = plan.lanes == LaneAxis::Groups
             && plan.lane_extent(self.problem, self.target) < self.problem.groups();
-        let (at, transposed) = (own.then_some(Walk::Channels), torn);
-        let copied = (self.is_padded() || torn) && fits;
+        let (at, transposed) = (own.then_some(LoopClass::Channels), gathered);
+        let copied = (self.is_padded() || gathered) && fits;
         copied.then_some(CopyInput { at, layout, transposed })
     }
 
@@ -478,10 +484,11 @@ fn tile_registers(target: &Target) -> u64 {
     u64::from(target.registers()) - operands
 }
 
-/// How many vectors wide a tile is, given how many there are, the rows, and the registers for sums: two
-/// to four keep the broadcasts rare; those that take least time, counted in multiply-adds with the lanes
-/// past the end and the waits of small tiles; fewest a tile if more do not save a twentieth (narrow tiles have
-/// fewer rows, hence more kernels at borders), or most where rows are few.
+/// How many vectors wide a tile is, given how many there are, the rows, and the registers for sums:
+/// two to four keep the broadcasts rare; those that take least time, counted in multiply-adds with
+/// the lanes past the end and the waits of small tiles; fewest a tile if more do not save a
+/// twentieth (narrow tiles have fewer rows, hence more kernels at borders), or most where rows are
+/// few.
 fn fewest_lanes_wasted(vectors: u64, rows: u64, budget: u64) -> u64 {
     let time = |width: &u64| {
         let tile = balanced(rows, budget / width);
@@ -523,8 +530,8 @@ fn largest(least: u64, most: u64, has: impl Fn(u64) -> bool) -> Option<u64> {
     Some(found)
 }
 
-/// The rows of a tile, at most `limit`: a divisor of the extent if one is nearly as large, so that no
-/// second kernel is needed for the rest; else the size that makes the fewest tiles most alike.
+/// The rows of a tile, at most `limit`: a divisor of the extent if one is nearly as large, so that
+/// no second kernel is needed for the rest; else the size that makes the fewest tiles most alike.
 fn balanced(extent: u64, limit: u64) -> u64 {
     let limit = limit.clamp(1, extent);
     let nearly = (limit * 3).div_ceil(4);

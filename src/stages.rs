@@ -3,8 +3,8 @@
 //! ```text
 //! problem, algorithm --parts--> nests --transform--> scheduled nests --lower, verify--> verified nests
 //! ```
-//! Promises: the nests of a problem together write every element of the output once, or the stage that refuses
-//! says why. Does not: choose, or generate code.
+//! Promises: the nests of a problem together write every element of the output once, or the stage
+//! that refuses says why. Does not: choose, or generate code.
 
 use convgen_ir::nest::Nest;
 use convgen_ir::problem::ConvProblem;

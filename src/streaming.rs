@@ -4,18 +4,18 @@
 //! whole    y = causal(x)                              in one call, if all of x were there
 //! stream   y[a..b] = causal([last extent-1 of x] ++ x[a..b])   a chunk at a time, of any length
 //! ```
-//! A [`CausalConv1d`] keeps the last `(kernel - 1) * dilation` positions of each channel, zeros at first,
-//! which are the padding of the whole.
+//! A [`CausalConv1d`] keeps the last `(kernel - 1) * dilation` positions of each channel, zeros at
+//! first, which are the padding of the whole.
 //!
-//! Promises: the outputs do not depend on how the signal is cut, bit for bit, and they have the bits of
-//! the plain nest of the whole: a kernel sums the taps of an output in the same order wherever the
-//! output stands. So they are the bits of any kernel of the whole that neither reorders its sums nor
-//! skips its padding. (Skipped padding differs only under weights that are not finite, and in the sign
-//! of a zero.) A chunk that is refused leaves the state as it was.
+//! Promises: the outputs do not depend on how the signal is cut, bit for bit, and they have the
+//! bits of the plain nest of the whole: a kernel sums the taps of an output in the same order
+//! wherever the output stands. So they are the bits of any kernel of the whole that neither
+//! reorders its sums nor skips its padding. (Skipped padding differs only under weights that are
+//! not finite, and in the sign of a zero.) A chunk that is refused leaves the state as it was.
 //!
-//! Does not: padding of other modes than zeros, which would be made of what has not arrived; stride, which
-//! would make the number of outputs of a chunk depend on what came before; or share state between
-//! threads. Kernels are compiled for a few lengths, each when it is first needed.
+//! Does not: padding of other modes than zeros, which would be made of what has not arrived;
+//! stride, which would make the number of outputs of a chunk depend on what came before; or share
+//! state between threads. Kernels are compiled for a few lengths, each when it is first needed.
 
 use convgen_ir::PaddingMode;
 use convgen_ir::elem::Layout;
@@ -26,8 +26,9 @@ use crate::compiler::Compiler;
 use crate::error::Error;
 use crate::runtime::{Kernel, PackedWeights};
 
-/// Kernels are for `2^0`, `2^1`, .. `2^(BLOCKS-1)` positions: every chunk is some of the longest and at most
-/// one of each other. Of 512 positions a call costs more than what surrounds it, however few the channels.
+/// Kernels are for `2^0`, `2^1`, .. `2^(BLOCKS-1)` positions: every chunk is some of the longest
+/// and at most one of each other. Of 512 positions a call costs more than what surrounds it,
+/// however few the channels.
 const BLOCKS: usize = 10;
 
 /// Why a problem is no stream, or a chunk no part of one.
@@ -254,8 +255,8 @@ impl CausalConv1d {
             *axis = SpatialAxis { input, pad_before: 0, pad_after: 0, ..*axis };
         }
         let problem = ConvProblem::new(spec)?;
-        // Not a tuning record: it may reorder sums, those of one length unlike those of another. Nor
-        // transforms: their rounding depends on the tile, and so on the length.
+        // Not a tuning record: it may reorder sums, those of one length unlike those of another.
+        // Nor transforms: their rounding depends on the tile, and so on the length.
         let kernel = self.compiler.compile_sum(&problem)?;
         let weights = kernel.pack_weights(&self.weights)?;
         self.blocks[number] = Some(Block { kernel, weights });
@@ -298,7 +299,8 @@ struct Rows {
 }
 
 impl Rows {
-    /// Copies positions of every row. A place is a tensor, the length of its rows, and where to begin.
+    /// Copies positions of every row. A place is a tensor, the length of its rows, and where to
+    /// begin.
     fn copy(
         self,
         (from, from_length, from_start): (&[f32], usize, usize),

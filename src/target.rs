@@ -11,9 +11,9 @@ use target_lexicon::{Architecture, Triple};
 
 use crate::accuracy::Accuracy;
 
-/// Bytes of a stream between what is read and what is fetched: at 30 GB/s some 140 ns, what the third-level
-/// cache of a server takes to answer. Winograd over 512 channels of 14x14: 281 GFLOP/s without, 313 with 1
-/// or 4 KiB, 298 with 8.
+/// Bytes of a stream between what is read and what is fetched: at 30 GB/s some 140 ns, what the
+/// third-level cache of a server takes to answer. Winograd over 512 channels of 14x14: 281 GFLOP/s
+/// without, 313 with 1 or 4 KiB, 298 with 8.
 const LOOK_AHEAD_BYTES: u64 = 4096;
 
 /// The instruction set an emitter writes.
@@ -122,9 +122,9 @@ impl FromStr for Isa {
     }
 }
 
-/// Sums that hide the latency of two multiply-adds a cycle: smaller tiles take as long as one of these.
-/// 3x3 over 512 channels of 7x7 at 256 bits: 65 % of the peak by tiles of 4x2 and 3x2, 101 % of 4x3 and
-/// 3x3 vectors.
+/// Sums that hide the latency of two multiply-adds a cycle: smaller tiles take as long as one of
+/// these. 3x3 over 512 channels of 7x7 at 256 bits: 65 % of the peak by tiles of 4x2 and 3x2, 101 %
+/// of 4x3 and 3x3 vectors.
 pub(crate) const LATENCY_SUMS: u64 = 8;
 
 /// Bytes of each level of cache that one core sees.
@@ -139,7 +139,8 @@ pub struct Caches {
 }
 
 impl Caches {
-    /// What nearly every 64-bit CPU of the last ten years has at least; used where nothing is known.
+    /// What nearly every 64-bit CPU of the last ten years has at least; used where nothing is
+    /// known.
     pub const TYPICAL: Caches = Caches { l1d: 32 << 10, l2: 512 << 10, l3: 4 << 20 };
 }
 
@@ -220,9 +221,9 @@ impl Target {
         Target { accuracy, ..self }
     }
 
-    /// What decides which schedule is the fastest, as one line: the architecture, the instruction set
-    /// (which implies its features), fused multiply-add, and the bytes of each level of cache. Cores
-    /// are left out: what counts is how many threads a call has.
+    /// What decides which schedule is the fastest, as one line: the architecture, the instruction
+    /// set (which implies its features), fused multiply-add, and the bytes of each level of cache.
+    /// Cores are left out: what counts is how many threads a call has.
     pub fn key(&self) -> String {
         let fma = if self.fma { "fma" } else { "no-fma" };
         let Caches { l1d, l2, l3 } = self.caches;
@@ -234,8 +235,9 @@ impl Target {
         self.isa.vector_bits() / 32
     }
 
-    /// How many iterations a loop should look ahead that reads a stream of so many bytes, `step` of them an
-    /// iteration; none where a cache near the core holds the stream, or where nothing is emitted for it.
+    /// How many iterations a loop should look ahead that reads a stream of so many bytes, `step` of
+    /// them an iteration; none where a cache near the core holds the stream, or where nothing is
+    /// emitted for it.
     pub fn ahead(&self, bytes: u64, step: u64) -> Option<u32> {
         let far = bytes > self.caches.l2 as u64 / 2 && self.isa.vectors().is_some();
         far.then(|| LOOK_AHEAD_BYTES.div_ceil(step.max(1)) as u32)
@@ -256,9 +258,9 @@ impl Target {
         self
     }
 
-    /// What the verifier grants a nest: register tiles of 4 KiB, twice the largest register file (what does
-    /// not fit is spilled by Cranelift, correctly, but in more than linear time), scratch up to twice a large
-    /// L2, and code up to some megabytes.
+    /// What the verifier grants a nest: register tiles of 4 KiB, twice the largest register file
+    /// (what does not fit is spilled by Cranelift, correctly, but in more than linear time),
+    /// scratch up to twice a large L2, and code up to some megabytes.
     pub fn limits(&self) -> Limits {
         Limits { reg_bytes: 4 << 10, scratch_bytes: 4 << 20, unrolled: 1 << 15 }
     }
@@ -384,8 +386,9 @@ mod detect {
             (3, _) => caches.l3 = bytes,
             (_, _) => {}
         };
-        // Older AMD processors describe their caches in leaves of their own, which give the third level
-        // of the whole package. Where the general leaf exists too, it knows what one core sees.
+        // Older AMD processors describe their caches in leaves of their own, which give the third
+        // level of the whole package. Where the general leaf exists too, it knows what one core
+        // sees.
         if let Some(l1) = cpuid.get_l1_cache_and_tlb_info() {
             note(1, false, usize::from(l1.dcache_size()) << 10);
         }

@@ -4,7 +4,8 @@
 //! short for the clock are timed many at a time. The minimum is what the machine can do, the median
 //! what it usually does.
 //!
-//! Does not: pin threads or wait for a quiet machine; [`interleaved`] makes comparisons fair instead.
+//! Does not: pin threads or wait for a quiet machine; [`interleaved`] makes comparisons fair
+//! instead.
 
 use std::time::Instant;
 
@@ -58,8 +59,8 @@ pub fn time(min_seconds: f64, min_calls: usize, mut f: impl FnMut()) -> Timing {
     series.timing()
 }
 
-/// Times several functions in turns, so that whatever slows the machine down meets all of them: each
-/// of the `rounds` gives every function its share of `min_seconds_each`, at least one sample.
+/// Times several functions in turns, so that whatever slows the machine down meets all of them:
+/// each of the `rounds` gives every function its share of `min_seconds_each`, at least one sample.
 pub fn interleaved(
     min_seconds_each: f64,
     rounds: usize,

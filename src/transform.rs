@@ -101,8 +101,8 @@ pub fn apply(nest: Nest, schedule: &Schedule) -> Result<Nest, TransformError> {
     apply_all(nest, schedule, |_| false)
 }
 
-/// As [`apply`], on one of several nests of a kernel: what is said about padding is for those that have
-/// some.
+/// As [`apply`], on one of several nests of a kernel: what is said about padding is for those that
+/// have some.
 ///
 /// # Errors
 /// The first directive whose precondition does not hold.
@@ -233,7 +233,8 @@ fn loads_role(block: &[Stmt], role: Role, nest: &Nest) -> bool {
     found
 }
 
-/// Refuses loops over an axis inside of which padding is made of the input: its taps are taps like any other.
+/// Refuses loops over an axis inside of which padding is made of the input: its taps are taps like
+/// any other.
 fn expect_zeros(nest: &Nest, axis: AxisId, name: &str) -> Result<(), Refusal> {
     let mut found = None;
     visit_loops(&nest.body, &mut |l| {

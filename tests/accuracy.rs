@@ -1,6 +1,6 @@
-//! What the page of `Accuracy` says: errors are bounded by the norm of the tile and not by that of the
-//! window; NaNs reach what is said; the bits of reproducible kernels are those of the plain nest on every
-//! instruction set, whatever the values.
+//! What the page of `Accuracy` says: errors are bounded by the norm of the tile and not by that of
+//! the window; NaNs reach what is said; the bits of reproducible kernels are those of the plain
+//! nest on every instruction set, whatever the values.
 
 #[path = "common/problems.rs"]
 mod problems;
@@ -103,8 +103,8 @@ impl Picture {
         f64::from(most)
     }
 
-    /// The largest error of an output in multiples of the norms of the weights and of the input that tiles of
-    /// so many outputs read; tiles of one output read windows.
+    /// The largest error of an output in multiples of the norms of the weights and of the input
+    /// that tiles of so many outputs read; tiles of one output read windows.
     fn error(&self, output: &[f32], tile: [u64; 2]) -> f64 {
         let outputs = self.problem.out_channels() as usize;
         let norms: Vec<f64> = self
@@ -203,8 +203,8 @@ fn winograd(compiler: &Compiler, problem: &ConvProblem) -> Kernel {
         .unwrap_or_else(|error| panic!("{problem}: {error}"))
 }
 
-/// An output of local accuracy depends on no input but those of its window, in each of a problem's kinds: what
-/// a NaN reaches is what a sum reaches.
+/// An output of local accuracy depends on no input but those of its window, in each of a problem's
+/// kinds: what a NaN reaches is what a sum reaches.
 #[test]
 fn a_nan_reaches_its_windows_alone_where_errors_are_local() {
     let texts = [
@@ -278,8 +278,9 @@ fn a_nan_reaches_its_windows_or_its_tiles() {
     }
 }
 
-/// An infinite weight at a corner of the kernel, which meets padding at fifteen outputs of its channel: NaNs there
-/// if they are multiplied, as the plain nest does, or by the choice of a schedule at some or none.
+/// An infinite weight at a corner of the kernel, which meets padding at fifteen outputs of its
+/// channel: NaNs there if they are multiplied, as the plain nest does, or by the choice of a
+/// schedule at some or none.
 #[test]
 fn an_infinite_weight_on_padding_is_reproducible() {
     let nans = |kernel: &Kernel| {
@@ -396,8 +397,8 @@ fn reproducible_kernels_have_the_bits_of_the_plain_nest_on_every_instruction_set
     run.unwrap_or_else(|error| panic!("{error}"));
 }
 
-/// Where the strict pick adds in another order, or leaves taps on padding out: by parts in lanes, by taps
-/// within channels, by rows, in the gradient of weights.
+/// Where the strict pick adds in another order, or leaves taps on padding out: by parts in lanes,
+/// by taps within channels, by rows, in the gradient of weights.
 #[test]
 fn reproducible_kernels_keep_the_order_where_strict_ones_do_not() {
     let texts = [

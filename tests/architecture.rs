@@ -1,4 +1,5 @@
-//! The order of the modules: written once, on the first page of the library, and held here against the imports.
+//! The order of the modules: written once, on the first page of the library, and held here against
+//! the imports.
 
 #[path = "architecture/imports.rs"]
 mod imports;

@@ -1,5 +1,5 @@
-//! Channels-first problems on vectors: whatever the sizes of the tiles that change places in registers, the
-//! kernel has the interpreter's bits and, on integers, the formula's values.
+//! Channels-first problems on vectors: whatever the sizes of the tiles that change places in
+//! registers, the kernel has the interpreter's bits and, on integers, the formula's values.
 
 use std::sync::Arc;
 

@@ -1,9 +1,9 @@
 //! Random problems under random schedules: every rung of the ladder against the one below.
 //!
-//! formula -> interpreted unscheduled nest -> interpreted scheduled nest -> kernel. The last step is
-//! to the bit whatever the values; so is the middle one unless the schedule moved a reduction; on
-//! integers all are equal. Cases are drawn by proptest, each from its own number, so they run on all
-//! cores and a failure is shrunk and repeats. What is printed is a `.conv` file.
+//! formula -> interpreted unscheduled nest -> interpreted scheduled nest -> kernel. The last step
+//! is to the bit whatever the values; so is the middle one unless the schedule moved a reduction;
+//! on integers all are equal. Cases are drawn by proptest, each from its own number, so they run on
+//! all cores and a failure is shrunk and repeats. What is printed is a `.conv` file.
 
 #[path = "common/problems.rs"]
 mod problems;
@@ -30,7 +30,8 @@ use rayon::prelude::*;
 use schedules::{Applied, Step, steps};
 use values::{Kind, Values, compare_bits, compare_values};
 
-/// Kernels of random pairs of a problem and a schedule, shared out among the host's instruction sets.
+/// Kernels of random pairs of a problem and a schedule, shared out among the host's instruction
+/// sets.
 const KERNELS: u64 = 15_300;
 
 /// One pair in so many is also compiled without fused multiply-add instructions, which is slow.
@@ -224,7 +225,8 @@ impl Pair<'_> {
         let proposed = applied.len();
         let plain = lower(&Schedule::default())
             .map_err(|error| show(format!("the unscheduled nest: {error}")))?;
-        // The longest beginning that is legal for all parts, and no more code than a kernel may have.
+        // The longest beginning that is legal for all parts, and no more code than a kernel may
+        // have.
         let (schedule, scheduled, kernel) = loop {
             let schedule: Schedule = applied.iter().map(|a| a.directive.clone()).collect();
             let compile = || compiler.compile_with(self.problem, self.algorithm, &schedule);

@@ -1,5 +1,5 @@
-//! The Fourier form: held against the formula within its derived bound, its generated stages against
-//! the interpreter bit for bit; picked where it wins, never where the accuracy forbids it.
+//! The Fourier form: held against the formula within its derived bound, its generated stages
+//! against the interpreter bit for bit; picked where it wins, never where the accuracy forbids it.
 
 #[path = "common/problems.rs"]
 mod problems;

@@ -1,5 +1,6 @@
-//! A bounded run of each fuzz target: every seed, and some thousand inputs made from them, each under a limit of
-//! processor time and memory, in processes of their own. The long run is `fuzz/src/bin/drive.rs`.
+//! A bounded run of each fuzz target: every seed, and some thousand inputs made from them, each
+//! under a limit of processor time and memory, in processes of their own. The long run is
+//! `fuzz/src/bin/drive.rs`.
 #![cfg(unix)]
 #![allow(dead_code, reason = "the modules are those of the crate in `fuzz/`")]
 

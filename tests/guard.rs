@@ -1,10 +1,11 @@
-//! Kernels between pages without access: nothing beyond a buffer is read or written, whatever the problem, the
-//! layout, the instruction set, the direction, the algorithm and the schedule.
+//! Kernels between pages without access: nothing beyond a buffer is read or written, whatever the
+//! problem, the layout, the instruction set, the direction, the algorithm and the schedule.
 //!
-//! Each kernel is run in four ways: by the calls of its user and by the kernel ABI (`common/raw.rs`, where packed
-//! weights and scratch are fenced too), with buffers that end at such a page and with buffers that begin after
-//! one. Tasks run alone, from the last to the first; outputs are NaNs before, scratch is NaNs or what another
-//! kernel left. The bits must be those of the interpreter. A fault ends the process, and prints the case.
+//! Each kernel is run in four ways: by the calls of its user and by the kernel ABI
+//! (`common/raw.rs`, where packed weights and scratch are fenced too), with buffers that end at
+//! such a page and with buffers that begin after one. Tasks run alone, from the last to the first;
+//! outputs are NaNs before, scratch is NaNs or what another kernel left. The bits must be those of
+//! the interpreter. A fault ends the process, and prints the case.
 #![cfg(unix)]
 
 #[path = "common/fault.rs"]
@@ -60,7 +61,8 @@ fn twenty_thousand_kernels_touch_nothing_beyond_their_buffers() {
     hold_kernels(1 << 32, 20_000);
 }
 
-/// The condition holds in no lane of most tasks, where the element that all lanes read lies outside.
+/// The condition holds in no lane of most tasks, where the element that all lanes read lies
+/// outside.
 #[test]
 fn a_block_that_runs_in_no_lane_reads_nothing() {
     let text = "nest lanes {
@@ -280,7 +282,8 @@ impl Draw {
     }
 }
 
-/// Problems as layers are: whole vectors of channels as often as not, kernels of few taps, every direction.
+/// Problems as layers are: whole vectors of channels as often as not, kernels of few taps, every
+/// direction.
 fn layer() -> impl Strategy<Value = ConvProblem> {
     let channels = || prop_oneof![prop::sample::select(&[3, 16, 32, 64][..]), 1..=70u64];
     let axis = || (3..=24u64, prop::sample::select(&[1, 2, 3, 3, 5, 7][..]), 1..=2u64, 0..=2i64);

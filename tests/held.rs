@@ -1,5 +1,5 @@
-//! What a cache says that its kernels hold is what the process grows by. A test of its own, since it
-//! measures the whole process.
+//! What a cache says that its kernels hold is what the process grows by. A test of its own, since
+//! it measures the whole process.
 
 use std::fs;
 

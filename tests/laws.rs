@@ -8,9 +8,9 @@
 //! <conv(x, w), y> = <x, bwd_d(y, w)> = <w, bwd_w(x, y)>      <b, y> = <b, bwd_b(y)>
 //! DFT(a * b) = DFT(a) DFT(b)
 //! ```
-//! and each kind of convolution as a plain one of other tensors. The star is full true convolution; those
-//! of the second line are of the same size as their input, with padding made of it: circular in the first law,
-//! any in the others.
+//! and each kind of convolution as a plain one of other tensors. The star is full true convolution;
+//! those of the second line are of the same size as their input, with padding made of it: circular
+//! in the first law, any in the others.
 
 use convgen_ir::problem::{ConvProblem, ConvSpec, Direction, SpatialAxis};
 use convgen_ir::reference::{input_index, input_position, output_index, output_position};
@@ -89,8 +89,8 @@ fn mode() -> impl Strategy<Value = PaddingMode> {
     prop::sample::select(&PaddingMode::ALL[1..])
 }
 
-/// The element of a dimension that stands at a place outside of it, by walking there: a step at a time,
-/// turning round at the last element, staying on it, or going on at the other end.
+/// The element of a dimension that stands at a place outside of it, by walking there: a step at a
+/// time, turning round at the last element, staying on it, or going on at the other end.
 fn walked(mode: PaddingMode, place: i64, size: i64) -> i64 {
     let (mut at, mut step) = (0, place.signum());
     for _ in 0..place.abs() {
@@ -118,8 +118,8 @@ fn dot(a: &[f64], b: &[f32]) -> f64 {
     a.iter().zip(b).map(|(a, b)| a * f64::from(*b)).sum()
 }
 
-/// A kernel with other sizes, each weight where `place` puts it: from output channel, input channel of
-/// the group and tap to the same of the other kernel.
+/// A kernel with other sizes, each weight where `place` puts it: from output channel, input channel
+/// of the group and tap to the same of the other kernel.
 fn placed(
     problem: &ConvProblem,
     other: &ConvProblem,
@@ -196,8 +196,8 @@ proptest! {
         let single = f64::from(f32::EPSILON) / 2.0;
         let gamma = terms * single / (1.0 - terms * single);
         let norm = |s: &Signal| dot(&s.values.iter().map(|x| f64::from(*x)).collect::<Vec<_>>(), &s.values).sqrt();
-        // An FFT of length n errs by less than 10 log2(n) units relative to the norm (Higham, section
-        // 24.1); two forward ones and, as |y|_2 <= sqrt(n) |a|_2 |b|_2, the inverse one.
+        // An FFT of length n errs by less than 10 log2(n) units relative to the norm (Higham,
+        // section 24.1); two forward ones and, as |y|_2 <= sqrt(n) |a|_2 |b|_2, the inverse one.
         let length = product.values.len() as f64;
         let each = 10.0 * length.log2().max(1.0) * f64::EPSILON;
         let transform = each * (2.0 + length.sqrt()) * norm(&a) * norm(&b);
@@ -426,8 +426,8 @@ proptest! {
     }
 }
 
-/// The axis of a convolution over the outputs of another, a stride apart, whose outputs are its inputs:
-/// `i = o*s - p + k*d` is `o*s = i - (extent-1 - p) + (K-1-k)*d`.
+/// The axis of a convolution over the outputs of another, a stride apart, whose outputs are its
+/// inputs: `i = o*s - p + k*d` is `o*s = i - (extent-1 - p) + (K-1-k)*d`.
 fn inserted(axis: &mut SpatialAxis) {
     let (extent, written) = (axis.extent() as i64, axis.input as i64);
     let input = (axis.output() - 1) * axis.stride + 1;

@@ -1,7 +1,8 @@
-//! Every legal problem has a default pick that is legal on every target, and is picked soon, whatever its sizes.
+//! Every legal problem has a default pick that is legal on every target, and is picked soon,
+//! whatever its sizes.
 //!
-//! CI draws a sample; `cargo test --release --test picks -- --ignored` draws as many as the promise is held
-//! against. Only the lowering is asked of each, which needs no CPU of that kind.
+//! CI draws a sample; `cargo test --release --test picks -- --ignored` draws as many as the promise
+//! is held against. Only the lowering is asked of each, which needs no CPU of that kind.
 
 #[allow(dead_code, reason = "texts are damaged by other tests")]
 #[path = "common/mutants.rs"]
@@ -53,8 +54,8 @@ fn layers_of_networks_have_legal_picks() {
     all_legal(&problems);
 }
 
-/// The first convolutions of networks, channels first: their borders are kernels of their own, and were once
-/// more code than a nest may have.
+/// The first convolutions of networks, channels first: their borders are kernels of their own, and
+/// were once more code than a nest may have.
 #[test]
 fn first_layers_have_legal_picks() {
     let mut problems: Vec<ConvProblem> = vec![

@@ -248,8 +248,8 @@ fn what_is_stored_can_be_loaded_whatever_the_limit() {
     }
 }
 
-/// Whatever else than a file has the name: an error that says what it is, at once, and nothing is made,
-/// changed or removed.
+/// Whatever else than a file has the name: an error that says what it is, at once, and nothing is
+/// made, changed or removed.
 #[cfg(unix)]
 mod no_files {
     use std::collections::BTreeSet;

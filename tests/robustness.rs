@@ -1,7 +1,8 @@
 //! Texts and calls that are wrong: refused with a reason, never a panic, never a wrong result.
 //!
 //! A hundred thousand damaged descriptors, schedules and nests go through every stage that takes
-//! text. Most are refused. Whatever the verifier accepts is run, and lowering must not change a bit.
+//! text. Most are refused. Whatever the verifier accepts is run, and lowering must not change a
+//! bit.
 
 #[path = "common/mutants.rs"]
 mod mutants;
@@ -56,7 +57,8 @@ const BENCHDNN: [&str; 6] = [
     "ic3ih224oc64oh112kh7sh2ph3",
 ];
 
-/// 2^25 images of 2^39 outputs are 2^64 elements, which is the length of an empty output modulo 2^64.
+/// 2^25 images of 2^39 outputs are 2^64 elements, which is the length of an empty output modulo
+/// 2^64.
 #[test]
 fn calls_whose_sizes_exceed_64_bits_are_refused() {
     let text = "conv1d ic1 oc16384 iw1 kw2 pw16777216";
@@ -70,7 +72,8 @@ fn calls_whose_sizes_exceed_64_bits_are_refused() {
         "{error}"
     );
     assert_eq!(kernel.tasks(usize::MAX), usize::MAX);
-    // The packed weights of a problem that no memory holds are not asked for before the weights are there.
+    // The packed weights of a problem that no memory holds are not asked for before the weights are
+    // there.
     let huge: ConvProblem = "conv1d ic1048575 oc1048575 iw1 kw1".parse().unwrap();
     let error = compiler.compile(&huge).unwrap().pack_weights(&[]).err();
     assert!(matches!(error, Some(Error::Run(RunError::Length { what: "weights", .. }))));
@@ -514,7 +517,8 @@ fn run(nest: &VerifiedNest) -> Result<Vec<f32>, String> {
     Ok(values)
 }
 
-/// Splits of splits: a sum of many terms, and tails that double what they are in. Each is refused at once.
+/// Splits of splits: a sum of many terms, and tails that double what they are in. Each is refused
+/// at once.
 #[test]
 fn schedules_that_lowering_would_take_minutes_for_are_refused() {
     let chain = |axis: &str, sizes: &[u64], tail: &str| {

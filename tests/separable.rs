@@ -1,5 +1,6 @@
-//! Separable convolutions in one kernel: the bits of the interpreter and of the two kernels, whatever
-//! the shape, the layout, the instruction set and the number of threads; and what is refused.
+//! Separable convolutions in one kernel: the bits of the interpreter and of the two kernels,
+//! whatever the shape, the layout, the instruction set and the number of threads; and what is
+//! refused.
 
 use convgen::check::separable::{PairData, check};
 use convgen::fusion::{FusionError, fuse};
@@ -134,7 +135,8 @@ fn random_pairs_have_the_bits_of_two_kernels() {
     }
 }
 
-/// Channels of 7x7 pixels in and out of a pointwise half whose weights fill more than half of the second cache.
+/// Channels of 7x7 pixels in and out of a pointwise half whose weights fill more than half of the
+/// second cache.
 fn far_channels(compiler: &Compiler) -> usize {
     let l2 = compiler.target().caches().l2;
     (16..).step_by(16).find(|c| c * c * 4 > l2 / 2).unwrap()

@@ -1,5 +1,5 @@
-//! The matrix of a convolution times a vector is what the kernel computes, exactly, on integers; the
-//! transposed matrix is that of the gradient of the input.
+//! The matrix of a convolution times a vector is what the kernel computes, exactly, on integers;
+//! the transposed matrix is that of the gradient of the input.
 
 use convgen_ir::problem::{ConvProblem, Direction};
 use convgen_ir::toeplitz::{self, ToeplitzError};

@@ -1,5 +1,6 @@
-//! Minimal filtering: held against the formula within its derived bound and against the interpreter bit for
-//! bit, in every direction that is a sum over taps; picked where it wins, never where accuracy forbids it.
+//! Minimal filtering: held against the formula within its derived bound and against the interpreter
+//! bit for bit, in every direction that is a sum over taps; picked where it wins, never where
+//! accuracy forbids it.
 
 #[path = "common/problems.rs"]
 mod problems;
@@ -67,8 +68,8 @@ fn random_problems_are_within_the_bound() {
 #[test]
 fn every_field_of_a_problem_is_honoured() {
     let texts = [
-        // Copies rows under a condition that does not mention the loop which it stands on: Cranelift's
-        // emitter took such a condition to hold.
+        // Copies rows under a condition that does not mention the loop which it stands on:
+        // Cranelift's emitter took such a condition to hold.
         "conv2d nchw ic3 oc1 ih12 iw9 kh3 kw1 dh3 ph1:0 pw2:0",
         "conv1d n2 ic3 oc34 iw70 kw5 pw1:3 bias | relu",
         "conv1d nchw n3 g2 ic40 oc6 iw31 kw7 dw5 pw20",
@@ -79,8 +80,8 @@ fn every_field_of_a_problem_is_honoured() {
         "conv2d ic17 oc33 ih7 iw9 kh3 kw3 dh2 dw2 ph2 pw2",
         "conv2d ic4 oc4 ih6 iw900 kh3 kw3 ph1 pw1",
         "conv3d ic5 oc6 id5 ih6 iw7 kd3 kh3 kw3 pd1 ph1 pw1",
-        // Strides: phases of unequal taps, more taps than points, fewer taps than the stride, a dilation
-        // beside the stride, an axis of one tap.
+        // Strides: phases of unequal taps, more taps than points, fewer taps than the stride, a
+        // dilation beside the stride, an axis of one tap.
         "conv2d ic18 oc35 ih15 iw13 kh3 kw3 sh2 sw2 ph1 pw1 bias | relu",
         "conv2d nchw ic18 oc35 ih29 iw30 kh5 kw7 sh2 sw3 ph2 pw3",
         "conv1d ic16 oc16 iw80 kw9 sw4 pw3",

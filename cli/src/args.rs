@@ -32,10 +32,10 @@ pub struct IsaArg {
     /// these features; the widest that this machine has if not given
     #[arg(long, value_name = "ISA")]
     isa: Option<Isa>,
-    /// Which arithmetic may be chosen: strict is the sum of the definition, in any order; reproducible
-    /// the same in one order, so that every instruction set gives the same bits; local also transforms
-    /// whose error is small beside what each output reads; default those whose error is small beside
-    /// the largest values of a tile
+    /// Which arithmetic may be chosen: strict is the sum of the definition, in any order;
+    /// reproducible the same in one order, so that every instruction set gives the same bits; local
+    /// also transforms whose error is small beside what each output reads; default those whose
+    /// error is small beside the largest values of a tile
     #[arg(long, value_name = "ACCURACY", default_value = "default")]
     accuracy: Accuracy,
     #[command(flatten)]
@@ -167,8 +167,8 @@ impl DirectionArg {
     pub fn apply(&self, problem: &ConvProblem) -> Result<ConvProblem, ProblemError> {
         match (self.dir, problem.direction()) {
             (None, _) | (Some(Direction::Forward), Direction::Transposed) => Ok(problem.clone()),
-            // The gradients of a transposed convolution are those of the forward one it is the adjoint
-            // of, with its input and output in each other's place.
+            // The gradients of a transposed convolution are those of the forward one it is the
+            // adjoint of, with its input and output in each other's place.
             (Some(Direction::BackwardData), Direction::Transposed) => {
                 problem.with_direction(Direction::Forward)
             }

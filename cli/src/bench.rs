@@ -1,10 +1,10 @@
 //! `convgen bench`: compile, verify and time kernels against the peak of this machine.
 //!
 //! Promises: the compile time is that of the first compilation of the problem; the peak is measured
-//! in the same run, at the vector width of the ISA, and so are the bandwidths of the caches; data are
-//! random and reproducible; calls on different numbers of threads take turns. A kernel that fails its
-//! verification is timed all the same, marked, and makes the exit code 1. An error ends the run, after
-//! the results so far are printed.
+//! in the same run, at the vector width of the ISA, and so are the bandwidths of the caches; data
+//! are random and reproducible; calls on different numbers of threads take turns. A kernel that
+//! fails its verification is timed all the same, marked, and makes the exit code 1. An error ends
+//! the run, after the results so far are printed.
 
 mod groups;
 mod machine;

@@ -29,7 +29,8 @@ pub fn table(columns: &[&str], numbers: Range<usize>) -> Table {
     table
 }
 
-/// As [`table`], of many columns: what comes first stands two spaces apart, numbers and what follows one.
+/// As [`table`], of many columns: what comes first stands two spaces apart, numbers and what
+/// follows one.
 pub fn close_table(columns: &[&str], numbers: Range<usize>) -> Table {
     let mut table = table(columns, numbers.clone());
     for (at, column) in table.column_iter_mut().enumerate() {
@@ -53,8 +54,8 @@ pub fn title(descriptor: &Descriptor) -> String {
     descriptor.name.clone().unwrap_or_else(|| short(&descriptor.problem))
 }
 
-/// The problem in few words: what is 1, 0 or dense is left out, what all axes have alike is said once, and
-/// the channels are left out where each is a group of its own.
+/// The problem in few words: what is 1, 0 or dense is left out, what all axes have alike is said
+/// once, and the channels are left out where each is a group of its own.
 pub fn short(problem: &ConvProblem) -> String {
     let axes = |field: fn(&SpatialAxis) -> String| alike(problem, field);
     let mut words = Vec::new();

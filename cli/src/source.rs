@@ -76,8 +76,8 @@ impl fmt::Display for Line {
     }
 }
 
-/// Reads a list of problems, or the convolutions of an ONNX model: a file whose name ends in `.onnx`
-/// or that begins as models do.
+/// Reads a list of problems, or the convolutions of an ONNX model: a file whose name ends in
+/// `.onnx` or that begins as models do.
 pub fn read_lines(
     path: &Path,
     model: &ModelArgs,

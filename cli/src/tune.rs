@@ -1,8 +1,9 @@
 //! `convgen tune`: measure schedules of problems, keep the best.
 //!
 //! Promises: every candidate is verified before it is timed; a problem's result is in the database
-//! before the next problem begins, so that nothing found is lost, whatever ends the run; a run after
-//! that goes on where it ended. Does not: change the order of a sum, as long as the algorithm stays.
+//! before the next problem begins, so that nothing found is lost, whatever ends the run; a run
+//! after that goes on where it ended. Does not: change the order of a sum, as long as the algorithm
+//! stays.
 
 mod html;
 mod report;
@@ -320,7 +321,8 @@ fn bar(problems: usize, budget: f64) -> ProgressBar {
         Ok(style) => bar.with_style(style),
         Err(_) => bar,
     };
-    // Redrawing takes time from a core that measures: only where a problem takes long enough to wait.
+    // Redrawing takes time from a core that measures: only where a problem takes long enough to
+    // wait.
     if budget > TICK.as_secs_f64() {
         bar.enable_steady_tick(TICK * 5);
     }

@@ -1,5 +1,5 @@
-//! Tuning records where they are used: by the compiler, by the command line, by several processes at
-//! once, and after what may happen to a file.
+//! Tuning records where they are used: by the compiler, by the command line, by several processes
+//! at once, and after what may happen to a file.
 
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -327,7 +327,8 @@ mod commands {
         assert_eq!(left, 3, "nothing was made beside the others");
     }
 
-    /// As on a full disk: the files of the command may have some blocks, and what is written needs more.
+    /// As on a full disk: the files of the command may have some blocks, and what is written needs
+    /// more.
     #[cfg(unix)]
     #[test]
     fn a_full_disk_leaves_the_files_as_they_were() {

@@ -5,10 +5,12 @@ use std::time::Duration;
 use assert_cmd::Command;
 use rayon::prelude::*;
 
-/// Seconds until a process that picks counts as hung: far above what any text takes on a busy machine.
+/// Seconds until a process that picks counts as hung: far above what any text takes on a busy
+/// machine.
 const HUNG: Duration = Duration::from_secs(60);
 
-/// Sizes at which a loop over them would take minutes: each is compiled or refused, by a process that ends.
+/// Sizes at which a loop over them would take minutes: each is compiled or refused, by a process
+/// that ends.
 #[test]
 fn huge_sizes_are_picked_for_at_once() {
     let texts = [

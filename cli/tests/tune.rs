@@ -51,8 +51,8 @@ fn the_pick_of_a_search_is_what_later_compilations_use() {
     print.assert().success().stdout(schedule);
 }
 
-/// The schedules of a sum do not stand for the whole space: what the default pick computes by another
-/// algorithm is not made slower by tuning it.
+/// The schedules of a sum do not stand for the whole space: what the default pick computes by
+/// another algorithm is not made slower by tuning it.
 #[test]
 fn other_algorithms_race_too() {
     let folder = folder();

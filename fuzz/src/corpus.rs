@@ -1,5 +1,5 @@
-//! What inputs are made from: the texts and models of the project's tests, and the files under `corpus/`, which
-//! were found to break something once.
+//! What inputs are made from: the texts and models of the project's tests, and the files under
+//! `corpus/`, which were found to break something once.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -139,7 +139,8 @@ const PAIRS: [&str; 4] = [
     "conv3d g3 ic3 oc6 id4 ih5 iw6 kd3 kh3 kw3 pd1 ph1 pw1 circular -> conv3d ic6 oc4 id4 ih5 iw6 kd1 kh1 kw1 | add",
 ];
 
-/// Problems under the schedules that were written for them, and those that are small under the default one.
+/// Problems under the schedules that were written for them, and those that are small under the
+/// default one.
 fn schedules(root: &Path) -> Vec<String> {
     let sections = sections(root).into_iter().filter(|section| section.key == "schedule:");
     let written = sections.filter(|section| !section.problem.is_empty());
@@ -189,7 +190,8 @@ fn record(isa: usize, problem: &ConvProblem, schedule: &Schedule) -> Option<Stri
     record.to_line().ok()
 }
 
-/// A line of the folder names no machine: one for each instruction set of this host, so that it is used.
+/// A line of the folder names no machine: one for each instruction set of this host, so that it is
+/// used.
 fn for_this_host(line: &[u8]) -> Vec<u8> {
     let line = String::from_utf8_lossy(line);
     let keys = BACKENDS.iter().map(|backend| backend.compiler.target().key());

@@ -1,10 +1,12 @@
 //! Runs targets on many inputs without cargo-fuzz.
 //!
-//! Inputs are tried in a process of their own, which has a limit of memory, and which this one watches: on a
-//! crash, or after too much time, it is ended, the input is saved, and another process goes on behind it. A
-//! panic is caught where it happens. A run is the same for the same seed, whatever the number of processes.
+//! Inputs are tried in a process of their own, which has a limit of memory, and which this one
+//! watches: on a crash, or after too much time, it is ended, the input is saved, and another
+//! process goes on behind it. A panic is caught where it happens. A run is the same for the same
+//! seed, whatever the number of processes.
 //!
-//! Time is that of the processor, so that a busy machine finds nothing. Needs a shell with `ulimit -v`.
+//! Time is that of the processor, so that a busy machine finds nothing. Needs a shell with
+//! `ulimit -v`.
 
 use std::backtrace::Backtrace;
 use std::collections::BTreeMap;
@@ -28,8 +30,8 @@ const LIMIT: Duration = Duration::from_secs(2);
 /// Time by the clock after which an input waits for what does not come.
 const STUCK: Duration = Duration::from_secs(60);
 
-/// Address space of a process in KiB: 1 GiB for an input, and what a process has before the first one, of which
-/// the arena of a thread and the code of the program are most.
+/// Address space of a process in KiB: 1 GiB for an input, and what a process has before the first
+/// one, of which the arena of a thread and the code of the program are most.
 const MEMORY_KIB: u64 = (1 << 20) + (256 << 10);
 
 /// Inputs after which a process is replaced, so that what one leaves behind is no other's memory.

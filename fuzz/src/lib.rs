@@ -1,9 +1,10 @@
-//! Programs that damaged texts and files are fed to: none may panic, crash, hang, or compute another thing than
-//! the interpreter does.
+//! Programs that damaged texts and files are fed to: none may panic, crash, hang, or compute
+//! another thing than the interpreter does.
 //!
-//! Each module of [`targets`] is one function from bytes to nothing, which panics where something is wrong.
-//! cargo-fuzz runs them by `fuzz_targets/`; [`drive`] runs them on the stable compiler, on inputs that
-//! [`mutate`] makes from the [`corpus`], each in a process with a limit of time and memory.
+//! Each module of [`targets`] is one function from bytes to nothing, which panics where something
+//! is wrong. cargo-fuzz runs them by `fuzz_targets/`; [`drive`] runs them on the stable compiler,
+//! on inputs that [`mutate`] makes from the [`corpus`], each in a process with a limit of time and
+//! memory.
 //!
 //! The modules are part of two crates: this one, and the project's test `tests/fuzz.rs`, which is
 //! the bounded run of every change.

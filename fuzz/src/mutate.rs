@@ -42,8 +42,8 @@ const BOUNDARIES: [&str; 32] = [
 /// Bytes of an input, at most: what a line or a model of layers may have.
 const LONGEST: usize = 1 << 17;
 
-/// The input of that number: first the seeds themselves, once for each instruction set, whose number is given,
-/// then what becomes of them.
+/// The input of that number: first the seeds themselves, once for each instruction set, whose
+/// number is given, then what becomes of them.
 pub fn input(
     seeds: &[Vec<u8>],
     target: Target,

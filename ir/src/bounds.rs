@@ -30,8 +30,8 @@ pub struct Extent {
     pub lo: i128,
     /// The largest value.
     pub hi: i128,
-    /// The largest absolute value that any of its numbers, or of the sums of some of its terms, can have:
-    /// what carries out the sum term by term needs integers of that size.
+    /// The largest absolute value that any of its numbers, or of the sums of some of its terms, can
+    /// have: what carries out the sum term by term needs integers of that size.
     pub reach: i128,
 }
 
@@ -143,8 +143,9 @@ impl Context {
         plain.into_iter().chain(guarded).max()
     }
 
-    /// Bounds of a sum `k*g + rest` where `g` is known to be at least (`lower`) or at most `end`: one
-    /// for each positive factor `k` by which some variable occurs more often in the sum than in `g`.
+    /// Bounds of a sum `k*g + rest` where `g` is known to be at least (`lower`) or at most `end`:
+    /// one for each positive factor `k` by which some variable occurs more often in the sum than in
+    /// `g`.
     fn bounds_by(&self, sum: &Affine, g: &Affine, end: i128, lower: bool) -> Vec<i128> {
         let mut factors: Vec<i64> = g
             .terms()
@@ -195,8 +196,8 @@ impl Context {
     }
 }
 
-/// The largest `v` for which `coefficient*v + constant < limit`, the coefficient being positive; the
-/// nearest `i64`.
+/// The largest `v` for which `coefficient*v + constant < limit`, the coefficient being positive;
+/// the nearest `i64`.
 fn last_below(limit: i64, constant: i64, coefficient: i64) -> i64 {
     let room = i128::from(limit).saturating_sub(constant.into()).saturating_sub(1);
     nearest(room.div_euclid(coefficient.into()))

@@ -1,7 +1,9 @@
-//! Element types and memory layouts: the two small vocabularies every buffer and every problem is described in.
+//! Element types and memory layouts: the two small vocabularies every buffer and every problem is
+//! described in.
 //!
-//! Promises: each value has exactly one canonical text, which parses back to it; serde uses the same text.
-//! Does not: say what arithmetic on an element means (the language reference does) or which machine has it.
+//! Promises: each value has exactly one canonical text, which parses back to it; serde uses the
+//! same text. Does not: say what arithmetic on an element means (the language reference does) or
+//! which machine has it.
 
 use std::fmt;
 use std::str::FromStr;
@@ -40,7 +42,8 @@ impl ElemType {
     }
 }
 
-/// Where the channels of an activation tensor lie. Weights have their own fixed order and are not concerned.
+/// Where the channels of an activation tensor lie. Weights have their own fixed order and are not
+/// concerned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Layout {
     /// `[batch, channels, spatial...]`: a plane a channel.
@@ -60,7 +63,8 @@ impl Layout {
         self.names()[0]
     }
 
-    /// The layout with this text; the field's names for one and three spatial dimensions are accepted at any rank.
+    /// The layout with this text; the field's names for one and three spatial dimensions are
+    /// accepted at any rank.
     pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL.iter().copied().find(|layout| layout.names().contains(&name))
     }

@@ -1,12 +1,15 @@
 //! What may happen to an output element between its last multiply-add and its store.
 //!
-//! An epilogue is a chain of [`EpilogueOp`]s applied in order to `sum + bias`. This file fixes each operation's text name
-//! and its meaning over the reals, evaluated in f64; the f32 order and rounding of a compiled epilogue is the nest's business.
+//! An epilogue is a chain of [`EpilogueOp`]s applied in order to `sum + bias`. This file fixes each
+//! operation's text name and its meaning over the reals, evaluated in f64; the f32 order and
+//! rounding of a compiled epilogue is the nest's business.
 //!
-//! Two definitions decide every NaN and every tie: `max(a, b) = a > b ? a : b` and `min(a, b) = a < b ? a : b` (what the
-//! machine's maxps and minps do). `relu` is `max(0, x)` and `clamp` is `min(hi, max(lo, x))`, so a NaN stays a NaN.
+//! Two definitions decide every NaN and every tie: `max(a, b) = a > b ? a : b` and
+//! `min(a, b) = a < b ? a : b` (what the machine's maxps and minps do). `relu` is `max(0, x)` and
+//! `clamp` is `min(hi, max(lo, x))`, so a NaN stays a NaN.
 //!
-//! At an infinity every operation takes its limit: a gate that is closed, as in `silu` of minus infinity, gives zero.
+//! At an infinity every operation takes its limit: a gate that is closed, as in `silu` of minus
+//! infinity, gives zero.
 
 pub mod expand;
 
@@ -182,8 +185,8 @@ impl EpilogueOp {
         }
     }
 
-    /// The meaning of the operation on one element. `extra` is the element of [`Self::takes_extra`]'s buffer; operations
-    /// without one ignore it.
+    /// The meaning of the operation on one element. `extra` is the element of
+    /// [`Self::takes_extra`]'s buffer; operations without one ignore it.
     pub fn apply(&self, x: f64, extra: f64) -> f64 {
         match *self {
             EpilogueOp::Relu => max(0.0, x),
@@ -297,7 +300,8 @@ impl From<EpilogueOp> for String {
     }
 }
 
-/// `name(a,b)` -> `(name, [a, b])`; a text without a closed parameter list is all name, which no operation has.
+/// `name(a,b)` -> `(name, [a, b])`; a text without a closed parameter list is all name, which no
+/// operation has.
 fn split_call(text: &str) -> (&str, Vec<&str>) {
     match text.strip_suffix(')').and_then(|open| open.split_once('(')) {
         Some((name, list)) => (name.trim_end(), list.split(',').map(str::trim).collect()),
@@ -334,14 +338,16 @@ fn sigmoid(x: f64) -> f64 {
     1.0 / (1.0 + (-x).exp())
 }
 
-/// Where the series of erf hands over to the continued fraction of erfc: below, the series takes at most about sixty terms;
-/// above, the fraction converges within [`FRACTION_DEPTH`].
+/// Where the series of erf hands over to the continued fraction of erfc: below, the series takes at
+/// most about sixty terms; above, the fraction converges within [`FRACTION_DEPTH`].
 const SERIES_LIMIT: f64 = 2.0;
 
-/// Depth at which the continued fraction of erfc has converged to f64 for every argument above [`SERIES_LIMIT`].
+/// Depth at which the continued fraction of erfc has converged to f64 for every argument above
+/// [`SERIES_LIMIT`].
 const FRACTION_DEPTH: u32 = 120;
 
-/// The complementary error function, to a few units in the last place of f64 (of 1.0 below [`SERIES_LIMIT`]).
+/// The complementary error function, to a few units in the last place of f64 (of 1.0 below
+/// [`SERIES_LIMIT`]).
 fn erfc(x: f64) -> f64 {
     if x.is_nan() {
         x
@@ -354,7 +360,8 @@ fn erfc(x: f64) -> f64 {
     }
 }
 
-/// `erf x = 2/sqrt(pi) exp(-x^2) sum_n 2^n x^(2n+1) / (2n+1)!!`: all terms have one sign, so nothing cancels.
+/// `erf x = 2/sqrt(pi) exp(-x^2) sum_n 2^n x^(2n+1) / (2n+1)!!`: all terms have one sign, so
+/// nothing cancels.
 fn erf_series(x: f64) -> f64 {
     let mut term = x;
     let mut sum = x;
@@ -367,7 +374,8 @@ fn erf_series(x: f64) -> f64 {
     FRAC_2_SQRT_PI * (-x * x).exp() * sum
 }
 
-/// `erfc x = exp(-x^2)/sqrt(pi) * 1/(x + (1/2)/(x + 1/(x + (3/2)/(x + ...))))`, evaluated from the inside out.
+/// `erfc x = exp(-x^2)/sqrt(pi) * 1/(x + (1/2)/(x + 1/(x + (3/2)/(x + ...))))`, evaluated from the
+/// inside out.
 fn erfc_fraction(x: f64) -> f64 {
     let tail = (1..=FRACTION_DEPTH).rev().fold(x, |tail, k| x + 0.5 * f64::from(k) / tail);
     0.5 * FRAC_2_SQRT_PI * (-x * x).exp() / tail

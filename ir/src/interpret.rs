@@ -1,8 +1,8 @@
 //! The executable meaning of a nest: one statement after the other, nothing clever about values.
 //!
 //! Loop modes are ignored: by the verifier's rules they never change what is computed. Indices are
-//! resolved to flat offsets first, and advanced by strides in innermost loops, so that the oracle of
-//! every test runs at tens of millions of statements a second.
+//! resolved to flat offsets first, and advanced by strides in innermost loops, so that the oracle
+//! of every test runs at tens of millions of statements a second.
 //!
 //! Index arithmetic is plain: rule V10 bounds every sum at each term, and every offset in bytes.
 
@@ -57,8 +57,8 @@ pub enum InterpretError {
     },
 }
 
-/// Runs the pack block of a nest of one sum: the packed weights, or a copy of the weights if the nest
-/// packs nothing.
+/// Runs the pack block of a nest of one sum: the packed weights, or a copy of the weights if the
+/// nest packs nothing.
 ///
 /// # Errors
 /// If `weights` is not as long as the nest's weights, or the nest has several.
@@ -208,7 +208,8 @@ struct Iterations {
     hi: Dim,
     guards: Vec<(Linear, Guard)>,
     parallel: bool,
-    /// If the body is straight-line code without conditions: its accesses, to be advanced by stride.
+    /// If the body is straight-line code without conditions: its accesses, to be advanced by
+    /// stride.
     straight: Option<Range<usize>>,
     body: Vec<Op>,
 }

@@ -2,8 +2,8 @@
 //! that rewrite nests, and what all of these mean. This page is the language reference.
 //!
 //! Promises: a text has one meaning, the same bits on every machine; [`interpret`] is that meaning,
-//! executable. What [`verify`] accepts reads and writes no memory but its buffers, whatever the text
-//! was. Does not: know a machine, read a clock or a file, or choose a schedule.
+//! executable. What [`verify`] accepts reads and writes no memory but its buffers, whatever the
+//! text was. Does not: know a machine, read a clock or a file, or choose a schedule.
 //!
 //! # Problems
 //!
@@ -11,10 +11,11 @@
 //! ```text
 //! output[n,oc,o..] = epilogue(bias[oc] + sum over ic, k..: x(n, g*IC/G+ic, o*s-p+k*d ..) * weights[oc,ic,k..])
 //! ```
-//! with `g` the group of `oc`, one to three spatial coordinates `o` and `k`, stride `s`, dilation `d`
-//! (1 is dense), padding before `p`, and `x` the input, outside its bounds zero or what the problem's
-//! [mode](padding::PaddingMode) of padding finds inside. Padding may be negative, which crops. The formula is over the reals, [`mod@reference`] evaluates it; a nest fixes
-//! the order and the rounding. One line describes a problem:
+//! with `g` the group of `oc`, one to three spatial coordinates `o` and `k`, stride `s`, dilation
+//! `d` (1 is dense), padding before `p`, and `x` the input, outside its bounds zero or what the
+//! problem's [mode](padding::PaddingMode) of padding finds inside. Padding may be negative, which
+//! crops. The formula is over the reals, [`mod@reference`] evaluates it; a nest fixes the order and
+//! the rounding. One line describes a problem:
 //! ```text
 //! descriptor = kind { word } { "|" operation } [ '"' name '"' ]
 //! kind       = ("conv" | "deconv") ("1d" | "2d" | "3d")                axes w, h w, d h w
@@ -27,28 +28,30 @@
 //! operation  = "relu" | "clamp(" lo "," hi ")" | "relu6" | "leaky_relu(" slope ")" | "sigmoid" | "tanh"
 //!            | "silu" | "hardswish" | "gelu" | "gelu_tanh" | "add" | "scale"
 //! ```
-//! Words come in any order. Batch, groups, stride and dilation are 1 and padding is 0, of zeros, unless
-//! given; a stated output size is checked. A line that begins with no kind is read as benchdnn writes it, where
-//! dense is dilation 0. The weights are always `[oc, ic/g, k..]`; with `flip` the formula reads them at
-//! `K-1-k`, which is true convolution.
+//! Words come in any order. Batch, groups, stride and dilation are 1 and padding is 0, of zeros,
+//! unless given; a stated output size is checked. A line that begins with no kind is read as
+//! benchdnn writes it, where dense is dilation 0. The weights are always `[oc, ic/g, k..]`; with
+//! `flip` the formula reads them at `K-1-k`, which is true convolution.
 //!
-//! The map is linear in `x` and in the weights, and its [directions](problem::Direction) are the adjoints:
-//! `bwd_d` is the gradient of the input from that of the output, `bwd_w` that of the weights, `bwd_b`
-//! that of the bias. `deconv` is the transposed convolution, the map of `bwd_d` as a layer, in the sizes
-//! of what it reads and writes; its weights are `[ic, oc/g, k..]`, and a stated output size decides
-//! how far the output goes on beyond the last window.
+//! The map is linear in `x` and in the weights, and its [directions](problem::Direction) are the
+//! adjoints: `bwd_d` is the gradient of the input from that of the output, `bwd_w` that of the
+//! weights, `bwd_b` that of the bias. `deconv` is the transposed convolution, the map of `bwd_d` as
+//! a layer, in the sizes of what it reads and writes; its weights are `[ic, oc/g, k..]`, and a
+//! stated output size decides how far the output goes on beyond the last window.
 //!
-//! Padding that is no zeros is made of the input: `reflect` mirrors it at its first and last element, which
-//! are not repeated; `replicate` repeats these; `circular` goes on at the other end. `reflect` has at most one
-//! element less than the input on a side, `circular` as many. `bwd_w` reads the input so too; `bwd_d` and
-//! `deconv`, where several positions of padding would add up to one element, have zero padding only.
+//! Padding that is no zeros is made of the input: `reflect` mirrors it at its first and last
+//! element, which are not repeated; `replicate` repeats these; `circular` goes on at the other end.
+//! `reflect` has at most one element less than the input on a side, `circular` as many. `bwd_w`
+//! reads the input so too; `bwd_d` and `deconv`, where several positions of padding would add up to
+//! one element, have zero padding only.
 //!
 //! A depthwise convolution and the pointwise one that reads its output are a [`Separable`], `pair =
 //! descriptor "->" descriptor`; its meaning is that of the two, one after the other.
 //!
 //! # Nests
 //!
-//! A [`nest::Nest`] is a program: the buffers of the caller, a block that packs weights, and a body.
+//! A [`nest::Nest`] is a program: the buffers of the caller, a block that packs weights, and a
+//! body.
 //! ```text
 //! nest    = "nest" word "{" { given } [ "pack" block ] { stmt } "}"
 //! given   = ("input" | "gradient" | "weights" | "bias" | "scale" | "residual" | "output" | "packed")
@@ -76,31 +79,33 @@
 //! name    = word that is no keyword          word = (letter | "_") { letter | digit | "_" | "." }
 //! ```
 //! `#` begins a comment, which ends with the line; line ends and blanks only separate. Keywords are
-//! `nest pack for reduce parallel unroll vector in ahead fetch where cut and if let scratch reg N`. Sums are
-//! normal: each variable once, in the order of the loops around it. [`mod@print`] writes, [`parse`]
-//! reads; a printed text reads back as an equal nest.
+//! `nest pack for reduce parallel unroll vector in ahead fetch where cut and if let scratch reg N`.
+//! Sums are normal: each variable once, in the order of the loops around it. [`mod@print`] writes,
+//! [`parse`] reads; a printed text reads back as an equal nest.
 //!
 //! ## Order
 //!
 //! Statements run one after the other. A loop runs its body for each value of its variable from the
-//! first up to, and not including, the last. An iteration, or the body of an `if`, is left out unless
-//! every guard holds. The operands of a value are evaluated from left to right, then the operation;
-//! a store evaluates its value, then writes. A `let` names the value, not the expression.
+//! first up to, and not including, the last. An iteration, or the body of an `if`, is left out
+//! unless every guard holds. The operands of a value are evaluated from left to right, then the
+//! operation; a store evaluates its value, then writes. A `let` names the value, not the
+//! expression.
 //!
-//! A loop's mode says how its iterations are carried out, never what they compute: reading every mode
-//! as `for` gives the same bits. That is not a hope but rules V6 and V7 of [`verify`]. `parallel`
-//! iterations are tasks; `unroll` iterations are written out; `vector` iterations are lanes, and where a
-//! vector loop is all there is in another one, the iterations of both are: lane `i*E+j` of a loop `i`
-//! around a loop `j` of length `E`. The
-//! **tasks** of a nest are the iterations of the chain of parallel loops that begins with the body
-//! and in which each loop is alone in its block; they are numbered with the innermost loop fastest,
-//! write different elements, and may run in any order, at the same time, or in different calls.
+//! A loop's mode says how its iterations are carried out, never what they compute: reading every
+//! mode as `for` gives the same bits. That is not a hope but rules V6 and V7 of [`verify`].
+//! `parallel` iterations are tasks; `unroll` iterations are written out; `vector` iterations are
+//! lanes, and where a vector loop is all there is in another one, the iterations of both are: lane
+//! `i*E+j` of a loop `i` around a loop `j` of length `E`. The **tasks** of a nest are the
+//! iterations of the chain of parallel loops that begins with the body and in which each loop is
+//! alone in its block; they are numbered with the innermost loop fastest, write different elements,
+//! and may run in any order, at the same time, or in different calls.
 //!
-//! An axis has one kind. `reduce` marks a reduction: its iterations feed one sum, so their order is the
-//! order of rounding. The iterations of all others may be reordered by a schedule. `where` and `cut`
-//! mean the same; `cut` asks lowering to split an outer loop so that the guard goes away. `ahead 32` says
-//! that memory which the iteration 32 later reads may be brought nearer, `fetch 16 x[i]` that the 16
-//! elements from that one on may be, wherever it lies; they mean nothing else.
+//! An axis has one kind. `reduce` marks a reduction: its iterations feed one sum, so their order is
+//! the order of rounding. The iterations of all others may be reordered by a schedule. `where` and
+//! `cut` mean the same; `cut` asks lowering to split an outer loop so that the guard goes away.
+//! `ahead 32` says that memory which the iteration 32 later reads may be brought nearer,
+//! `fetch 16 x[i]` that the 16 elements from that one on may be, wherever it lies; they mean
+//! nothing else.
 //!
 //! ## Floats
 //!
@@ -124,12 +129,12 @@
 //!
 //! ## Padding
 //!
-//! `pad(x[i,j])` is the element if every index lies in its dimension, else `+0.0`. A tap on padding is
-//! multiplied and added like any other, not skipped: an infinite weight there makes a NaN, and a sum
-//! of negative zeros becomes positive.
+//! `pad(x[i,j])` is the element if every index lies in its dimension, else `+0.0`. A tap on padding
+//! is multiplied and added like any other, not skipped: an infinite weight there makes a NaN, and a
+//! sum of negative zeros becomes positive.
 //!
-//! `reflect`, `replicate` and `circular` are loads of an element whatever the index. Each index `i` into a
-//! dimension of `E` elements is folded once, then the nearest element is taken:
+//! `reflect`, `replicate` and `circular` are loads of an element whatever the index. Each index `i`
+//! into a dimension of `E` elements is folded once, then the nearest element is taken:
 //!
 //! | load | folded index | is inside for |
 //! |---|---|---|
@@ -137,19 +142,20 @@
 //! | `reflect(x[i])` | `L - abs(L - abs(i))`, `L` being `E-1` | `-2*L <= i <= 2*L` |
 //! | `circular(x[i])` | `i+E` if `i < 0`, `i-E` if `i >= E`, else `i` | `-E <= i < 2*E` |
 //!
-//! So an index that is inside stands for itself, and one far outside, as the last tile of a copy may have
-//! where no sum reads, for an element at an end. All other accesses lie inside, by proof.
+//! So an index that is inside stands for itself, and one far outside, as the last tile of a copy
+//! may have where no sum reads, for an element at an end. All other accesses lie inside, by proof.
 //!
 //! A schedule may say `skip padding`. It puts the condition that a tap is inside on the loop of the
-//! reduction, or around the body of the loop inside of it that decides too, so a tap outside is no operation at all: it contributes nothing, whatever its weight. The
-//! sum differs from the plain nest's only where a weight on padding is infinite or a NaN, and in the
-//! sign of a sum that is zero. Padding that is no zeros is not skipped.
+//! reduction, or around the body of the loop inside of it that decides too, so a tap outside is no
+//! operation at all: it contributes nothing, whatever its weight. The sum differs from the plain
+//! nest's only where a weight on padding is infinite or a NaN, and in the sign of a sum that is
+//! zero. Padding that is no zeros is not skipped.
 //!
 //! ## Buffers
 //!
-//! Row-major, the last dimension contiguous; `f32[]` is one element. `N` is the number of images of a
-//! call, unknown before and perhaps zero; it is an extent of input, gradient, output and residuals only, as the
-//! leading dimension, indexed by a variable that runs over `0..N`.
+//! Row-major, the last dimension contiguous; `f32[]` is one element. `N` is the number of images of
+//! a call, unknown before and perhaps zero; it is an extent of input, gradient, output and
+//! residuals only, as the leading dimension, indexed by a variable that runs over `0..N`.
 //!
 //! | role | number | owner | pack block | body |
 //! |---|---|---|---|---|
@@ -164,19 +170,21 @@
 //! | `reg` | any | one task, in registers | | both |
 //!
 //! A nest may be one of several that share the work of a kernel, each writing a part of the output:
-//! `output f32[N,56 from 1 by 2,64]` says that it writes the odd rows, all of them and nothing else.
-//! No other buffer has `from` and `by`. Most nests compute one sum; one of several, each read by the next from
-//! `scratch`, has weights and perhaps a bias for each.
+//! `output f32[N,56 from 1 by 2,64]` says that it writes the odd rows, all of them and nothing
+//! else. No other buffer has `from` and `by`. Most nests compute one sum; one of several, each read
+//! by the next from `scratch`, has weights and perhaps a bias for each.
 //!
 //! `scratch` and `reg` are statements: the buffer lives to the end of the block and is **undefined
 //! until written**; a nest that could read an undefined element is refused. Every run through the
-//! declaration begins anew. A `reg` buffer has no address, so after unrolling its indices are numbers.
+//! declaration begins anew. A `reg` buffer has no address, so after unrolling its indices are
+//! numbers.
 //!
 //! # Schedules
 //!
-//! A [`schedule::Schedule`] is a list of rewrites, carried out in order, each on the nest that the ones
-//! before it left; one that does not apply is refused. A rewrite keeps every bit, unless it reorders
-//! the loops of reductions, makes one sum several, or skips padding. Directives end with the line or with `;`.
+//! A [`schedule::Schedule`] is a list of rewrites, carried out in order, each on the nest that the
+//! ones before it left; one that does not apply is refused. A rewrite keeps every bit, unless it
+//! reorders the loops of reductions, makes one sum several, or skips padding. Directives end with
+//! the line or with `;`.
 //! ```text
 //! directive = "split" axis "by" integer [ "tail" "=" ("guard" | "cut" | "pad") ]   axis.o around axis.i
 //!           | "reorder" axis { axis }                    these loops in this order
@@ -191,8 +199,8 @@
 //!           | "pack" "weights"                           into the order in which the nest reads them
 //!           | "pack" "input" "at" axis [ "layout" "=" layout ]      what is read inside, into scratch
 //! ```
-//! The last tile of a split may be incomplete: `guard` tests at run time, `cut` makes a second, shorter
-//! loop, `pad` computes on zeros and drops the results.
+//! The last tile of a split may be incomplete: `guard` tests at run time, `cut` makes a second,
+//! shorter loop, `pad` computes on zeros and drops the results.
 //!
 //! # Example
 //!
@@ -231,9 +239,11 @@
 //!
 //! - **problem**: what is computed; **descriptor**: its text, with a name.
 //! - **nest**: how it is computed, and in which order; **axis**: a named loop variable.
-//! - **schedule**, **directive**: the rewrites from the plain nest to the fast one, and one of them.
+//! - **schedule**, **directive**: the rewrites from the plain nest to the fast one, and one of
+//!   them.
 //! - **tile**: the iterations of a split's inner loop; **tail**: the last one, if incomplete.
-//! - **register tile**: a `reg` buffer with the sums of a tile; **panel**: weights as a tile reads them.
+//! - **register tile**: a `reg` buffer with the sums of a tile; **panel**: weights as a tile reads
+//!   them.
 //! - **guard**: the condition under which an iteration runs; **tap**: one position of the kernel.
 //! - **task**: the unit that threads share; **extra**: a scale or residual of the epilogue.
 //! - **verified**: satisfies V1 to V13 within a target's limits; only such nests are run.

@@ -227,8 +227,8 @@ impl Buffer {
 
     /// Elements between neighbours along each dimension, for row-major storage.
     ///
-    /// Only the leading dimension may be [`Dim::Batch`], so strides never depend on the batch. Strides
-    /// of a buffer with more elements than the verifier admits (V10) end at `i64::MAX`.
+    /// Only the leading dimension may be [`Dim::Batch`], so strides never depend on the batch.
+    /// Strides of a buffer with more elements than the verifier admits (V10) end at `i64::MAX`.
     pub fn strides(&self) -> Vec<i64> {
         let mut strides = vec![1_i64; self.shape.len()];
         let mut next = 1_i64;
@@ -244,7 +244,8 @@ impl Buffer {
         self.shape.iter().try_fold(1_i64, |elements, dim| elements.checked_mul(dim.at(batch)))
     }
 
-    /// The bytes of all elements for a call with the given batch size, if an `i64` holds their number.
+    /// The bytes of all elements for a call with the given batch size, if an `i64` holds their
+    /// number.
     pub fn bytes(&self, batch: i64) -> Option<i64> {
         self.len(batch)?.checked_mul(self.elem.bytes() as i64)
     }
@@ -484,8 +485,8 @@ pub struct Loop {
     pub cut: bool,
     /// How the iterations are carried out.
     pub mode: Mode,
-    /// While an iteration runs, what the one so many later reads may be brought nearer; no more than a
-    /// hint.
+    /// While an iteration runs, what the one so many later reads may be brought nearer; no more
+    /// than a hint.
     pub ahead: Option<u32>,
     /// While an iteration runs, what may be brought nearer besides; no more than a hint.
     pub fetch: Vec<Fetch>,

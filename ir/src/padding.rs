@@ -6,9 +6,9 @@
 //!             a a | a b c d | d d      replicate
 //!             c d | a b c d | a b      circular
 //! ```
-//! Promises: a mode has one text, which parses back to it; [`PaddingMode::source`] is total, and what it returns lies
-//! in the dimension. Does not: judge how much padding a problem may have, that is
-//! [`ConvProblem::new`](crate::ConvProblem::new), by [`PaddingMode::most`].
+//! Promises: a mode has one text, which parses back to it; [`PaddingMode::source`] is total, and
+//! what it returns lies in the dimension. Does not: judge how much padding a problem may have, that
+//! is [`ConvProblem::new`](crate::ConvProblem::new), by [`PaddingMode::most`].
 
 use std::fmt;
 
@@ -59,8 +59,8 @@ impl PaddingMode {
         PaddingMode::ALL.into_iter().find(|mode| mode.function() == name)
     }
 
-    /// The most padding on one side of so many elements, if that is limited: a mode that looks for its
-    /// elements inside looks no further than the other end.
+    /// The most padding on one side of so many elements, if that is limited: a mode that looks for
+    /// its elements inside looks no further than the other end.
     pub fn most(self, extent: u64) -> Option<u64> {
         match self {
             PaddingMode::Zeros | PaddingMode::Replicate => None,
@@ -69,8 +69,8 @@ impl PaddingMode {
         }
     }
 
-    /// The index brought nearer its dimension: mirrored at either end, or moved by a length. What lies up
-    /// to [`PaddingMode::most`] outside is inside then.
+    /// The index brought nearer its dimension: mirrored at either end, or moved by a length. What
+    /// lies up to [`PaddingMode::most`] outside is inside then.
     fn folded(self, index: i64, extent: i64) -> i64 {
         let last = extent - 1;
         match self {
@@ -82,9 +82,9 @@ impl PaddingMode {
         }
     }
 
-    /// The element that an index stands for in a dimension of `extent >= 1` elements, none if it is a zero.
-    /// Where folding does not bring it inside, it is the nearest element: the last tile of a copy
-    /// reads further than any sum needs.
+    /// The element that an index stands for in a dimension of `extent >= 1` elements, none if it is
+    /// a zero. Where folding does not bring it inside, it is the nearest element: the last tile of
+    /// a copy reads further than any sum needs.
     pub fn source(self, index: i64, extent: i64) -> Option<i64> {
         match self {
             PaddingMode::Zeros => (0..extent).contains(&index).then_some(index),

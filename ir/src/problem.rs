@@ -4,19 +4,20 @@
 //! output[n, oc, o] = epilogue( bias[oc] + sum over ic in 0..IC/G, k:
 //!                    input[n, g*IC/G + ic, o*stride - pad_before + k*dilation] * weights[oc, ic, k] )
 //! ```
-//! with `g = oc / (OC/G)`, `o` and `k` tuples of 1 to 3 spatial coordinates, and input outside its bounds read as its
-//! [`PaddingMode`] says.
-//! The other [`Direction`]s compute an adjoint of this map; their problems hold the sizes of the forward convolution.
-//! With `flip` the weights are read at `kernel - 1 - k`.
+//! with `g = oc / (OC/G)`, `o` and `k` tuples of 1 to 3 spatial coordinates, and input outside its
+//! bounds read as its [`PaddingMode`] says. The other [`Direction`]s compute an adjoint of this
+//! map; their problems hold the sizes of the forward convolution. With `flip` the weights are read
+//! at `kernel - 1 - k`.
 //!
-//! Promises: every [`ConvProblem`] has at least one output position on each axis, groups that divide both channel counts,
-//! finite epilogue parameters, and element and multiply-add counts that fit the limits below, so no index computed from
-//! it overflows an `i64`. A refusal names the field and the numbers.
+//! Promises: every [`ConvProblem`] has at least one output position on each axis, groups that
+//! divide both channel counts, finite epilogue parameters, and element and multiply-add counts that
+//! fit the limits below, so no index computed from it overflows an `i64`. A refusal names the field
+//! and the numbers.
 //!
-//! Does not: know a machine, hold data, or say how to compute. Padding may be negative (it crops the input) and may exceed
-//! the kernel; a batch may be empty. Padding that is made of the input is at most what the mode finds in it; whatever is
-//! cropped on the other side is still there to be found. An adjoint of such padding, which adds several positions up to
-//! one, is refused.
+//! Does not: know a machine, hold data, or say how to compute. Padding may be negative (it crops
+//! the input) and may exceed the kernel; a batch may be empty. Padding that is made of the input is
+//! at most what the mode finds in it; whatever is cropped on the other side is still there to be
+//! found. An adjoint of such padding, which adds several positions up to one, is refused.
 
 mod check;
 mod descriptor;
@@ -208,8 +209,8 @@ impl ConvProblem {
         2 * self.macs()
     }
 
-    /// Bytes that a call has to move whatever its algorithm: what it reads (input, weights, bias, and what a
-    /// gradient or the epilogue takes) and what it writes, each once.
+    /// Bytes that a call has to move whatever its algorithm: what it reads (input, weights, bias,
+    /// and what a gradient or the epilogue takes) and what it writes, each once.
     pub fn traffic_bytes(&self) -> u64 {
         let count = |shape: Vec<u64>| shape.iter().product::<u64>();
         let batch = self.batch();
@@ -240,9 +241,9 @@ impl ConvProblem {
         }
     }
 
-    /// The dimensions of the weights as the user holds them: output channels, input channels a group, kernel (of
-    /// the forward convolution, so a transposed one has its input channels first). Without dimensions, and without
-    /// elements, where none are read.
+    /// The dimensions of the weights as the user holds them: output channels, input channels a
+    /// group, kernel (of the forward convolution, so a transposed one has its input channels
+    /// first). Without dimensions, and without elements, where none are read.
     pub fn weights_shape(&self) -> Vec<u64> {
         match self.direction() {
             Direction::Forward | Direction::Transposed | Direction::BackwardData => {
@@ -264,8 +265,8 @@ impl ConvProblem {
         }
     }
 
-    /// What a call reads besides input, weights and bias, in order, each with its dimensions for this batch: the
-    /// gradient, or what the epilogue takes.
+    /// What a call reads besides input, weights and bias, in order, each with its dimensions for
+    /// this batch: the gradient, or what the epilogue takes.
     pub fn extra_shapes(&self, batch: u64) -> Vec<(&'static str, Vec<u64>)> {
         let gradient = self.gradient_shape(batch).map(|shape| ("gradient", shape));
         let extras = self.epilogue().iter().filter_map(EpilogueOp::takes_extra);

@@ -6,16 +6,19 @@
 //! bwd_w              w[oc, ic, k] = sum over n, o: x[n, ic, i] * y[n, oc, o]
 //! bwd_b              b[oc] = sum over n, o: y[n, oc, o]
 //! ```
-//! over all `i`, `o`, `k` with `i = o*stride - pad_before + k*dilation` on every axis and `ic`, `oc` of one group; flipped,
-//! `w` is read at `kernel - 1 - k`. Then the epilogue. So the adjoints are the forward formula, read for another factor.
+//! over all `i`, `o`, `k` with `i = o*stride - pad_before + k*dilation` on every axis and `ic`,
+//! `oc` of one group; flipped, `w` is read at `kernel - 1 - k`. Then the epilogue. So the adjoints
+//! are the forward formula, read for another factor.
 //!
-//! Padding that is no zeros is read from the input that goes on for ever: mirrored, or repeated, or its last element.
+//! Padding that is no zeros is read from the input that goes on for ever: mirrored, or repeated, or
+//! its last element.
 //!
-//! Everything is evaluated in f64: a product of two f32 is exact there, and the sum of integers below 2^53 is too. Taps on
-//! zero padding are skipped, so an infinite weight on padding adds nothing.
+//! Everything is evaluated in f64: a product of two f32 is exact there, and the sum of integers
+//! below 2^53 is too. Taps on zero padding are skipped, so an infinite weight on padding adds
+//! nothing.
 //!
-//! Promises: [`Reference::new`] checks every length, after which only an index outside the output panics.
-//! Does not: try to be fast, or share a line with the interpreter.
+//! Promises: [`Reference::new`] checks every length, after which only an index outside the output
+//! panics. Does not: try to be fast, or share a line with the interpreter.
 
 use crate::elem::Layout;
 use crate::epilogue::ExtraArg;
@@ -31,7 +34,8 @@ pub struct ConvData<'a> {
     pub weights: &'a [f32],
     /// The bias, one value a channel of the output; present exactly if the problem has one.
     pub bias: Option<&'a [f32]>,
-    /// What [`ConvProblem::extra_shapes`] lists: a gradient, or one buffer for each epilogue operation that takes one.
+    /// What [`ConvProblem::extra_shapes`] lists: a gradient, or one buffer for each epilogue
+    /// operation that takes one.
     pub extras: &'a [&'a [f32]],
 }
 
@@ -191,8 +195,9 @@ impl<'a> Reference<'a> {
         }
     }
 
-    /// The products of `x` at a position: for each tap the one output that reads it there, if one does. Of a kernel
-    /// as large as the image these are few of its taps, so they are found axis by axis.
+    /// The products of `x` at a position: for each tap the one output that reads it there, if one
+    /// does. Of a kernel as large as the image these are few of its taps, so they are found axis by
+    /// axis.
     fn adjoint(&self, at: &Position, visit: &mut dyn FnMut(f64)) {
         let (problem, axes) = (self.problem, self.problem.spatial());
         let kernel = kernel_sizes(problem);
@@ -456,7 +461,8 @@ mod tests {
 
     #[test]
     fn groups_read_their_own_channels() {
-        // Two groups of two input channels and one output channel; channels last: pixels (1,2,3,4) and (5,6,7,8).
+        // Two groups of two input channels and one output channel; channels last: pixels (1,2,3,4)
+        // and (5,6,7,8).
         let input = [1., 2., 3., 4., 5., 6., 7., 8.];
         let weights = [1., 10., 100., 1000.];
         let output = convolve("conv1d g2 ic4 oc2 iw2 kw1", &input, &weights);

@@ -70,15 +70,16 @@ pub enum Directive {
         /// The axis.
         axis: String,
     },
-    /// `prefetch ic.o by 32`: while an iteration runs, what is read 32 iterations later is brought nearer.
+    /// `prefetch ic.o by 32`: while an iteration runs, what is read 32 iterations later is brought
+    /// nearer.
     Prefetch {
         /// The axis.
         axis: String,
         /// How many iterations later.
         by: u32,
     },
-    /// `rfactor ic.i`: each iteration of this innermost reduction adds up a sum of its own, and these are
-    /// added at the end.
+    /// `rfactor ic.i`: each iteration of this innermost reduction adds up a sum of its own, and
+    /// these are added at the end.
     Rfactor {
         /// The axis.
         axis: String,
@@ -89,13 +90,13 @@ pub enum Directive {
         at: String,
     },
     /// `spill sums at oc.o over oh.o`: the register tiles inside `oc.o` all go over a block of the
-    /// reduction, an iteration of `oh.o`, before any goes on to the next; scratch keeps their sums, and
-    /// the output is written from there.
+    /// reduction, an iteration of `oh.o`, before any goes on to the next; scratch keeps their sums,
+    /// and the output is written from there.
     SpillSums {
         /// The loop whose body holds the scratch.
         at: String,
-        /// The reduction whose iterations are the blocks; those around it are outside too. All of the
-        /// sum is one block if not given.
+        /// The reduction whose iterations are the blocks; those around it are outside too. All of
+        /// the sum is one block if not given.
         over: Option<String>,
     },
     /// `skip padding at kh`: taps of this reduction that fall outside the input are left out.
@@ -103,16 +104,16 @@ pub enum Directive {
         /// A reduction axis that walks over taps.
         at: String,
     },
-    /// `peel ow.o`: the first and last iterations, in which a tap may fall outside the input, become
-    /// loops of their own.
+    /// `peel ow.o`: the first and last iterations, in which a tap may fall outside the input,
+    /// become loops of their own.
     Peel {
         /// The axis.
         axis: String,
     },
     /// `pack weights`: the weights are copied once into the order in which the nest reads them.
     PackWeights,
-    /// `pack input at oh layout=nhwc`: what a loop's body reads of the input is copied into scratch,
-    /// zeros included.
+    /// `pack input at oh layout=nhwc`: what a loop's body reads of the input is copied into
+    /// scratch, zeros included.
     PackInput {
         /// The loop whose body holds the copy.
         at: String,

@@ -1,12 +1,14 @@
-//! A pair of convolutions of which the second reads what the first writes: depthwise, then pointwise.
+//! A pair of convolutions of which the second reads what the first writes: depthwise, then
+//! pointwise.
 //!
 //! ```text
 //! conv2d g64 ic64 oc64 ih112 iw112 kh3 kw3 ph1 pw1 bias | relu6 -> conv2d ic64 oc128 ih112 iw112 kh1 kw1 | relu
 //! ```
-//! Promises: a [`Separable`] is legal by construction: both halves are forward convolutions, each group
-//! of the first has one input channel, the second has kernels of one position, no stride, padding or
-//! groups, and reads exactly the first one's output. Printing parses back to the same pair; an error of
-//! a text carries the byte where the blame lies. Does not: say how the pair is computed.
+//! Promises: a [`Separable`] is legal by construction: both halves are forward convolutions, each
+//! group of the first has one input channel, the second has kernels of one position, no stride,
+//! padding or groups, and reads exactly the first one's output. Printing parses back to the same
+//! pair; an error of a text carries the byte where the blame lies. Does not: say how the pair is
+//! computed.
 
 use std::fmt;
 use std::str::FromStr;

@@ -3,13 +3,15 @@
 //! ```text
 //! y = T x,   T[o, i] = w[k]  where the tap k of the output o reads the input i, else 0
 //! ```
-//! On one axis of stride 1 this is a Toeplitz matrix, constant along its diagonals; with more axes and
-//! channels a block matrix of such. The transposed matrix is that of the transposed convolution.
+//! On one axis of stride 1 this is a Toeplitz matrix, constant along its diagonals; with more axes
+//! and channels a block matrix of such. The transposed matrix is that of the transposed
+//! convolution.
 //!
-//! Promises: rows and columns are numbered as the problem's output and input lie in memory; each entry
-//! is exactly one weight, named by its flat index, and there are no others; what would be larger than the limits
-//! below is refused with the numbers, before memory is taken. Does not: hold what is not linear in
-//! the input (bias and epilogue are left out), or compute fast. It is to be read, and to check by.
+//! Promises: rows and columns are numbered as the problem's output and input lie in memory; each
+//! entry is exactly one weight, named by its flat index, and there are no others; what would be
+//! larger than the limits below is refused with the numbers, before memory is taken. Does not: hold
+//! what is not linear in the input (bias and epilogue are left out), or compute fast. It is to be
+//! read, and to check by.
 
 use std::io::{self, Write};
 

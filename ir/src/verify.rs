@@ -56,14 +56,16 @@ pub struct Limits {
     pub reg_bytes: i64,
     /// Bytes of scratch a task.
     pub scratch_bytes: i64,
-    /// Lane operations after unrolling, an operation being a statement that stores or names a value:
-    /// bounds the size of the code. Of the operations in their values, [`OPERATIONS_A_LANE`] times as
-    /// many are granted; of branches, one for so many as [`LANES_A_BRANCH`]. What is outside of vector loops
-    /// counts for [`LANES_OF_A_VECTOR`], a branch in them for a lane of a mask.
+    /// Lane operations after unrolling, an operation being a statement that stores or names a
+    /// value: bounds the size of the code. Of the operations in their values, [`OPERATIONS_A_LANE`]
+    /// times as many are granted; of branches, one for so many as [`LANES_A_BRANCH`]. What is
+    /// outside of vector loops counts for [`LANES_OF_A_VECTOR`], a branch in them for a lane of a
+    /// mask.
     pub unrolled: i64,
 }
 
-/// Steps of checking, for all rules that compare parts of a nest with one another: some tenths of a second.
+/// Steps of checking, for all rules that compare parts of a nest with one another: some tenths of a
+/// second.
 const WORK: u64 = 1 << 24;
 
 impl Limits {
@@ -75,8 +77,8 @@ impl Limits {
 /// The largest extent, stride or offset, in elements: far from overflow after any one product.
 const SIZE_LIMIT: i128 = 1 << 40;
 
-/// The largest absolute value of an index, or of an offset in bytes, at any point of computing it term by
-/// term, and of the number that a condition compares with: an i64 has room for two of them.
+/// The largest absolute value of an index, or of an offset in bytes, at any point of computing it
+/// term by term, and of the number that a condition compares with: an i64 has room for two of them.
 const REACH_LIMIT: i128 = 1 << 61;
 
 /// A nest that satisfies every rule within the limits. The only way downstream.
@@ -283,7 +285,8 @@ impl Checker<'_> {
         self.code.within(self.limits.unrolled).or_else(|fault| self.fail(fault))
     }
 
-    /// The lanes that an operation here counts for: what is no lane takes an instruction all the same.
+    /// The lanes that an operation here counts for: what is no lane takes an instruction all the
+    /// same.
     fn counted_lanes(&self) -> i64 {
         let in_vectors = self.scope.loops.iter().any(|(_, mode)| *mode == Mode::Vector);
         if in_vectors { 1 } else { LANES_OF_A_VECTOR }
@@ -359,8 +362,8 @@ impl Checker<'_> {
         }
     }
 
-    /// V1, V5 and V10 for an index or a guard. Returns its reach; that of the batch variable is known, and
-    /// checked, at the call.
+    /// V1, V5 and V10 for an index or a guard. Returns its reach; that of the batch variable is
+    /// known, and checked, at the call.
     fn sum(&self, sum: &Affine) -> Result<i128, VerifyError> {
         for (axis, _) in sum.terms() {
             if !self.scope.loops.iter().any(|(a, _)| a == axis) {

@@ -1,5 +1,5 @@
-//! Trains LeNet-5 on handwritten digits: two convolutions, each followed by the largest of 2 by 2, then
-//! three fully connected layers.
+//! Trains LeNet-5 on handwritten digits: two convolutions, each followed by the largest of 2 by 2,
+//! then three fully connected layers.
 //!
 //! ```sh
 //! cargo run --release -p convgen-nn --example lenet                       # on 1,500 digits that come with the source

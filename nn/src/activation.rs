@@ -50,8 +50,8 @@ impl Layer for Relu {
     }
 }
 
-/// From `[row, column, channel]`, the order of this crate, to `[channel, row, column]`, the order in
-/// which a fully connected layer of most frameworks reads a picture.
+/// From `[row, column, channel]`, the order of this crate, to `[channel, row, column]`, the order
+/// in which a fully connected layer of most frameworks reads a picture.
 #[derive(Clone, Debug)]
 pub struct Flatten {
     positions: usize,

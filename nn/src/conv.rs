@@ -1,8 +1,8 @@
 //! Convolutions and transposed convolutions as layers.
 //!
-//! A transposed convolution is the adjoint of a forward one, so both layers have the same four kernels:
-//! the gradient of one's input is the other's forward map, and the gradient of the weights is that of
-//! the forward convolution, with its input and its output's gradient exchanged.
+//! A transposed convolution is the adjoint of a forward one, so both layers have the same four
+//! kernels: the gradient of one's input is the other's forward map, and the gradient of the weights
+//! is that of the forward convolution, with its input and its output's gradient exchanged.
 
 use convgen_ir::problem::{ConvProblem, ConvSpec, Direction, SpatialAxis};
 
@@ -51,8 +51,8 @@ impl Weighted {
     }
 }
 
-/// The layer of a convolution, or of a transposed one: the adjoint of the convolution whose weights it
-/// has. Its maps are compiled once; the bias and its gradient are there if the layer has one.
+/// The layer of a convolution, or of a transposed one: the adjoint of the convolution whose weights
+/// it has. Its maps are compiled once; the bias and its gradient are there if the layer has one.
 pub struct Convolution<const TRANSPOSED: bool> {
     forward: Weighted,
     input_gradient: Weighted,
@@ -63,8 +63,8 @@ pub struct Convolution<const TRANSPOSED: bool> {
     output_len: usize,
 }
 
-/// A convolution. The specification may have groups, strides, dilations, zero padding, and any number of
-/// axes.
+/// A convolution. The specification may have groups, strides, dilations, zero padding, and any
+/// number of axes.
 pub type Conv2d = Convolution<false>;
 
 /// A transposed convolution, of a specification made by [`ConvSpec::transposed`].

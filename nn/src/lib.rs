@@ -1,18 +1,18 @@
 //! Layers with forward and backward passes, losses and gradient descent: what a chapter on
 //! convolutional networks needs, over the kernels of `convgen`.
 //!
-//! Promises: convolutions, transposed convolutions, fully connected layers and pooling run as compiled
-//! kernels, each compiled once a layer, for any batch; a result depends neither on the number of
-//! threads nor on the machine's timing. Does not: record a graph, differentiate foreign code, or
-//! know a GPU. A network is a list of layers, each of which knows its own adjoint.
+//! Promises: convolutions, transposed convolutions, fully connected layers and pooling run as
+//! compiled kernels, each compiled once a layer, for any batch; a result depends neither on the
+//! number of threads nor on the machine's timing. Does not: record a graph, differentiate foreign
+//! code, or know a GPU. A network is a list of layers, each of which knows its own adjoint.
 //!
-//! Activations are slices, as everywhere in this crate: `[image, row, column, channel]`, any number of
-//! images. Weights are `[output channel, input channel, row, column]`, those of a transposed convolution
-//! with both channels exchanged, those of a fully connected layer `[output, input]`.
+//! Activations are slices, as everywhere in this crate: `[image, row, column, channel]`, any number
+//! of images. Weights are `[output channel, input channel, row, column]`, those of a transposed
+//! convolution with both channels exchanged, those of a fully connected layer `[output, input]`.
 //!
-//! With `y = f(x, w)` and a loss `L(y)`, a layer's [`backward`](Layer::backward) takes `dL/dy` and gives
-//! `dL/dx` and `dL/dw`: for a convolution, its [directions](convgen_ir::Direction) `bwd_d`, `bwd_w` and
-//! `bwd_b`.
+//! With `y = f(x, w)` and a loss `L(y)`, a layer's [`backward`](Layer::backward) takes `dL/dy` and
+//! gives `dL/dx` and `dL/dw`: for a convolution, its [directions](convgen_ir::Direction) `bwd_d`,
+//! `bwd_w` and `bwd_b`.
 //!
 //! # Example
 //!
@@ -78,8 +78,8 @@ pub trait Layer: Send + Sync {
     /// If a slice does not fit the layer.
     fn forward(&self, input: &[f32], output: &mut [f32]) -> Result<(), NetworkError>;
 
-    /// The gradient of the input, if it is asked for, and of each parameter, summed over the images.
-    /// What the slices held before is overwritten.
+    /// The gradient of the input, if it is asked for, and of each parameter, summed over the
+    /// images. What the slices held before is overwritten.
     ///
     /// # Errors
     /// If a slice does not fit the layer.

@@ -1,8 +1,8 @@
 //! A fully connected layer: a convolution of one position.
 //!
 //! A kernel shares its weights among the positions of an image, so images are handed to it in rows:
-//! as pictures of [`ROWS`] positions, as long as there are that many, and then one by one. Each output
-//! is the same sum in the same order either way.
+//! as pictures of [`ROWS`] positions, as long as there are that many, and then one by one. Each
+//! output is the same sum in the same order either way.
 
 use convgen_ir::problem::{ConvProblem, ConvSpec, Direction};
 

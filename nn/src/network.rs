@@ -1,8 +1,9 @@
 //! Layers one after the other, and the gradients of a loss, with the batch shared among threads.
 //!
-//! A batch is cut into shards of [`SHARD`] images, however many threads there are. Each runs through
-//! all layers, forth and back, on one thread, and the gradients of the shards are added in order: so
-//! the bits do not depend on the threads, and threads meet once a batch instead of once a layer.
+//! A batch is cut into shards of [`SHARD`] images, however many threads there are. Each runs
+//! through all layers, forth and back, on one thread, and the gradients of the shards are added in
+//! order: so the bits do not depend on the threads, and threads meet once a batch instead of once a
+//! layer.
 
 use std::ops::Range;
 use std::sync::Mutex;
@@ -250,7 +251,8 @@ impl Gradients {
     }
 }
 
-/// How many of the outputs are largest at the label, as a part of all; ties count for the first class.
+/// How many of the outputs are largest at the label, as a part of all; ties count for the first
+/// class.
 pub fn accuracy(outputs: &[f32], labels: &[u8]) -> f64 {
     let classes = outputs.len() / labels.len().max(1);
     let is_right = |(y, label): (&[f32], &u8)| {

@@ -1,12 +1,13 @@
-//! Pooling: the largest or the mean of each window, and the gradients, as kernels of their own nests.
+//! Pooling: the largest or the mean of each window, and the gradients, as kernels of their own
+//! nests.
 
 mod nests;
 
 use super::{Layer, NetworkError, Pass, images_in};
 use convgen::{Compiler, NestKernel};
 
-/// The sizes of a pooling layer: windows of `kernel` by `kernel`, `stride` apart, without padding. What
-/// is left over at the far borders belongs to no window.
+/// The sizes of a pooling layer: windows of `kernel` by `kernel`, `stride` apart, without padding.
+/// What is left over at the far borders belongs to no window.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Windows {
     rows: usize,
@@ -63,8 +64,8 @@ impl<const MEAN: bool> Pool2d<MEAN> {
     /// Of pictures of rows, columns and channels, windows of `kernel` by `kernel`, `stride` apart.
     ///
     /// # Errors
-    /// [`NetworkError::Window`] if no window fits; [`NetworkError::Kernel`] if a single channel of a
-    /// picture exceeds the scratch of a task.
+    /// [`NetworkError::Window`] if no window fits; [`NetworkError::Kernel`] if a single channel of
+    /// a picture exceeds the scratch of a task.
     pub fn new(
         compiler: &Compiler,
         picture: [usize; 3],
@@ -129,7 +130,8 @@ mod tests {
     use convgen::check::same_bits;
     use convgen::{Host, Isa};
 
-    /// One vector, several, an incomplete one; windows that touch, overlap and leave gaps; a border.
+    /// One vector, several, an incomplete one; windows that touch, overlap and leave gaps; a
+    /// border.
     const SIZES: [([usize; 3], usize, usize); 6] = [
         ([4, 6, 6], 2, 2),
         ([7, 5, 16], 3, 2),
@@ -146,8 +148,8 @@ mod tests {
         (0..len).map(|_| draw.below(9) as f32 / 4.0 - 1.0).collect()
     }
 
-    /// Every nest on every instruction set of the host has the interpreter's bits, also at infinities,
-    /// NaNs and zeros of both signs.
+    /// Every nest on every instruction set of the host has the interpreter's bits, also at
+    /// infinities, NaNs and zeros of both signs.
     #[test]
     fn kernels_have_the_bits_of_the_interpreter() {
         const ODD: [f32; 5] = [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, -0.0, 0.0];

@@ -1,7 +1,8 @@
 //! Layers against the laws that define them: adjoint identities, finite differences, and formulas.
 //!
-//! A layer that is linear in `x` and in `w` has `<f(x), dy> = <x, dx>` and `= <w, dw>`; on small integers
-//! every sum is exact, and so is the comparison. The arithmetic is that of the sum: strict.
+//! A layer that is linear in `x` and in `w` has `<f(x), dy> = <x, dx>` and `= <w, dw>`; on small
+//! integers every sum is exact, and so is the comparison. The arithmetic is that of the sum:
+//! strict.
 
 use convgen::ir::{ConvSpec, SpatialAxis};
 use convgen::{Accuracy, Compiler, Host, Isa};
@@ -55,8 +56,8 @@ fn backward(layer: &dyn Layer, x: &[f32], dy: &[f32]) -> (Vec<f32>, Vec<Vec<f32>
     (dx, gradients)
 }
 
-/// Sets the parameters to integers and compares both sides of each identity. The bias is constant in
-/// `x`, so it is left out by setting it to zero.
+/// Sets the parameters to integers and compares both sides of each identity. The bias is constant
+/// in `x`, so it is left out by setting it to zero.
 fn adjoint_identities(layer: &mut dyn Layer, images: usize, name: &str) {
     let mut draw = Generator::new(7);
     let x = integers(images * layer.input_len(), &mut draw);
@@ -71,7 +72,8 @@ fn adjoint_identities(layer: &mut dyn Layer, images: usize, name: &str) {
     assert_eq!(dot(&x, &dx), paired, "{name}: the gradient of the input");
     let Some(weight) = layer.parameters().first() else { return };
     assert_eq!(dot(&weight.values, &gradients[0]), paired, "{name}: the gradient of the weights");
-    // The bias adds 1 to one channel of each output, so its gradient is what that adds to the pairing.
+    // The bias adds 1 to one channel of each output, so its gradient is what that adds to the
+    // pairing.
     for channel in 0..gradients.get(1).map_or(0, Vec::len) {
         let mut one = |number: usize, values: &mut [f32]| {
             if number == 1 {
@@ -199,9 +201,10 @@ fn pattern(network: &Network, images: &[f32]) -> Vec<Vec<f32>> {
     patterns
 }
 
-/// Where layers let the same elements through at both ends, no kink lies between: what they compare is
-/// linear in a single weight. The outputs are then linear in it and the loss quadratic, so that a
-/// central difference is exact but for rounding: of some `2^-20` of the loss, divided by the distance.
+/// Where layers let the same elements through at both ends, no kink lies between: what they compare
+/// is linear in a single weight. The outputs are then linear in it and the loss quadratic, so that
+/// a central difference is exact but for rounding: of some `2^-20` of the loss, divided by the
+/// distance.
 #[test]
 fn gradients_are_finite_differences() {
     const STEP: f32 = 1.0 / 256.0;

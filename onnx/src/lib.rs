@@ -1,14 +1,14 @@
 //! The convolutions of an ONNX model, with their shapes.
 //!
 //! Promises: every `Conv` and `ConvTranspose` of the graph is in the list, as a problem or with the
-//! reason that it is none; a bias is part of the problem, what follows in the graph is not. Shapes come
-//! from the inputs of the graph, the initializers and the operations between; where an operation is not
-//! understood, from what the file states. A file that is no model, or a model that contradicts itself,
-//! is an error that names the node; no file makes this code panic, or take memory beyond some times the
-//! size of the file.
+//! reason that it is none; a bias is part of the problem, what follows in the graph is not. Shapes
+//! come from the inputs of the graph, the initializers and the operations between; where an
+//! operation is not understood, from what the file states. A file that is no model, or a model that
+//! contradicts itself, is an error that names the node; no file makes this code panic, or take
+//! memory beyond some times the size of the file.
 //!
-//! Does not: read weights, run models, or look into the graphs inside of `If`, `Loop`, `Scan` and of
-//! functions, which are listed with that reason.
+//! Does not: read weights, run models, or look into the graphs inside of `If`, `Loop`, `Scan` and
+//! of functions, which are listed with that reason.
 
 #![deny(unsafe_code)]
 
@@ -118,7 +118,8 @@ pub fn read(file: Vec<u8>, options: &Options) -> Result<Vec<Layer>, OnnxError> {
     Ok(joined(sites))
 }
 
-/// Whether bytes may be a model rather than text: the first field of one is the version of its format.
+/// Whether bytes may be a model rather than text: the first field of one is the version of its
+/// format.
 pub fn is_model(file: &[u8]) -> bool {
     matches!(file, [0x08, version, ..] if *version < b' ')
 }

@@ -4,8 +4,8 @@
 //! one, and the items are counted before any memory is taken for them. So a model takes memory in
 //! proportion to its size, whatever it says.
 //!
-//! Does not: read what no shape depends on (tensors of floats in fields of their own, documentation,
-//! training, sparse or external data).
+//! Does not: read what no shape depends on (tensors of floats in fields of their own,
+//! documentation, training, sparse or external data).
 
 use bytes::Bytes;
 use prost::Message;

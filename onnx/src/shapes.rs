@@ -1,8 +1,8 @@
 //! The shapes that the operations between convolutions make.
 //!
-//! Promises: what is not listed here has outputs whose shape is unknown, with the operation's name as
-//! the reason; nothing is guessed. Lists of whole numbers, of which exporters compute shapes, are
-//! computed as far as a few operations go.
+//! Promises: what is not listed here has outputs whose shape is unknown, with the operation's name
+//! as the reason; nothing is guessed. Lists of whole numbers, of which exporters compute shapes,
+//! are computed as far as a few operations go.
 
 use super::conv;
 use super::fault::{Fault, Stop};

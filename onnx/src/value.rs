@@ -103,7 +103,8 @@ pub(super) fn elements(shape: &[u64]) -> Option<u64> {
     shape.iter().copied().try_fold(1, u64::checked_mul)
 }
 
-/// The elements, if they are of a type that shapes are made of and there are as many as the shape says.
+/// The elements, if they are of a type that shapes are made of and there are as many as the shape
+/// says.
 fn data(tensor: &Tensor, count: usize) -> Option<Data> {
     let raw = tensor.raw_data.as_deref().filter(|raw| !raw.is_empty());
     let data = match (tensor.data_type, raw) {

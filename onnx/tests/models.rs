@@ -147,7 +147,8 @@ fn ten_thousand_damaged_models_are_read_or_refused() {
     assert!(read > 1_000 && refused > 1_000, "{read} read, {refused} refused");
 }
 
-/// One byte or one of its lower bits changed, some bytes dropped, some repeated, or the end cut off.
+/// One byte or one of its lower bits changed, some bytes dropped, some repeated, or the end cut
+/// off.
 fn damage(file: &mut Vec<u8>, random: &mut mutants::Random) {
     let at = random.below(file.len());
     let end = (at + random.below(40)).min(file.len());
@@ -198,8 +199,8 @@ fn the_models_of_the_onnx_package_are_read() {
     }
 }
 
-/// What is written has the sizes of onnx's own shape inference; but for `wide`, whose windows do not
-/// meet: there it infers 27x19, while its specification says input times stride.
+/// What is written has the sizes of onnx's own shape inference; but for `wide`, whose windows do
+/// not meet: there it infers 27x19, while its specification says input times stride.
 #[test]
 fn transposed_convolutions_write_the_sizes_that_onnx_says() {
     let layers = onnx::read(model("transposed"), &Options::default()).unwrap();

@@ -4,17 +4,18 @@
 //! for n, g, oc, o..: acc = bias; for ic, k..: acc = fma(input[o*s + k*d - p], weights[oc,ic,k], acc);
 //!                    output[o] = epilogue(acc)
 //! ```
-//! A transposed convolution of stride `s` is `s` dense ones an axis: the outputs `i = e (mod s)` read
-//! only every `s`-th tap, neighbours of them read neighbours of the input, and nothing is scattered
-//! or multiplied by inserted zeros. Each of these [phases](crate::algorithm::Part) is a sum like the
-//! forward one, whose tap `k` has the weight at `base + step*k` and whose output `o` is written at
-//! `from + by*o`. A phase without taps writes the epilogue of the bias. Where all phases of an axis have
-//! as many taps and outputs, and begin at even distances, they are one sum with a loop over them: what
-//! they read is then copied once for all. So are phases of any kind where they would be too many nests; each
-//! then leaves out, by guards, what others have.
+//! A transposed convolution of stride `s` is `s` dense ones an axis: the outputs `i = e (mod s)`
+//! read only every `s`-th tap, neighbours of them read neighbours of the input, and nothing is
+//! scattered or multiplied by inserted zeros. Each of these [phases](crate::algorithm::Part) is a
+//! sum like the forward one, whose tap `k` has the weight at `base + step*k` and whose output `o`
+//! is written at `from + by*o`. A phase without taps writes the epilogue of the bias. Where all
+//! phases of an axis have as many taps and outputs, and begin at even distances, they are one sum
+//! with a loop over them: what they read is then copied once for all. So are phases of any kind
+//! where they would be too many nests; each then leaves out, by guards, what others have.
 //!
-//! Loads that can fall on padding are `pad` loads, or those of the problem's other mode; all others are plain. A variable of a loop of
-//! length one is left out of every index, so that later rewrites see the dimensions as they are.
+//! Loads that can fall on padding are `pad` loads, or those of the problem's other mode; all others
+//! are plain. A variable of a loop of length one is left out of every index, so that later rewrites
+//! see the dimensions as they are.
 
 use convgen_ir::PaddingMode;
 use convgen_ir::nest::{
@@ -27,11 +28,12 @@ use super::build::{Iteration, fixed, nested, ordered};
 use super::sum::{DenseSum, Phases, SumAxis};
 use super::tensors::{Tensors, buffer};
 
-/// Nests of a problem at most: each is compiled on its own, in somewhat under a millisecond. Eight phases of two
-/// axes, as networks for images have, and four of three.
+/// Nests of a problem at most: each is compiled on its own, in somewhat under a millisecond. Eight
+/// phases of two axes, as networks for images have, and four of three.
 const MAX_PARTS: u64 = 64;
 
-/// A bound of the numbers in the indices of merged phases: far above every size, and far from overflow.
+/// A bound of the numbers in the indices of merged phases: far above every size, and far from
+/// overflow.
 const FARTHEST: i128 = 1 << 40;
 
 impl SumAxis {
@@ -54,8 +56,8 @@ impl SumAxis {
         (even && first.conv.kernel > 0).then_some(SumAxis { phases, ..*first })
     }
 
-    /// All phases of a transposed axis as one, whatever their taps and outputs: see [`Merged`]. As in [`phase`], the
-    /// taps count down. None if numbers get too large.
+    /// All phases of a transposed axis as one, whatever their taps and outputs: see [`Merged`]. As
+    /// in [`phase`], the taps count down. None if numbers get too large.
     fn all_phases(problem: &ConvProblem, s: &SpatialAxis) -> Option<SumAxis> {
         let all = Merged::of(s)?;
         let conv = SpatialAxis {
@@ -171,8 +173,8 @@ impl DenseSum {
         Ok(DenseSum::products(problem, axes.map(|s| phases_of(problem, s)).collect()))
     }
 
-    /// The sums of a transposed problem, the phases of an axis as one where they are alike, and where they
-    /// would be too many sums.
+    /// The sums of a transposed problem, the phases of an axis as one where they are alike, and
+    /// where they would be too many sums.
     ///
     /// # Errors
     /// If a stride and a dilation put the taps of neighbouring phases too far apart.
@@ -234,7 +236,8 @@ impl DenseSum {
         spec.groups(groups).batch(problem.batch()).layout(problem.layout()).elem(problem.elem())
     }
 
-    /// The index of a weight in the first phases, given what is read and written of the channels, and the taps.
+    /// The index of a weight in the first phases, given what is read and written of the channels,
+    /// and the taps.
     pub(super) fn weight_index(
         &self,
         [group, reads, writes]: [&Affine; 3],
@@ -255,10 +258,10 @@ impl DenseSum {
     }
 }
 
-/// The phases of a transposed axis as numbers of one loop over them. With `g = gcd(s, d)` the outputs
-/// `i = e + g*p + s*o` have taps, one class in `g`: `q + g*p + s*o` for `q = e`. With `c*d/g = 1 + m*s/g` and
-/// `r = p + (e + pad)/g` they need the taps `k = c*r + j*s/g` that exist, for every integer `j`, and these read
-/// the input at `o - m*r - j*d/g`.
+/// The phases of a transposed axis as numbers of one loop over them. With `g = gcd(s, d)` the
+/// outputs `i = e + g*p + s*o` have taps, one class in `g`: `q + g*p + s*o` for `q = e`. With
+/// `c*d/g = 1 + m*s/g` and `r = p + (e + pad)/g` they need the taps `k = c*r + j*s/g` that exist,
+/// for every integer `j`, and these read the input at `o - m*r - j*d/g`.
 struct Merged {
     /// `g`, and the class that has taps, `e`.
     common: i64,
@@ -318,10 +321,10 @@ fn turned(problem: &ConvProblem, s: &SpatialAxis, first: i64, step: i64) -> (i64
     }
 }
 
-/// The sum of the outputs `i = e + s*q` of a transposed axis. With `g = gcd(s, d)` they need the taps
-/// `k` with `k*d = i + p (mod s)`: every `s/g`-th from some `k0` on, or none. The tap `k0 + t*s/g` reads
-/// the input at `q + c - t*d/g`, where `c = (e + p - k0*d) / s`; so that inputs are read forwards, `t`
-/// counts down.
+/// The sum of the outputs `i = e + s*q` of a transposed axis. With `g = gcd(s, d)` they need the
+/// taps `k` with `k*d = i + p (mod s)`: every `s/g`-th from some `k0` on, or none. The tap
+/// `k0 + t*s/g` reads the input at `q + c - t*d/g`, where `c = (e + p - k0*d) / s`; so that inputs
+/// are read forwards, `t` counts down.
 fn phase(problem: &ConvProblem, s: &SpatialAxis, e: i64) -> SumAxis {
     let (stride, dilation, kernel) = (s.stride as i64, s.dilation as i64, s.kernel as i64);
     let common = gcd(stride, dilation);
@@ -385,8 +388,8 @@ fn gcd(a: i64, b: i64) -> i64 {
     if b == 0 { a } else { gcd(b, a % b) }
 }
 
-/// The number nearest to zero whose product with `number` is one more than a multiple of `modulus`, to which
-/// it is coprime.
+/// The number nearest to zero whose product with `number` is one more than a multiple of `modulus`,
+/// to which it is coprime.
 fn nearest_inverse(number: i64, modulus: i64) -> i64 {
     // Euclid's algorithm: `remainders = factors * number (mod modulus)`.
     let mut remainders = (modulus, number.rem_euclid(modulus));

@@ -5,8 +5,9 @@
 //!                     output[g*OC + oc, ic, k] = acc
 //! for oc: acc = 0; for n, o..: acc = acc + input[n, oc, o]; output[oc] = acc
 //! ```
-//! The axes have the names that they have in the forward nest, with the kinds exchanged: here images
-//! and positions are summed. With a flipped kernel the input is read at `K-1-k` in place of `k`.
+//! The axes have the names that they have in the forward nest, with the kinds exchanged: here
+//! images and positions are summed. With a flipped kernel the input is read at `K-1-k` in place of
+//! `k`.
 
 use convgen_ir::nest::{
     Access, Affine, AxisKind, BinaryOp, Buffer, BufferId, Dim, Expr, Nest, Role, Stmt,

@@ -1,12 +1,14 @@
-//! The Cranelift emitter: every verified nest, on every host Cranelift supports, 128 bits at a time.
+//! The Cranelift emitter: every verified nest, on every host Cranelift supports, 128 bits at a
+//! time.
 //!
 //! A vector loop becomes groups of four lanes and single lanes for the rest; unrolled loops are
-//! written out; register tiles become SSA variables; every other loop stays a loop. Each float
-//! operation becomes the instruction of the same rounding, so the bits are those of the interpreter.
-//! The emitter does not reorder, contract or skip an operation.
+//! expanded; register tiles become SSA variables; every other loop stays a loop. Each float
+//! operation becomes the instruction of the same rounding, so the bits are those of the
+//! interpreter. The emitter does not reorder, contract or skip an operation.
 //!
-//! By the rules the nest satisfies, loads and stores cannot trap (V4), lanes are independent (V7) and
-//! register tiles have fixed addresses (V9). The code trusts its caller for the lengths of buffers.
+//! By the rules the nest satisfies, loads and stores cannot trap (V4), lanes are independent (V7)
+//! and register tiles have fixed addresses (V9). The code trusts its caller for the lengths of
+//! buffers.
 
 #![deny(clippy::arithmetic_side_effects, clippy::cast_possible_truncation)]
 #![deny(clippy::cast_possible_wrap, clippy::cast_sign_loss)]
@@ -79,8 +81,8 @@ pub fn emit(
     Emitted { function, micro_kernels, unfit, calls_alone }
 }
 
-/// Writes the entry points of the nests of a kernel, of which none is compiled before all are known to be
-/// small enough.
+/// Writes the entry points of the nests of a kernel, of which none is compiled before all are known
+/// to be small enough.
 ///
 /// # Errors
 /// [`Error::CodeSize`] if they are more than [`FunctionSize::MOST`].
@@ -291,8 +293,8 @@ impl<'n, 'f> Emitter<'n, 'f> {
         self.variables.pop();
     }
 
-    /// Computes, at the top of a loop's body, the part of every address below that this loop and the
-    /// loops around it decide.
+    /// Computes, at the top of a loop's body, the part of every address below that this loop and
+    /// the loops around it decide.
     fn hoist(&mut self, l: &'n Loop) {
         let (mut accesses, mut folded) = (Vec::new(), Vec::new());
         visit_accesses(&l.body, &mut |access, _| accesses.push(access));
@@ -316,8 +318,8 @@ impl<'n, 'f> Emitter<'n, 'f> {
         }
     }
 
-    /// Splits a sum into the terms of runtime variables in scope, outermost first, and a number, modulo
-    /// 2^64. Variables that are not bound yet count as zero; so does the vector variable.
+    /// Splits a sum into the terms of runtime variables in scope, outermost first, and a number,
+    /// modulo 2^64. Variables that are not bound yet count as zero; so does the vector variable.
     fn resolve(&self, sum: &Affine, lanes: Lanes) -> (Terms, i64) {
         let mut terms = Terms::new();
         let mut constant = sum.constant;
@@ -428,8 +430,8 @@ pub fn isa(target: &Target, host: bool, allocator: Allocator) -> Result<Arc<dyn 
         ("use_colocated_libcalls", "false"),
         // Nobody unwinds through a kernel: all it calls are micro-kernels, and none panics.
         ("unwind_info", "false"),
-        // A frame of more than a page touches one page after the other, so that a stack that is too small
-        // ends at its guard page and nowhere else.
+        // A frame of more than a page touches one page after the other, so that a stack that is too
+        // small ends at its guard page and nowhere else.
         ("enable_probestack", "true"),
         ("probestack_strategy", "inline"),
         ("probestack_size_log2", "12"),
@@ -456,16 +458,16 @@ pub fn isa(target: &Target, host: bool, allocator: Allocator) -> Result<Arc<dyn 
 /// What register allocation takes more than linear time in.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct FunctionSize {
-    /// Values: one that is alive over a branch is one more in every block behind it, which no count of
-    /// operations foresees.
+    /// Values: one that is alive over a branch is one more in every block behind it, which no count
+    /// of operations foresees.
     values: usize,
     /// Blocks: lanes that lie apart and are padded, or guarded, are some each.
     blocks: usize,
 }
 
 impl FunctionSize {
-    /// What Cranelift's functions of a kernel have together, at most: half a second each. What the scheduler
-    /// picks has up to some 20,000 values and 4,000 blocks.
+    /// What Cranelift's functions of a kernel have together, at most: half a second each. What the
+    /// scheduler picks has up to some 20,000 values and 4,000 blocks.
     pub const MOST: FunctionSize = FunctionSize { values: 1 << 19, blocks: 1 << 13 };
 
     /// With one more function.

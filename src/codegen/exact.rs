@@ -1,10 +1,11 @@
 //! Integers of the emitters: what fits is computed, what does not fit is said, nothing is cut.
 //!
-//! Rule V10 bounds every index, but not the products that it is the sum of: `2^50*a - 2^50*b` is 0 where `a`
-//! and `b` are equal. So there are two ways to write a sum into code. **Modulo 2^64**: instructions that add and
-//! multiply wrap, so the parts that are known here may wrap too, and the result is exact wherever the true one
-//! fits, as the indices, offsets and addresses do that are reached. **Exactly**, where something is decided here
-//! by a part, or where the code divides or compares one: then a number beyond 64 bits is `None`.
+//! Rule V10 bounds every index, but not the products that it is the sum of: `2^50*a - 2^50*b` is 0
+//! where `a` and `b` are equal. So there are two ways to write a sum into code. **Modulo 2^64**:
+//! instructions that add and multiply wrap, so the parts that are known here may wrap too, and the
+//! result is exact wherever the true one fits, as the indices, offsets and addresses do that are
+//! reached. **Exactly**, where something is decided here by a part, or where the code divides or
+//! compares one: then a number beyond 64 bits is `None`.
 
 use smallvec::SmallVec;
 
@@ -79,25 +80,26 @@ pub(super) fn minus(number: i64, sum: &Affine) -> Option<Affine> {
     Some(Affine::from_terms(constant, terms?))
 }
 
-/// Whether the code can compute a sum of known range without a wrap that matters: the result fits 64 bits.
+/// Whether the code can compute a sum of known range without a wrap that matters: the result fits
+/// 64 bits.
 pub(super) fn fits(sum: &Affine, known: &Context) -> bool {
     let ends = known.interval(sum);
     ends.is_some_and(|(lo, hi)| i64::try_from(lo).is_ok() && i64::try_from(hi).is_ok())
 }
 
-/// A guard `rest + step * v` of positive step as a bound of its loop's variable `v`: the first value that
-/// reaches the limit is the numerator by the step, rounded up.
-pub(super) struct Bound {
+/// A guard `rest + step * v` of positive step as a bound of its loop's variable `v`: the first
+/// value that reaches the limit is the numerator by the step, rounded up.
+pub(super) struct ExactBound {
     /// `limit - rest + step - 1`
     pub(super) numerator: Affine,
     /// The coefficient of the variable.
     pub(super) step: i64,
 }
 
-impl Bound {
-    /// None where the step is not positive, or where 64 bits do not hold the numerator: such a guard is tested
-    /// in each iteration.
-    pub(super) fn of(guard: &Guard, axis: AxisId, known: &Context) -> Option<Bound> {
+impl ExactBound {
+    /// None where the step is not positive, or where 64 bits do not hold the numerator: such a
+    /// guard is tested in each iteration.
+    pub(super) fn of(guard: &Guard, axis: AxisId, known: &Context) -> Option<ExactBound> {
         let (Guard::Below(sum, limit) | Guard::AtLeast(sum, limit)) = guard;
         let step = sum.coefficient(axis);
         if step <= 0 {
@@ -105,6 +107,6 @@ impl Bound {
         }
         let most = limit.checked_add(step.checked_sub(1)?)?;
         let numerator = minus(most, &sum.without(axis))?;
-        fits(&numerator, known).then_some(Bound { numerator, step })
+        fits(&numerator, known).then_some(ExactBound { numerator, step })
     }
 }

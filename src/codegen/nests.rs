@@ -1,7 +1,8 @@
 //! Nests as text, carried out by every emitter of this host, against the interpreter.
 //!
-//! What a loop's first value is decides which numbers the emitters meet, and nothing else: so each nest is
-//! also run with all its loops begun far away, and the variables taken back in every index and condition.
+//! What a loop's first value is decides which numbers the emitters meet, and nothing else: so each
+//! nest is also run with all its loops begun far away, and the variables taken back in every index
+//! and condition.
 
 use std::path::{Path, PathBuf};
 
@@ -30,8 +31,8 @@ const BATCH: usize = 2;
 /// Elements of the largest buffer that is worth a test.
 const MOST_ELEMENTS: i64 = 1 << 20;
 
-/// How far loops are moved: beyond what a float mask, 32 bits of bytes or of elements hold, and as far as a
-/// loop may begin.
+/// How far loops are moved: beyond what a float mask, 32 bits of bytes or of elements hold, and as
+/// far as a loop may begin.
 const SHIFTS: [i64; 3] = [1 << 30, (1 << 32) - 5, (1 << 40) - 4096];
 
 fn compilers() -> Vec<(Isa, Compiler)> {
@@ -203,8 +204,9 @@ fn where_loops_begin_changes_no_bit_of_written_nests() {
     assert!(forms > 100, "{forms}");
 }
 
-/// Small problems whose default schedules have everything that schedules have: cut and guarded tiles, packed
-/// weights, copies, vectors on both layouts, lanes that lie apart or are spread, masks, phases.
+/// Small problems whose default schedules have everything that schedules have: cut and guarded
+/// tiles, packed weights, copies, vectors on both layouts, lanes that lie apart or are spread,
+/// masks, phases.
 const PROBLEMS: [&str; 24] = [
     "conv1d ic3 oc10 iw19 kw3 pw1",
     "conv1d nchw ic2 oc3 iw37 kw3 sw2",
@@ -322,8 +324,8 @@ fn a_stack_beyond_the_limit_is_refused() {
     assert!(error.to_string().contains("262145 bytes of stack, the limit is 262144"), "{error}");
 }
 
-/// Few operations, and much to allocate registers for: values that are alive over branches, in every part of a
-/// kernel; and lanes that lie apart in padding, each with branches of its own.
+/// Few operations, and much to allocate registers for: values that are alive over branches, in
+/// every part of a kernel; and lanes that lie apart in padding, each with branches of its own.
 #[test]
 fn what_registers_are_allocated_for_too_long_is_refused() {
     let cases = [

@@ -3,23 +3,24 @@
 //!
 //! The scope becomes a function `fn(arguments: *mut i64)` of the System V convention on every
 //! platform; Cranelift emits everything around it and calls it. `arguments` holds what
-//! [`MicroKernel::arguments`] lists, and is the function's to change. Every operation of the nest becomes the instruction of the same
-//! rounding, in the nest's order for each value, so the bits are the interpreter's.
+//! [`MicroKernel::arguments`] lists, and is the function's to change. Every operation of the nest
+//! becomes the instruction of the same rounding, in the nest's order for each value, so the bits
+//! are the interpreter's.
 //!
 //! Five steps, one file each: `translate` writes the scope as loops around straight lines of vector
-//! operations and numbers equal values; `transpose` brings together loads and stores whose lanes lie
-//! apart; `share` brings the uses of a load together; `allocate` decides which register holds what;
-//! `encode` is the instruction set. A scope outside the domain is [`Unfit`], with its
-//! reason, and is left to Cranelift: slower, the same bits. So is a scope with a number that does not fit where
-//! an instruction or a step has it: no number is cut.
+//! operations and numbers equal values; `transpose` brings together loads and stores whose lanes
+//! lie apart; `share` brings the uses of a load together; `allocate` decides which register holds
+//! what; `encode` is the instruction set. A scope outside the domain is [`Unfit`], with its reason,
+//! and is left to Cranelift: slower, the same bits. So is a scope with a number that does not fit
+//! where an instruction or a step has it: no number is cut.
 
 #![deny(clippy::arithmetic_side_effects, clippy::cast_possible_truncation)]
 #![deny(clippy::cast_possible_wrap, clippy::cast_sign_loss)]
 
 mod allocate;
+mod cluster;
 mod encode;
 mod program;
-mod share;
 mod translate;
 mod transpose;
 
@@ -82,8 +83,8 @@ fn fit<T>(number: Option<T>) -> Result<T, Unfit> {
     number.ok_or(Unfit { reason: "a number is too large for its place" })
 }
 
-/// Compiles a scope: the rest of a block from the declaration of a register tile on, or a loop around
-/// such scopes.
+/// Compiles a scope: the rest of a block from the declaration of a register tile on, or a loop
+/// around such scopes.
 ///
 /// # Errors
 /// [`Unfit`] if the scope is outside the emitter's domain.
@@ -220,7 +221,8 @@ mod tests {
         assert_eq!(operands, 3 * 14 - 2);
     }
 
-    /// Of the panel behind, as many lines as all rows need; of its own, those that an iteration reads.
+    /// Of the panel behind, as many lines as all rows need; of its own, those that an iteration
+    /// reads.
     #[test]
     fn a_far_panel_is_fetched_in_shares_while_the_one_before_is_read() {
         let fetches = |problem: &str, code: Code| {
@@ -232,7 +234,8 @@ mod tests {
         };
         let far = "conv2d ic512 oc512 ih14 iw14 kh3 kw3 sh2 sw2 ph1 pw1";
         let near = "conv2d ic64 oc64 ih14 iw14 kh3 kw3 sh2 sw2 ph1 pw1";
-        // Three taps of a row are a loop each, of two channels by two vectors: four lines, in two rows.
+        // Three taps of a row are a loop each, of two channels by two vectors: four lines, in two
+        // rows.
         assert_eq!(fetches(far, Code::Prefetcht1_m8), 3 * 4 / 2);
         assert_eq!(fetches(far, Code::Prefetcht0_m8), 3 * 4);
         assert_eq!(fetches(near, Code::Prefetcht1_m8), 0);

@@ -2,8 +2,8 @@
 //!
 //! Promises: a record is used if it is there for exactly this problem (over any batch), target and
 //! number of threads, and if its schedule goes through the transforms and the verifier; otherwise
-//! the default pick is, and the reason can be asked for. A record decides how a problem is computed,
-//! never what.
+//! the default pick is, and the reason can be asked for. A record decides how a problem is
+//! computed, never what.
 
 use convgen_ir::problem::ConvProblem;
 use convgen_ir::schedule::Schedule;
@@ -47,8 +47,8 @@ impl Compiler {
         self.pick_and_lower(problem).0
     }
 
-    /// Whether a problem without a record is computed by minimal filtering, and by which rule. Where
-    /// Fourier transforms are chosen too, the shorter prediction wins.
+    /// Whether a problem without a record is computed by minimal filtering, and by which rule.
+    /// Where Fourier transforms are chosen too, the shorter prediction wins.
     pub fn winograd_decision(&self, problem: &ConvProblem) -> winograd::Decision {
         winograd::decide(problem, &self.target)
     }
@@ -117,8 +117,8 @@ impl Compiler {
         (algorithm, schedule)
     }
 
-    /// The same, with what it is lowered to; nothing if no pick is legal. An algorithm of tiles whose stages are
-    /// refused gives way to the sum.
+    /// The same, with what it is lowered to; nothing if no pick is legal. An algorithm of tiles
+    /// whose stages are refused gives way to the sum.
     fn lowered_choice(&self, problem: &ConvProblem) -> (Algorithm, Schedule, Option<Lowered>) {
         let fourier = self.fourier_decision(problem).seconds();
         let winograd = self.winograd_decision(problem).seconds();

@@ -1,4 +1,5 @@
-//! Separable convolutions in one kernel: both halves scheduled, then fused, then compiled like any nest.
+//! Separable convolutions in one kernel: both halves scheduled, then fused, then compiled like any
+//! nest.
 
 use convgen_ir::nest::Nest;
 use convgen_ir::separable::Separable;
@@ -11,12 +12,12 @@ use crate::scheduler::separable::{self, SeparablePlan};
 use crate::stages;
 
 impl Compiler {
-    /// One kernel for both halves: the tensor between them is never in memory as a whole. The bits are
-    /// those of the halves' kernels of the sum's default schedules, one after the other.
+    /// One kernel for both halves: the tensor between them is never in memory as a whole. The bits
+    /// are those of the halves' kernels of the sum's default schedules, one after the other.
     ///
     /// # Errors
-    /// [`Error::Verify`] if a row of that tensor does not fit the scratch; [`Error::Codegen`] if memory
-    /// or code is refused.
+    /// [`Error::Verify`] if a row of that tensor does not fit the scratch; [`Error::Codegen`] if
+    /// memory or code is refused.
     pub fn compile_separable(&self, separable: &Separable) -> Result<SeparableKernel, Error> {
         separable::first_legal(separable, &self.target, |plan, nest| {
             let code = self.code(vec![nest])?;

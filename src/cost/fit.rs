@@ -1,8 +1,8 @@
 //! Which code the micro-kernel emitter takes: its rules, as far as they decide who emits a loop.
 //!
-//! A scope is taken if all its work is in vectors, its register tiles leave some registers, its straight
-//! code is short enough, and each condition in it is known, narrows a loop, or counts lanes. Loops around
-//! such scopes are taken with them, the outermost that is fit.
+//! A scope is taken if all its work is in vectors, its register tiles leave some registers, its
+//! straight code is short enough, and each condition in it is known, narrows a loop, or counts
+//! lanes. Loops around such scopes are taken with them, the outermost that is fit.
 
 use convgen_ir::PaddingMode;
 use convgen_ir::bounds::{Context, Range};
@@ -55,7 +55,7 @@ struct Size {
     transposes: bool,
     /// Loops that stay loops inside the scope.
     loops: Vec<AxisId>,
-    /// Loops of several iterations that are written out around the statement at hand.
+    /// Loops of several iterations that are unrolled around the statement at hand.
     unrolled: Vec<AxisId>,
     /// Those of them whose iterations are alike, and how many these are.
     written: Vec<(AxisId, f64)>,
@@ -112,7 +112,7 @@ impl Fit<'_> {
                 fits
             }
             Mode::Serial | Mode::Unroll | Mode::Vector if open => false,
-            Mode::Serial | Mode::Unroll => self.written_out(l, lanes, known, size),
+            Mode::Serial | Mode::Unroll => self.unrolled(l, lanes, known, size),
             Mode::Vector => {
                 let width = i64::from(self.target.lanes());
                 let vectors = (trips as u64).div_ceil(width as u64) as f64;
@@ -123,7 +123,7 @@ impl Fit<'_> {
         }
     }
 
-    fn written_out(&self, l: &Loop, lanes: Lanes, known: &Context, size: &mut Size) -> bool {
+    fn unrolled(&self, l: &Loop, lanes: Lanes, known: &Context, size: &mut Size) -> bool {
         let several = l.hi.at(self.batch) - l.lo > 1;
         size.unrolled.extend(several.then_some(l.axis));
         let fits = match has_conditions(&l.body) {

@@ -48,8 +48,8 @@ impl Rates {
         self.latency / 4.0
     }
 
-    /// Seconds of a vector operation, of one that waits, and of a load: of a micro-kernel's vectors, or
-    /// of Cranelift's.
+    /// Seconds of a vector operation, of one that waits, and of a load: of a micro-kernel's
+    /// vectors, or of Cranelift's.
     pub fn vectors(&self, wide: bool) -> [f64; 3] {
         if wide { [self.fma, self.latency, self.load] } else { self.narrow }
     }

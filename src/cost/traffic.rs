@@ -1,10 +1,10 @@
 //! Lines that move between the levels of memory: footprints of accesses, loop by loop.
 //!
-//! The **working set** of a loop is what its accesses touch in one whole run. For a cache, the loops
-//! fall into those whose working set it holds and those whose it does not. A loop whose iterations
-//! fit, but which does not itself, brings in its whole working set once a run: what neighbouring
-//! iterations share is still there. A loop whose iterations do not fit brings in what its parts do,
-//! each time. If the whole nest fits, a repeated call brings in nothing.
+//! The **working set** of a loop is what its accesses touch in one whole run. For a cache, the
+//! loops fall into those whose working set it holds and those whose it does not. A loop whose
+//! iterations fit, but which does not itself, brings in its whole working set once a run: what
+//! neighbouring iterations share is still there. A loop whose iterations do not fit brings in what
+//! its parts do, each time. If the whole nest fits, a repeated call brings in nothing.
 
 use convgen_ir::nest::{Access, AxisId, Buffer, Mode, Nest, Role, Stmt, visit_accesses};
 
@@ -28,7 +28,7 @@ pub(super) struct Traffic {
 
 impl Traffic {
     pub(super) fn of(nest: &Nest, target: &Target, batch: i64) -> Traffic {
-        let mut walk = Walk { nest, batch, ranges: Ranges::default() };
+        let mut walk = TrafficCount { nest, batch, ranges: Ranges::default() };
         let whole = walk.block(&nest.body);
         let caches = target.caches();
         let into = |cache: usize| {
@@ -55,24 +55,24 @@ impl Traffic {
 }
 
 /// A block of statements, or a loop around one.
-struct Part {
+struct LoopTraffic {
     /// How often it runs in one run of what is around it.
     trips: f64,
     /// Bytes touched in one iteration, and in all.
     iteration: f64,
     whole: f64,
     /// The accesses inside, as far as the loops inside have spread them.
-    spread: Vec<Spread>,
-    parts: Vec<Part>,
+    spread: Vec<Footprint>,
+    parts: Vec<LoopTraffic>,
 }
 
-impl Part {
+impl LoopTraffic {
     /// Bytes brought into a cache by one run. The part itself does not fit.
     fn traffic(&self, capacity: f64) -> f64 {
         if self.iteration <= capacity {
             return self.whole;
         }
-        let of = |part: &Part| match part.whole <= capacity {
+        let of = |part: &LoopTraffic| match part.whole <= capacity {
             true => part.whole,
             false => part.traffic(capacity),
         };
@@ -84,7 +84,7 @@ impl Part {
 
 /// An access and the elements that the loops so far make of it.
 #[derive(Clone)]
-struct Spread {
+struct Footprint {
     access: Access,
     /// Lines moved for one touched: two where what is written is first fetched, and later put back.
     weight: f64,
@@ -92,9 +92,9 @@ struct Spread {
     dims: Vec<(i64, i64)>,
 }
 
-impl Spread {
-    fn new(access: &Access, weight: f64) -> Spread {
-        Spread { access: access.clone(), weight, dims: vec![(0, 1); access.index.len()] }
+impl Footprint {
+    fn new(access: &Access, weight: f64) -> Footprint {
+        Footprint { access: access.clone(), weight, dims: vec![(0, 1); access.index.len()] }
     }
 
     /// What a loop of some iterations makes of it.
@@ -127,16 +127,16 @@ impl Spread {
     }
 }
 
-struct Walk<'n> {
+struct TrafficCount<'n> {
     nest: &'n Nest,
     batch: i64,
     ranges: Ranges,
 }
 
-impl Walk<'_> {
-    fn block(&mut self, block: &[Stmt]) -> Part {
+impl TrafficCount<'_> {
+    fn block(&mut self, block: &[Stmt]) -> LoopTraffic {
         let mut parts = Vec::new();
-        let mut spread: Vec<Spread> = Vec::new();
+        let mut spread: Vec<Footprint> = Vec::new();
         for stmt in block {
             match stmt {
                 Stmt::Loop(l) => {
@@ -150,7 +150,7 @@ impl Walk<'_> {
                     part.spread.iter_mut().for_each(|spread| spread.over(l.axis, trips));
                     part.whole = self.bytes(&part.spread);
                     spread.extend(part.spread.iter().cloned());
-                    // Written out iterations and lanes are no loops of their own to a cache.
+                    // Unrolled iterations and lanes are no loops of their own to a cache.
                     if matches!(l.mode, Mode::Serial | Mode::Parallel) {
                         parts.push(part);
                     }
@@ -167,21 +167,21 @@ impl Walk<'_> {
             }
         }
         let iteration = self.bytes(&spread);
-        Part { trips: 1.0, iteration, whole: iteration, spread, parts }
+        LoopTraffic { trips: 1.0, iteration, whole: iteration, spread, parts }
     }
 
-    fn touch(&self, stmt: &Stmt, spread: &mut Vec<Spread>) {
+    fn touch(&self, stmt: &Stmt, spread: &mut Vec<Footprint>) {
         visit_accesses(std::slice::from_ref(stmt), &mut |access, stored| {
             let role = self.nest.buffer(access.buffer).role;
             if role != Role::Reg {
                 let weight = if stored && role == Role::Output { 2.0 } else { 1.0 };
-                spread.push(Spread::new(access, weight));
+                spread.push(Footprint::new(access, weight));
             }
         });
     }
 
     /// Bytes of all buffers: of each, the access that touches most stands for all.
-    fn bytes(&self, spread: &[Spread]) -> f64 {
+    fn bytes(&self, spread: &[Footprint]) -> f64 {
         let mut most: Vec<(u32, f64)> = Vec::new();
         for access in spread {
             let id = access.access.buffer;

@@ -25,8 +25,8 @@ impl Ranges {
         found.map_or((0, 1), |(_, lo, hi)| (*lo, (*hi).max(lo + 1)))
     }
 
-    /// The part of the points at which all guards hold: counted, or sampled at a step that is coprime
-    /// to powers of two.
+    /// The part of the points at which all guards hold: counted, or sampled at a step that is
+    /// coprime to powers of two.
     pub(super) fn fraction(&self, guards: &[Guard]) -> f64 {
         if guards.is_empty() {
             return 1.0;

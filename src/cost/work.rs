@@ -1,7 +1,7 @@
 //! What the core itself does: vector operations, loads, waiting, and the loops around them.
 //!
 //! Straight code is what one iteration of the innermost loops carries out once unrolled loops are
-//! written out and vector loops are vectors. Equal loads of one iteration are one load, as both
+//! expanded and vector loops are vectors. Equal loads of one iteration are one load, as both
 //! emitters make them.
 
 use std::collections::HashSet;
@@ -14,27 +14,27 @@ use super::trips::Ranges;
 use super::{Rates, Term};
 use crate::target::{Isa, Target};
 
-/// Cycles of an iteration of a loop that is not written out: its counter and its pointers.
+/// Cycles of an iteration of a loop that is not unrolled: its counter and its pointers.
 const ITERATION: f64 = 1.0;
 
 /// Cycles of entering and leaving such a loop: its pointers.
 const ENTRY: f64 = 4.0;
 
-/// Micro-operations of an iteration of a loop of a micro-kernel: its counter, and its pointers, which are in
-/// registers. They run beside the vectors.
+/// Micro-operations of an iteration of a loop of a micro-kernel: its counter, and its pointers,
+/// which are in registers. They run beside the vectors.
 const NEAR_ITERATION: f64 = 4.0;
 
-/// Cycles of its jump back, which ends what is fetched at once. On 1x1 layers loops of four channels an
-/// iteration take 2 to 10 % less time than loops of one.
+/// Cycles of its jump back, which ends what is fetched at once. On 1x1 layers loops of four
+/// channels an iteration take 2 to 10 % less time than loops of one.
 const NEAR_JUMP: f64 = 0.5;
 
 /// Cycles of entering such a loop: pointers are set, and the sums of what was before it end.
 const NEAR_ENTRY: f64 = 4.0;
 
-/// Iterations after which the end of a loop is not foreseen.
+/// Iterations after which the end of a loop is not predicted.
 const FORESEEN: f64 = 48.0;
 
-/// Cycles of a jump that is not foreseen.
+/// Cycles of a jump that is not predicted.
 const UNFORESEEN: f64 = 16.0;
 
 /// Cycles of calling a micro-kernel: arguments, saved registers, and the start of its pipeline.
@@ -43,8 +43,8 @@ const CALL: f64 = 30.0;
 /// Micro-operations that a core starts in a cycle.
 const WIDTH: f64 = 4.0;
 
-/// Micro-operations of asking whether a vector or an element is padding, or of bringing its index inside, each
-/// dimension.
+/// Micro-operations of asking whether a vector or an element is padding, or of bringing its index
+/// inside, each dimension.
 const TEST: f64 = 3.0;
 
 /// Vector registers that Cranelift keeps sums in; beyond these they live on the stack.
@@ -53,8 +53,8 @@ const NARROW_SUMS: f64 = 8.0;
 /// Cycles by which a sum on the stack waits longer than one in a register.
 const STORED: f64 = 5.0;
 
-/// Micro-operations of one iteration that a core holds decoded; it starts half as many of others, and
-/// code beyond the first-level cache half as many again.
+/// Micro-operations of one iteration that a core holds decoded; it starts half as many of others,
+/// and code beyond the first-level cache half as many again.
 const DECODED: f64 = 4096.0;
 
 /// Micro-operations to put an element into its lane.
@@ -89,7 +89,7 @@ pub(super) struct Work {
 impl Work {
     pub(super) fn of(nest: &Nest, target: &Target, rates: &Rates, batch: i64) -> Work {
         let ways = (target.caches().l1d as i64 / WAY).max(2);
-        let mut walk = Walk {
+        let mut walk = WorkCount {
             nest,
             target,
             rates,
@@ -152,7 +152,7 @@ impl Default for Written {
 }
 
 impl Written {
-    /// How often the statement is written out.
+    /// How often the statement is unrolled.
     fn copies(&self) -> f64 {
         self.part * self.unrolled.iter().map(|(_, trips)| trips).product::<i64>() as f64
     }
@@ -177,7 +177,7 @@ struct Straight {
     far: Vec<(BufferId, i64)>,
 }
 
-struct Walk<'n> {
+struct WorkCount<'n> {
     nest: &'n Nest,
     target: &'n Target,
     rates: &'n Rates,
@@ -185,13 +185,13 @@ struct Walk<'n> {
     ways: i64,
     ranges: Ranges,
     known: Context,
-    /// The loops around that are not written out, outermost first.
+    /// The loops around that are not unrolled, outermost first.
     inside: Vec<AxisId>,
     fit: Fit<'n>,
     work: Work,
 }
 
-impl Walk<'_> {
+impl WorkCount<'_> {
     /// A block that runs `runs` times.
     fn run(&mut self, block: &[Stmt], runs: f64, code: Code) {
         let mut straight = Straight::default();
@@ -223,7 +223,7 @@ impl Walk<'_> {
                     let mut inner = self.known.clone();
                     inner.assume(guards);
                     let outer = std::mem::replace(&mut self.known, inner);
-                    // A condition on lanes is a mask, one on what is written out leaves some out.
+                    // A condition on lanes is a mask, one on what is unrolled leaves some out.
                     let in_vector = written.lanes.is_some();
                     if in_vector || !written.unrolled.is_empty() {
                         let part = if in_vector { written.part } else { written.part * part };
@@ -450,7 +450,8 @@ impl Walk<'_> {
         }
     }
 
-    /// Vectors of lanes that lie apart: four neighbours are loaded at a time, one load a lane, and transposed.
+    /// Vectors of lanes that lie apart: four neighbours are loaded at a time, one load a lane, and
+    /// transposed.
     fn gather(
         &self,
         buffer: BufferId,
@@ -530,8 +531,9 @@ impl Walk<'_> {
         self.work.refetched += runs * self.conflicts(&one);
     }
 
-    /// Bytes fetched again because more lines share a set than it has ways. A set holds them all only
-    /// as long as it takes to come back to the first; each line then serves one iteration, not many.
+    /// Bytes fetched again because more lines share a set than it has ways. A set holds them all
+    /// only as long as it takes to come back to the first; each line then serves one iteration, not
+    /// many.
     fn conflicts(&self, straight: &Straight) -> f64 {
         let mut lines: Vec<(i64, BufferId, i64)> = straight
             .seen

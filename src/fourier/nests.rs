@@ -18,8 +18,8 @@ const MAX_ROWS: u64 = 4;
 
 impl Plan {
     /// The products of one task: a complex number's parts lie a vector apart. Each complex
-    /// multiplication with a conjugate is four multiply-adds in the order written; the conjugate was
-    /// taken when the weights were packed.
+    /// multiplication with a conjugate is four multiply-adds in the order written; the conjugate
+    /// was taken when the weights were packed.
     ///
     /// # Errors
     /// [`Error::Codegen`] if this text is no nest, which would be a bug.

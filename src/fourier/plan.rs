@@ -5,8 +5,8 @@ use convgen_ir::problem::{ConvProblem, Direction, SpatialAxis};
 use crate::cost::Rates;
 use crate::target::Target;
 
-/// Memory that a thread of a call may use: what the transforms of a tile need should stay in a cache
-/// of the second or third level.
+/// Memory that a thread of a call may use: what the transforms of a tile need should stay in a
+/// cache of the second or third level.
 pub const WORKSPACE_BYTES: u64 = 4 << 20;
 
 /// Bytes of transformed weights of a kernel, at most.
@@ -25,8 +25,8 @@ const ROUNDOFF: f64 = 1.0 / (1 << 24) as f64;
 /// included: measured for tiles of 1,536 to 65,536 points, with AVX2.
 const TRANSFORM_FLOPS_PER_CYCLE: f64 = 7.0;
 
-/// Cycles that a transform of any length takes besides: measured with tiles of 6 rows of 8 points, which
-/// it makes ten times as expensive as their operations.
+/// Cycles that a transform of any length takes besides: measured with tiles of 6 rows of 8 points,
+/// which it makes ten times as expensive as their operations.
 const TRANSFORM_CALL_CYCLES: f64 = 60.0;
 
 /// Cycles for each output of the last stage, which is loads and stores.
@@ -233,8 +233,8 @@ impl Plan {
     }
 }
 
-/// The transforms of an axis: of `2^a` or `3 * 2^a` points (even, as real transforms are fastest), from
-/// the shortest that has an output to the first that needs no second tile.
+/// The transforms of an axis: of `2^a` or `3 * 2^a` points (even, as real transforms are fastest),
+/// from the shortest that has an output to the first that needs no second tile.
 fn axis_plans(axis: &SpatialAxis, lanes: u64) -> Vec<AxisPlan> {
     let mut sizes: Vec<u64> = (1..=18).flat_map(|a| [1 << a, 3 << a]).collect();
     sizes.retain(|points| *points >= axis.extent() && *points <= MAX_POINTS);

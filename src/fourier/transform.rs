@@ -1,8 +1,8 @@
 //! The transforms around the generated products: tiles to spectra, spectra to sums.
 //!
 //! Promises: what a task gets is a function of the call's data and the task's number alone; what is
-//! kept between tasks, the spectra of the last tile, only saves work. After the first call of a thread
-//! nothing is allocated.
+//! kept between tasks, the spectra of the last tile, only saves work. After the first call of a
+//! thread nothing is allocated.
 
 use std::any::Any;
 use std::sync::Arc;
@@ -65,9 +65,9 @@ pub(crate) struct Transforms {
     half: usize,
 }
 
-/// How a spectrum is laid out: where its first vector goes, the distance between vectors, and what the
-/// real and the imaginary parts are multiplied by.
-struct Spread {
+/// How a spectrum is laid out: where its first vector goes, the distance between vectors, and what
+/// the real and the imaginary parts are multiplied by.
+struct Placement {
     first: usize,
     step: usize,
     factors: [f32; 2],
@@ -159,8 +159,8 @@ impl Transforms {
         true
     }
 
-    /// The sums of a task's outputs, before bias and epilogue, with the products by the interpreter of their
-    /// nest: the same bits.
+    /// The sums of a task's outputs, before bias and epilogue, with the products by the interpreter
+    /// of their nest: the same bits.
     ///
     /// # Errors
     /// If the nest refuses its data.
@@ -176,7 +176,8 @@ impl Transforms {
         })
     }
 
-    /// The sums of a task's outputs; `multiply` computes the products from the spectra of the input and the weights.
+    /// The sums of a task's outputs; `multiply` computes the products from the spectra of the input
+    /// and the weights.
     fn sums<'m, E>(
         &self,
         inputs: &Inputs,
@@ -222,7 +223,7 @@ impl Transforms {
         for read in 0..reads {
             let channel = group * reads + read;
             self.transform(|y, row| self.input_row(image, channel, origins, y, row), memory);
-            let spread = Spread { first: read * lane, step: reads * lane, factors: [1.0, 1.0] };
+            let spread = Placement { first: read * lane, step: reads * lane, factors: [1.0, 1.0] };
             self.spread(memory, &mut spectra, &spread);
         }
         memory.spectra = spectra;
@@ -301,7 +302,7 @@ impl Transforms {
     }
 
     /// Parts a spectrum into vectors of real and of imaginary parts.
-    fn spread(&self, memory: &Memory, planes: &mut [f32], spread: &Spread) {
+    fn spread(&self, memory: &Memory, planes: &mut [f32], spread: &Placement) {
         let lanes = self.plan.lanes as usize;
         let spectrum = &memory.turned[..self.rows * self.half];
         let [re_factor, im_factor] = spread.factors;
@@ -365,8 +366,8 @@ impl Stage for Transforms {
     }
 
     fn held_bytes(&self) -> usize {
-        // A real transform has about as many factors as points, with those of the complex one of half the
-        // length; a complex one half as many more.
+        // A real transform has about as many factors as points, with those of the complex one of
+        // half the length; a complex one half as many more.
         let factors = 2 * self.points + if self.rows > 1 { 3 * self.rows } else { 0 };
         size_of::<Transforms>() + self.products.held_bytes() + factors * size_of::<Complex<f32>>()
     }
@@ -399,7 +400,7 @@ impl Stage for Transforms {
     }
 
     fn pack(&self, weights: &[f32], packed: &mut [f32]) -> Result<(), RunError> {
-        // Spread by the dilation, conjugated and scaled.
+        // Placement by the dilation, conjugated and scaled.
         self.check_weights(weights)?;
         check("packed weights", packed.len(), self.packed_len())?;
         let mut memory = Memory::default();
@@ -412,7 +413,7 @@ impl Stage for Transforms {
         for (number, kernel) in weights.chunks_exact(taps).enumerate() {
             let (channel, read) = (number / reads, number % reads);
             let start = channel / block * (block * reads * vectors * lane);
-            let spread = Spread {
+            let spread = Placement {
                 first: start + (channel % block * reads + read) * lane,
                 step: block * reads * lane,
                 factors: [scale, -scale],

@@ -12,11 +12,11 @@ use super::FusionError;
 /// The part of a tensor that belongs to a task.
 pub(super) struct Block {
     tensor: BufferId,
-    dims: Vec<Part>,
+    dims: Vec<BlockPart>,
 }
 
 /// What a task has of a dimension.
-struct Part {
+struct BlockPart {
     /// The first index, in terms of the tasks' variables.
     start: Affine,
     /// How many; none of the batch, of which it is one.
@@ -24,7 +24,8 @@ struct Part {
 }
 
 impl Block {
-    /// The part that all accesses of two blocks agree on; `tasks` are their variables, with lengths.
+    /// The part that all accesses of two blocks agree on; `tasks` are their variables, with
+    /// lengths.
     pub(super) fn find(
         nest: &Nest,
         tensor: BufferId,
@@ -39,7 +40,7 @@ impl Block {
         let mut dims = Vec::new();
         for (dim, extent) in nest.buffer(tensor).shape.iter().enumerate() {
             let starts = accesses.iter().map(|access| (access, start(&access.index[dim], tasks)));
-            let mut part: Option<Part> = None;
+            let mut part: Option<BlockPart> = None;
             for (access, start) in starts {
                 let refused = || FusionError::Block { access: access_text(nest, access), dim };
                 let whole_batch = *extent != Dim::Batch || access.index[dim] == start;
@@ -48,7 +49,7 @@ impl Block {
                     return Err(refused());
                 }
                 let count = count(&start, *extent, tasks).ok_or_else(refused)?;
-                part = Some(Part { start, count });
+                part = Some(BlockPart { start, count });
             }
             dims.extend(part);
         }
@@ -133,8 +134,8 @@ fn start(index: &Affine, tasks: &[(AxisId, Dim)]) -> Affine {
     index.part(|axis| tasks.iter().any(|(task, _)| *task == axis))
 }
 
-/// How many indices a task has from its start on, if its neighbour's start follows and the last task's
-/// end is that of the dimension.
+/// How many indices a task has from its start on, if its neighbour's start follows and the last
+/// task's end is that of the dimension.
 fn count(start: &Affine, extent: Dim, tasks: &[(AxisId, Dim)]) -> Option<Option<i64>> {
     let length = |axis: AxisId| tasks.iter().find(|(task, _)| *task == axis)?.1.fixed();
     match (extent, start.terms()) {

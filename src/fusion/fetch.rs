@@ -5,14 +5,15 @@
 //! ->
 //! .. for c in 0..C { reduce k in 0..K fetch F input[t*S+I..c*K*F+k*F] fetch G output[t*D..c*K*G+k*G+K*G] { B }; .. }
 //! ```
-//! The producer reads memory and waits for it, the consumer multiplies what is near. `I` is the first index that
-//! this task does not read, and what the next one reads from there on is shared among the iterations of the
-//! consumer's innermost loop, `F` elements each. A line that is written is read first; so the output's are
-//! fetched too, an iteration of `c` ahead of the stores. A hint: no bit changes, and nothing is read.
+//! The producer reads memory and waits for it, the consumer multiplies what is near. `I` is the
+//! first index that this task does not read, and what the next one reads from there on is shared
+//! among the iterations of the consumer's innermost loop, `F` elements each. A line that is written
+//! is read first; so the output's are fetched too, an iteration of `c` ahead of the stores. A hint:
+//! no bit changes, and nothing is read.
 //!
-//! Applies where either is one piece of memory: the innermost task moves the first index that is not the tasks'
-//! alone, and the outermost loop of the consumer moves the same index of the output, so that it is written from
-//! front to back. Elsewhere nothing is done.
+//! Applies where either is one piece of memory: the innermost task moves the first index that is
+//! not the tasks' alone, and the outermost loop of the consumer moves the same index of the output,
+//! so that it is written from front to back. Elsewhere nothing is done.
 
 use std::collections::BTreeMap;
 
@@ -57,7 +58,8 @@ impl Piece {
     }
 }
 
-/// What a task writes, an iteration of the outermost loop ahead, if that loop writes it from front to back.
+/// What a task writes, an iteration of the outermost loop ahead, if that loop writes it from front
+/// to back.
 fn next_output(nest: &Nest, around: &[(AxisId, i64)]) -> Option<Piece> {
     let output = nest.find_role(Role::Output)?;
     let task = nest.task_loops().last()?.axis;
@@ -137,8 +139,8 @@ fn largest(sum: &Affine, ranges: &BTreeMap<AxisId, (i64, i64)>) -> Option<i64> {
     })
 }
 
-/// The loops of a task that lead to the innermost one of the last statement that has one, with their lengths;
-/// those that run once left out. None if a length is the batch.
+/// The loops of a task that lead to the innermost one of the last statement that has one, with
+/// their lengths; those that run once left out. None if a length is the batch.
 fn loops_of_consumer(block: &[Stmt], around: &mut Vec<(AxisId, i64)>) -> Option<()> {
     let Some(last) = block.iter().rev().find_map(stays) else { return Some(()) };
     if last.mode == Mode::Serial {

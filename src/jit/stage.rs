@@ -43,8 +43,8 @@ pub(crate) trait Stage: Send + Sync {
     /// Memory to work in, which has nothing of another call: `held` if it is this stage's.
     fn workspace(&self, held: Option<Box<dyn Workspace>>) -> Box<dyn Workspace>;
 
-    /// The nest's input of a task, in memory from [`workspace`](Stage::workspace); nothing if the data or the
-    /// memory are not this stage's.
+    /// The nest's input of a task, in memory from [`workspace`](Stage::workspace); nothing if the
+    /// data or the memory are not this stage's.
     fn run<'w>(
         &self,
         inputs: &Inputs,

@@ -8,9 +8,10 @@
 //! for w.o in 0..10 { vector w.i in 0..64 { rows[h,w.o*64+w.i] = 0.0 } }
 //! vector w in 0..47 { rows[h,640+w] = 0.0 }
 //! ```
-//! Short last dimensions are joined with those before them, in scratch that is copied from the input, and
-//! in the input itself, also where it is fetched; where loops then walk over the joined dimension, they are
-//! one. A dimension of an input that is loaded as padding keeps its bounds, so it is not joined. No bit changes.
+//! Short last dimensions are joined with those before them, in scratch that is copied from the
+//! input, and in the input itself, also where it is fetched; where loops then walk over the joined
+//! dimension, they are one. A dimension of an input that is loaded as padding keeps its bounds, so
+//! it is not joined. No bit changes.
 
 use std::collections::BTreeSet;
 
@@ -56,8 +57,8 @@ fn short_copies(nest: &Nest) -> BTreeSet<BufferId> {
     if found.is_disjoint(&strays) { found } else { BTreeSet::new() }
 }
 
-/// Buffers with an access that is padding, or whose last index is not proved to be inside: joined with the
-/// dimension before, it would be another element.
+/// Buffers with an access that is padding, or whose last index is not proved to be inside: joined
+/// with the dimension before, it would be another element.
 fn leave_rows(nest: &Nest, block: &[Stmt], context: &Context, found: &mut BTreeSet<BufferId>) {
     for stmt in block {
         match stmt {

@@ -7,8 +7,9 @@
 //! for v in 0..V where v*f+f-1 >= E and v*f < E { unroll u in 0..r { S } }      r = E mod f
 //! ```
 //! The loop that is split is the innermost one outside `u` that the guard mentions. A parallel `v`
-//! stays one loop, the body of the innermost parallel loop becomes two `if`s. Where the guard's other terms are no multiples of `f`, the second part keeps it (`where`).
-//! A loop `u` that does not begin at zero keeps its guard too.
+//! stays one loop, the body of the innermost parallel loop becomes two `if`s. Where the guard's
+//! other terms are no multiples of `f`, the second part keeps it (`where`). A loop `u` that does
+//! not begin at zero keeps its guard too.
 
 use convgen_ir::nest::{
     Affine, AxisId, Dim, Guard, Loop, MAX_STATEMENTS, Mode, Nest, Oversize, Stmt, count_statements,

@@ -1,5 +1,6 @@
-//! Sums of loop variables that the passes make of others: exact, or none. A rewrite that would need a number
-//! beyond 64 bits is not carried out; whether the nest is legal is the verifier's business.
+//! Sums of loop variables that the passes make of others: exact, or none. A rewrite that would need
+//! a number beyond 64 bits is not carried out; whether the nest is legal is the verifier's
+//! business.
 
 use convgen_ir::nest::{Affine, AxisId};
 use smallvec::SmallVec;

@@ -3,8 +3,8 @@
 //! ```text
 //! reg acc f32[14,32]; .. acc[ow.i,oc.i] ..  ->  reg acc.2 f32[7,32]; .. acc.2[ow.i,oc.i] ..
 //! ```
-//! where `ow.i` runs to 7 there, as in the last, incomplete tile of a loop. Each declaration that uses
-//! less than the whole tile gets a tile of its own.
+//! where `ow.i` runs to 7 there, as in the last, incomplete tile of a loop. Each declaration that
+//! uses less than the whole tile gets a tile of its own.
 
 use convgen_ir::bounds::Context;
 use convgen_ir::nest::{BufferId, Dim, Loop, Nest, Role, Stmt, visit_accesses, visit_accesses_mut};

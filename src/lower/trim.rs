@@ -5,8 +5,8 @@
 //! for a in 0..8 where a < 9 { S }     ->  for a in 0..8 { S }
 //! if a >= 9 { S }                     ->                         (inside for a in 0..8)
 //! ```
-//! A guard on the loop's own variable alone narrows the loop; one that always holds goes; a statement
-//! that is never reached goes with it.
+//! A guard on the loop's own variable alone narrows the loop; one that always holds goes; a
+//! statement that is never reached goes with it.
 
 use convgen_ir::bounds::{Context, Range};
 use convgen_ir::nest::{Affine, Dim, Guard, Loop, Nest, Stmt};

@@ -1,10 +1,10 @@
 //! Records in memory: the best line of each key, and every line that this version cannot read.
 //!
 //! Promises: a database is a set of lines. Merging is the union of the sets, of which each key then
-//! keeps its best line, so it is associative, commutative and idempotent; no line that cannot be read
-//! is lost but by [`Database::retain_readable`]. Printing is sorted: equal databases print alike. Text of a
-//! hundred thousand lines is indexed in less than 0.2 s, because a schedule is not parsed before it is
-//! asked for, or compared with another of the same key.
+//! keeps its best line, so it is associative, commutative and idempotent; no line that cannot be
+//! read is lost but by [`Database::retain_readable`]. Printing is sorted: equal databases print
+//! alike. Text of a hundred thousand lines is indexed in less than 0.2 s, because a schedule is not
+//! parsed before it is asked for, or compared with another of the same key.
 //!
 //! Does not: touch files, or look whether a schedule applies.
 
@@ -15,7 +15,7 @@ use std::collections::{BTreeMap, HashMap};
 use bytes::Bytes;
 use convgen_ir::problem::ConvProblem;
 
-use super::line::Line;
+use super::line::RecordLine;
 use super::{Key, Record, RecordError};
 use crate::target::Target;
 
@@ -37,7 +37,8 @@ pub struct Database {
 
 #[derive(Clone, Debug)]
 struct Held {
-    /// A part of the text that was read: a hundred thousand copies would take as long as reading them.
+    /// A part of the text that was read: a hundred thousand copies would take as long as reading
+    /// them.
     text: Bytes,
     seconds_an_image: f64,
 }
@@ -71,8 +72,8 @@ impl Database {
         Database::default()
     }
 
-    /// Reads lines. Nothing is refused as a whole: [`Database::skipped`] lists the lines that are not
-    /// used.
+    /// Reads lines. Nothing is refused as a whole: [`Database::skipped`] lists the lines that are
+    /// not used.
     pub fn read(text: &[u8]) -> Database {
         Database::of(Bytes::copy_from_slice(text))
     }
@@ -136,8 +137,8 @@ impl Database {
         })
     }
 
-    /// Puts a record in place of the one of its key, better or not: for a record that was refused, or
-    /// whose figures no longer hold.
+    /// Puts a record in place of the one of its key, better or not: for a record that was refused,
+    /// or whose figures no longer hold.
     ///
     /// # Errors
     /// As [`Database::insert`].
@@ -232,7 +233,7 @@ impl Database {
         if let Some(reason) = self.unread.get(&text) {
             return Err(reason.clone());
         }
-        let (key, seconds_an_image) = match Line::read(&text) {
+        let (key, seconds_an_image) = match RecordLine::read(&text) {
             Ok(line) => (line.key(), line.seconds_an_image()),
             Err(reason) => return self.set_aside(text, reason),
         };
@@ -275,5 +276,5 @@ impl Held {
 }
 
 fn sound(text: &[u8]) -> Result<Record, RecordError> {
-    Line::read(text)?.record()
+    RecordLine::read(text)?.record()
 }

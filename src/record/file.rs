@@ -1,8 +1,8 @@
 //! Files as the store needs them: regular ones, read and replaced whole.
 //!
-//! Promises: nothing but a regular file is opened, so no pipe, terminal or device can keep a process
-//! waiting or be changed; a file that was not finished is removed. [`lock`] alone waits for other
-//! processes, those that hold it. Does not: look at what the files hold.
+//! Promises: nothing but a regular file is opened, so no pipe, terminal or device can keep a
+//! process waiting or be changed; a file that was not finished is removed. [`lock`] alone waits for
+//! other processes, those that hold it. Does not: look at what the files hold.
 
 use std::ffi::OsString;
 use std::fs::{self, File, FileType, Metadata, OpenOptions};
@@ -11,11 +11,12 @@ use std::path::{Path, PathBuf, is_separator};
 
 use super::fault::StoreError;
 
-/// The file that a path names, and what it is: links are followed, so that the file is changed, not the
-/// link. Nothing if nothing has that name.
+/// The file that a path names, and what it is: links are followed, so that the file is changed, not
+/// the link. Nothing if nothing has that name.
 ///
 /// # Errors
-/// If there is something else than a regular file, or a link to nothing, or no file can have that name.
+/// If there is something else than a regular file, or a link to nothing, or no file can have that
+/// name.
 pub(super) fn resolve(path: &Path) -> Result<Option<PathBuf>, StoreError> {
     let Some(found) = look(path)? else {
         return if names_a_file(path) {
@@ -30,7 +31,8 @@ pub(super) fn resolve(path: &Path) -> Result<Option<PathBuf>, StoreError> {
     Ok(Some(file))
 }
 
-/// The first bytes of a file, at most that many, and how many there are; nothing if there is no file.
+/// The first bytes of a file, at most that many, and how many there are; nothing if there is no
+/// file.
 ///
 /// # Errors
 /// As [`resolve`], or if it cannot be read.
@@ -189,7 +191,8 @@ fn not_regular(path: &Path, given: &'static str) -> StoreError {
     StoreError::NotRegular { path: path.to_owned(), given }
 }
 
-/// Whether a file may be made there: an empty path has no name, one that ends in a separator a folder's.
+/// Whether a file may be made there: an empty path has no name, one that ends in a separator a
+/// folder's.
 fn names_a_file(path: &Path) -> bool {
     let last = path.as_os_str().as_encoded_bytes().last();
     path.file_name().is_some() && last.is_some_and(|last| !is_separator(char::from(*last)))
@@ -219,8 +222,8 @@ fn special(_file: FileType) -> &'static str {
     "another kind of file"
 }
 
-/// How files are opened: never waiting, should the name be that of a FIFO by now, and following a link
-/// only where that is meant.
+/// How files are opened: never waiting, should the name be that of a FIFO by now, and following a
+/// link only where that is meant.
 #[cfg(unix)]
 fn options(follow: bool) -> OpenOptions {
     use std::os::unix::fs::OpenOptionsExt;

@@ -1,7 +1,8 @@
-//! A record as its line of text: the fields as written, and the checks that make a [`Record`] of them.
+//! A record as its line of text: the fields as written, and the checks that make a [`Record`] of
+//! them.
 //!
-//! Promises: [`Line::read`] does what loading many lines needs and no more: the syntax, the version,
-//! and lengths. [`Line::record`] checks everything else.
+//! Promises: [`RecordLine::read`] does what loading many lines needs and no more: the syntax, the
+//! version, and lengths. [`RecordLine::record`] checks everything else.
 
 use std::borrow::Cow;
 
@@ -18,7 +19,7 @@ use crate::algorithm::Algorithm;
 /// The fields, in the order in which they are written.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Line<'a> {
+pub(super) struct RecordLine<'a> {
     schema: u32,
     #[serde(borrow)]
     generator: Cow<'a, str>,
@@ -47,10 +48,10 @@ struct Version<'a> {
     generator: Cow<'a, str>,
 }
 
-impl<'a> Line<'a> {
+impl<'a> RecordLine<'a> {
     /// The line of a record, given its schedule as text.
-    pub(super) fn of(record: &'a Record, schedule: &'a str) -> Line<'a> {
-        Line {
+    pub(super) fn of(record: &'a Record, schedule: &'a str) -> RecordLine<'a> {
+        RecordLine {
             schema: SCHEMA,
             generator: GENERATOR.into(),
             problem: record.key.problem.as_str().into(),
@@ -71,9 +72,9 @@ impl<'a> Line<'a> {
     }
 
     /// Reads the fields of a line of this version.
-    pub(super) fn read(bytes: &'a [u8]) -> Result<Line<'a>, RecordError> {
+    pub(super) fn read(bytes: &'a [u8]) -> Result<RecordLine<'a>, RecordError> {
         at_most("the line", bytes.len(), MAX_LINE)?;
-        let line: Line = match serde_json::from_slice(bytes) {
+        let line: RecordLine = match serde_json::from_slice(bytes) {
             Ok(line) => line,
             Err(error) => return Err(refusal(bytes, &error)),
         };

@@ -2,15 +2,16 @@
 //!
 //! Promises: a reader sees the file as it was before or after a write, never between: the new text
 //! goes to a file beside it, is flushed to the disk, and takes its name. A change is made under an
-//! advisory lock on a third file, to what the file holds at that time, so changes of several processes
-//! add up. What [`Store::insert`] reported as stored is on the disk, whatever ends the process then.
+//! advisory lock on a third file, to what the file holds at that time, so changes of several
+//! processes add up. What [`Store::insert`] reported as stored is on the disk, whatever ends the
+//! process then.
 //!
-//! A database is a regular file of at most [`MAX_FILE`] bytes: no change makes one that would not be
-//! read again.
+//! A database is a regular file of at most [`MAX_FILE`] bytes: no change makes one that would not
+//! be read again.
 //!
 //! Does not: create anything before there is something to store, or write to a file that does not
-//! begin with the header of a database, or make a lock beside it. A symbolic link is followed; one to
-//! nothing is refused. On a file system without locks, changes are refused.
+//! begin with the header of a database, or make a lock beside it. A symbolic link is followed; one
+//! to nothing is refused. On a file system without locks, changes are refused.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -25,14 +26,14 @@ use super::{Database, Inserted, Record, RecordError, file};
 pub const MAX_FILE: u64 = 1 << 29;
 
 /// Where the database of this user is: `convgen/tuning.jsonl` in the platform's directory of local
-/// application data (on Linux `~/.local/share`, unless the user's XDG base directories are elsewhere).
-/// Nothing if the platform has none.
+/// application data (on Linux `~/.local/share`, unless the user's XDG base directories are
+/// elsewhere). Nothing if the platform has none.
 pub fn default_path() -> Option<PathBuf> {
     Some(dirs::data_local_dir()?.join("convgen").join("tuning.jsonl"))
 }
 
-/// The records of this user, for [`Compiler::with_database`](crate::Compiler::with_database): no compiler reads
-/// them unasked. A matter of milliseconds, unless there are very many.
+/// The records of this user, for [`Compiler::with_database`](crate::Compiler::with_database): no
+/// compiler reads them unasked. A matter of milliseconds, unless there are very many.
 ///
 /// # Errors
 /// Why the file at [`default_path`] was not read. A file that is not there has no records.
@@ -101,7 +102,8 @@ impl Store {
     /// Changes what the file holds, alone among all processes: waits while another changes it.
     ///
     /// # Errors
-    /// If the change fails, or makes the file too large; then nothing is written. If the file is refused.
+    /// If the change fails, or makes the file too large; then nothing is written. If the file is
+    /// refused.
     pub fn update<T>(
         &self,
         change: impl FnOnce(&mut Database) -> Result<T, RecordError>,

@@ -1,8 +1,8 @@
 //! Buffers that begin at a cache line, large ones in large pages (`src/pages.rs`).
 //!
-//! A vector as wide as a line that does not begin at one is two loads. Kernels take any slice; where the
-//! channels are a multiple of a line, those of a tensor that begins at a line are read twice as fast.
-//! The allocator aligns large vectors to sixteen bytes.
+//! A vector as wide as a line that does not begin at one is two loads. Kernels take any slice;
+//! where the channels are a multiple of a line, those of a tensor that begins at a line are read
+//! twice as fast. The allocator aligns large vectors to sixteen bytes.
 
 use std::ops::{Deref, DerefMut, Range};
 

@@ -45,7 +45,8 @@ impl Callable {
         code: Code,
     ) -> Callable {
         let problems = || [first].into_iter().chain(second);
-        // Fewer than `MAX_ELEMENTS`; on a machine that cannot address so many no input has an image.
+        // Fewer than `MAX_ELEMENTS`; on a machine that cannot address so many no input has an
+        // image.
         let image = first.input_shape(1).iter().product::<u64>();
         let image = usize::try_from(image).unwrap_or(usize::MAX);
         threads::note_process();

@@ -6,8 +6,8 @@ use super::run_alone;
 use crate::error::RunError;
 use crate::jit::{Code, Inputs, MAX_SUMS};
 
-/// The code of a nest of the caller's own, one without weights and bias. May be shared and called by any
-/// number of threads.
+/// The code of a nest of the caller's own, one without weights and bias. May be shared and called
+/// by any number of threads.
 pub struct NestKernel {
     code: Code,
 }
@@ -22,8 +22,8 @@ impl NestKernel {
         self.code.nests().next()
     }
 
-    /// Runs all tasks for a batch on the calling thread. `input` and `output` are the nest's; `extras` are its
-    /// residuals, scales and gradients, in the order in which it declares them.
+    /// Runs all tasks for a batch on the calling thread. `input` and `output` are the nest's;
+    /// `extras` are its residuals, scales and gradients, in the order in which it declares them.
     ///
     /// # Errors
     /// [`RunError`] if a slice has not the length of the nest's buffer at that batch.

@@ -79,14 +79,14 @@ impl SeparableKernel {
         self.callable.code().bytes()
     }
 
-    /// Bytes of scratch each thread of a call needs, the block of the tensor between the halves among
-    /// them.
+    /// Bytes of scratch each thread of a call needs, the block of the tensor between the halves
+    /// among them.
     pub fn workspace_bytes(&self) -> usize {
         self.callable.workspace_bytes()
     }
 
-    /// The number of independent tasks of a call with that many images; `usize::MAX` for more images
-    /// than a call can have.
+    /// The number of independent tasks of a call with that many images; `usize::MAX` for more
+    /// images than a call can have.
     pub fn tasks(&self, batch: usize) -> usize {
         self.callable.tasks(batch)
     }
@@ -100,7 +100,8 @@ impl SeparableKernel {
     /// Copies the weights of both halves into the kernel's own order; done once.
     ///
     /// # Errors
-    /// [`RunError::Length`](crate::error::RunError::Length) if there are too few or too many weights.
+    /// [`RunError::Length`](crate::error::RunError::Length) if there are too few or too many
+    /// weights.
     pub fn pack_weights(
         &self,
         depthwise: &[f32],
@@ -118,8 +119,9 @@ impl SeparableKernel {
         Ok(())
     }
 
-    /// As [`SeparableKernel::run`], on up to `threads` threads of the current rayon pool: on as many as
-    /// [`SeparableKernel::threads`] says. The result does not depend on the number of threads.
+    /// As [`SeparableKernel::run`], on up to `threads` threads of the current rayon pool: on as
+    /// many as [`SeparableKernel::threads`] says. The result does not depend on the number of
+    /// threads.
     ///
     /// # Errors
     /// As [`SeparableKernel::run`].

@@ -1,21 +1,21 @@
 //! The threads of a call: how many pay, and how its tasks are split among them.
 //!
-//! Promises: results do not depend on the number of threads, since tasks write different elements; a
-//! thread that has run a kernel once allocates nothing. After `fork`, a call in the child runs on the
-//! calling thread alone, unless that belongs to a pool of the child's own.
+//! Promises: results do not depend on the number of threads, since tasks write different elements;
+//! a thread that has run a kernel once allocates nothing. After `fork`, a call in the child runs on
+//! the calling thread alone, unless that belongs to a pool of the child's own.
 
 use std::cell::RefCell;
 use std::sync::OnceLock;
 
 use crate::jit::{Call, Scratch, Tasks};
 
-/// Predicted seconds of work that a thread is woken for. Handing over half of a call takes about 1 us if
-/// the other thread is awake and 2 to 8 us if it sleeps (rayon, Linux, two cores of a virtual machine), so
-/// that two threads gain nothing below about 8 us of work.
+/// Predicted seconds of work that a thread is woken for. Handing over half of a call takes about 1
+/// us if the other thread is awake and 2 to 8 us if it sleeps (rayon, Linux, two cores of a virtual
+/// machine), so that two threads gain nothing below about 8 us of work.
 const WORTH: f64 = 5e-6;
 
-/// Parts of a call for each thread. The cores of a shared machine are not equally fast from one moment to the
-/// next: halves wait for the slower one.
+/// Parts of a call for each thread. The cores of a shared machine are not equally fast from one
+/// moment to the next: halves wait for the slower one.
 const PARTS_A_THREAD: usize = 4;
 
 thread_local! {
@@ -42,7 +42,8 @@ impl Call<'_> {
         let tasks = self.tasks();
         // A forked child has no thread of the pool but this one: nobody would take the other parts.
         let threads = if in_forked_child() { 1 } else { threads };
-        // A thread that runs late leaves parts to the others; if there are no more threads than may take one.
+        // A thread that runs late leaves parts to the others; if there are no more threads than may
+        // take one.
         let all = threads > 1 && threads >= rayon::current_num_threads();
         let parts = if all { threads.saturating_mul(PARTS_A_THREAD) } else { threads };
         let parts = parts.clamp(1, tasks.len().max(1));
@@ -75,8 +76,8 @@ pub(super) fn note_process() {
     PROCESS.get_or_init(std::process::id);
 }
 
-/// Whether this process was forked from one that had made kernels. Its copy of rayon's global pool has
-/// no threads; a pool of its own, whose threads call, has.
+/// Whether this process was forked from one that had made kernels. Its copy of rayon's global pool
+/// has no threads; a pool of its own, whose threads call, has.
 fn in_forked_child() -> bool {
     let forked = PROCESS.get().is_some_and(|process| *process != std::process::id());
     forked && rayon::current_thread_index().is_none()

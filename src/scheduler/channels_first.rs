@@ -1,17 +1,18 @@
-//! Channels-first problems on vectors: which axis the lanes are, and how much of the input is copied.
+//! Channels-first problems on vectors: which axis the lanes are, and how much of the input is
+//! copied.
 //!
-//! A channels-first input is read by vectors of columns where it lies, or copied, a task at a time, into
-//! channels-last scratch, by transposes in registers, for the kernels of channels-last problems; these
-//! store a tile of pixels by channels the same way. Copies cost two to three loads an element of a vector,
-//! so they pay wherever an element serves more than a few products.
+//! A channels-first input is read by vectors of columns where it lies, or copied, a task at a time,
+//! into channels-last scratch, by transposes in registers, for the kernels of channels-last
+//! problems; these store a tile of pixels by channels the same way. Copies cost two to three loads
+//! an element of a vector, so they pay wherever an element serves more than a few products.
 
 use convgen_ir::elem::Layout;
 
-use super::plan::{CopyInput, LaneAxis, Order, Plan, Walk, weight_bytes};
+use super::plan::{CopyInput, LaneAxis, LoopClass, LoopOrder, Plan, weight_bytes};
 use super::{Picker, largest};
 
-/// Parts of the second-level cache, of eight, that a task's copy of the input may fill while panels of
-/// weights pass through the rest.
+/// Parts of the second-level cache, of eight, that a task's copy of the input may fill while panels
+/// of weights pass through the rest.
 const PARTS_FOR_COPY: u64 = 3;
 
 /// Taps for which reading the input in place is cheaper than a copy, at most.
@@ -20,7 +21,8 @@ const FEW_TAPS: u64 = 9;
 /// Vectors in a row of columns that are lanes, at least.
 const WIDE_ROWS: u64 = 2;
 
-/// Rows that a task of a depthwise kernel copies for itself, for each that its neighbour copies too.
+/// Rows that a task of a depthwise kernel copies for itself, for each that its neighbour copies
+/// too.
 const LEAST_SHARED: u64 = 2;
 
 /// Tiles of output channels that read a strip of pixels, for a copy of it to pay.
@@ -32,9 +34,10 @@ impl Picker<'_> {
         self.problem.layout() == Layout::ChannelsFirst && self.target.isa().vectors().is_some()
     }
 
-    /// The lanes, where channels that are no neighbours are better lanes than columns are: groups of one
-    /// channel are copied by vectors of them, and columns may leave many lanes of their last vector empty.
-    /// With AVX-512, 192 to 1152 channels of 7x7 take 163 us by columns and 128 by output channels.
+    /// The lanes, where channels that are no neighbours are better lanes than columns are: groups
+    /// of one channel are copied by vectors of them, and columns may leave many lanes of their last
+    /// vector empty. With AVX-512, 192 to 1152 channels of 7x7 take 163 us by columns and 128 by
+    /// output channels.
     pub(super) fn channel_lanes(&self) -> Option<LaneAxis> {
         let lanes = u64::from(self.target.lanes());
         let (reads, writes) =
@@ -53,9 +56,9 @@ impl Picker<'_> {
         (reads >= lanes && fewer).then_some(LaneAxis::OutChannels)
     }
 
-    /// Whether columns are read where they lie by whole vectors, and each for so few taps that loads which
-    /// straddle two cache lines cost less than a copy: 3x3 over 56x56 reaches 53 GFLOP/s so, 30 by a
-    /// copy; 7x7 73, and 118 by a copy.
+    /// Whether columns are read where they lie by whole vectors, and each for so few taps that
+    /// loads which straddle two cache lines cost less than a copy: 3x3 over 56x56 reaches 53
+    /// GFLOP/s so, 30 by a copy; 7x7 73, and 118 by a copy.
     fn columns_suffice(&self, lanes: u64) -> bool {
         let axes = self.problem.spatial();
         let taps: u64 = axes.iter().map(|s| s.kernel).product();
@@ -68,12 +71,12 @@ impl Picker<'_> {
 
     /// Depthwise kernels copy some channels of the rows of a task, then run over them.
     pub(super) fn channels_outermost(&self, plan: &mut Plan) {
-        plan.order = Order::ALL[0];
+        plan.order = LoopOrder::ALL[0];
         plan.vectors = 1;
     }
 
-    /// Output rows of a task of a depthwise kernel: their copy stays in the first-level cache, if few of
-    /// them are copied by the neighbouring tasks too.
+    /// Output rows of a task of a depthwise kernel: their copy stays in the first-level cache, if
+    /// few of them are copied by the neighbouring tasks too.
     pub(super) fn rows_of_channels(&self, plan: &Plan) -> Option<u64> {
         let s = self.problem.spatial().first().filter(|_| self.problem.rank() > 1)?;
         if plan.lanes != LaneAxis::Groups || !self.transposes() {
@@ -97,7 +100,7 @@ impl Picker<'_> {
         match plan.lanes {
             LaneAxis::Groups => {
                 let several = plan.lane_extent(self.problem, self.target) < self.problem.groups();
-                copy(several.then_some(Walk::Channels))
+                copy(several.then_some(LoopClass::Channels))
             }
             LaneAxis::OutChannels | LaneAxis::Channels if !self.fused => copy(None),
             LaneAxis::Columns if self.strip_is_reused(plan) => {
@@ -111,9 +114,9 @@ impl Picker<'_> {
         }
     }
 
-    /// Whether a task is one strip of pixels that many tiles of output channels read: the planes of the
-    /// image are far apart, each line in a page and perhaps in a cache set with others. With AVX-512,
-    /// 256 to 128 channels of 56x56 take 2.1 ms where the strip lies and 1.4 from a copy.
+    /// Whether a task is one strip of pixels that many tiles of output channels read: the planes of
+    /// the image are far apart, each line in a page and perhaps in a cache set with others. With
+    /// AVX-512, 256 to 128 channels of 56x56 take 2.1 ms where the strip lies and 1.4 from a copy.
     fn strip_is_reused(&self, plan: &Plan) -> bool {
         let tiles = self.problem.out_channels_per_group().div_ceil(plan.rows);
         self.problem.groups() == 1
@@ -121,8 +124,8 @@ impl Picker<'_> {
             && plan.is_one_strip(self.problem, self.target)
     }
 
-    /// Output rows of a task that reads weights from beyond the second-level cache: as many as the cache
-    /// holds the copied input of, but a task for each core.
+    /// Output rows of a task that reads weights from beyond the second-level cache: as many as the
+    /// cache holds the copied input of, but a task for each core.
     pub(super) fn rows_for_weights(&self, plan: &Plan) -> u64 {
         let cached = self.target.caches().l2 as u64;
         let beyond = weight_bytes(self.problem) > cached / 2;

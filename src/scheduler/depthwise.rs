@@ -1,23 +1,24 @@
-//! Kernels whose lanes are groups: each element of the input serves few products, so order and tile decide
-//! how often it comes from afar.
+//! Kernels whose lanes are groups: each element of the input serves few products, so order and tile
+//! decide how often it comes from beyond L2.
 
 use convgen_ir::elem::Layout;
 
-use super::plan::{LaneAxis, Order, Plan, Walk, weight_bytes};
+use super::plan::{LaneAxis, LoopClass, LoopOrder, Plan, weight_bytes};
 use super::{DEPTHWISE_COLUMNS, FEWEST_PIXELS, L1_WAY_BYTES, Picker, balanced, tile_registers};
 use crate::target::{Isa, LATENCY_SUMS};
 
-/// Columns of such a tile of several vectors: neighbouring lines of memory are fetched together, so that
-/// few columns by many channels are read faster than many by few. 3x3 at stride 2 over 192 channels of
-/// 28x28: 67 GFLOP/s by tiles of 7 columns by three vectors, 54 of 14 by one.
+/// Columns of such a tile of several vectors: neighbouring lines of memory are fetched together, so
+/// that few columns by many channels are read faster than many by few. 3x3 at stride 2 over 192
+/// channels of 28x28: 67 GFLOP/s by tiles of 7 columns by three vectors, 54 of 14 by one.
 const COLUMNS_OF_VECTORS: u64 = 7;
 
-/// Rows of a kernel for which reading lines again costs more than reading them from front to back saves: 5x5
-/// over 240 channels of 28x28, which no near cache holds, 133 and 176 GFLOP/s; 3x3 gains and loses.
+/// Rows of a kernel for which reading lines again costs more than reading them from front to back
+/// saves: 5x5 over 240 channels of 28x28, which no near cache holds, 133 and 176 GFLOP/s; 3x3 gains
+/// and loses.
 const TALL_KERNEL: u64 = 5;
 
-/// Columns, at most, of a tile of one vector for kernels so long that a border is several tiles: each is
-/// written out.
+/// Columns, at most, of a tile of one vector for kernels so long that a border is several tiles:
+/// each is unrolled.
 const NARROW_COLUMNS: u64 = 12;
 
 impl Picker<'_> {
@@ -28,15 +29,16 @@ impl Picker<'_> {
     }
 
     /// Channels inside pixels: the input is then read from front to back. Not if the weights, which
-    /// every pixel then needs, would fill the first-level cache, nor if the image stays in the second one: a
-    /// few channels of the rows that share taps then stay in the first. 3x3 over 576 channels of 14x14 at
-    /// stride 2: 61 GFLOP/s pixel by pixel, 81 channels outermost; over 96 of 112x112, which no near
-    /// cache holds, 24 and 18. The more rows share a line, the sooner that pays. Of a tall kernel each line
-    /// serves so many rows of taps that a tile moves down its columns, and finds it in the first-level cache.
-    fn depthwise_order(&self) -> Order {
+    /// every pixel then needs, would fill the first-level cache, nor if the image stays in the
+    /// second one: a few channels of the rows that share taps then stay in the first. 3x3 over 576
+    /// channels of 14x14 at stride 2: 61 GFLOP/s pixel by pixel, 81 channels outermost; over 96 of
+    /// 112x112, which no near cache holds, 24 and 18. The more rows share a line, the sooner that
+    /// pays. Of a tall kernel each line serves so many rows of taps that a tile moves down its
+    /// columns, and finds it in the first-level cache.
+    fn depthwise_order(&self) -> LoopOrder {
         if self.block.is_some() {
             // The rows of a task of a pair are in the second-level cache.
-            return Order::DOWN_COLUMNS;
+            return LoopOrder::DOWN_COLUMNS;
         }
         let elem = self.problem.elem().bytes() as u64;
         let elements = |shape: Vec<u64>| shape.iter().product::<u64>();
@@ -45,28 +47,30 @@ impl Picker<'_> {
         let rows = self.problem.spatial().first().map_or(1, |s| s.kernel);
         let caches = self.target.caches();
         if weight_bytes(self.problem) > caches.l1d as u64 / 2 {
-            return Order::ALL[0];
+            return LoopOrder::ALL[0];
         }
         match elem * image * batch <= caches.l2 as u64 * rows / 4 {
-            // Neighbours in a column then lie in few sets of a cache: they are met one after the other.
-            true if self.is_crowded() => Order::DOWN_COLUMNS,
-            true => Order::ALL[0],
-            false if rows >= TALL_KERNEL => Order::DOWN_COLUMNS,
-            false => Order::PIXELS,
+            // Neighbours in a column then lie in few sets of a cache: they are met one after the
+            // other.
+            true if self.has_set_conflicts() => LoopOrder::DOWN_COLUMNS,
+            true => LoopOrder::ALL[0],
+            false if rows >= TALL_KERNEL => LoopOrder::DOWN_COLUMNS,
+            false => LoopOrder::PIXELS,
         }
     }
 
-    /// Meets padding in place if some tile can: lanes are channels of several groups, and nothing is summed
-    /// over the input for long.
+    /// Meets padding in place if some tile can: lanes are channels of several groups, and nothing
+    /// is summed over the input for long.
     pub(super) fn depthwise_in_place(&self, plan: &mut Plan, lanes: LaneAxis) {
         plan.order = match lanes == LaneAxis::Channels {
-            // A group has less than a line of a pixel. 8 channels a group, 28x28: 0.21 ms group by group, 0.19 so.
-            true => Order::PIXELS,
+            // A group has less than a line of a pixel. 8 channels a group, 28x28: 0.21 ms group by
+            // group, 0.19 so.
+            true => LoopOrder::PIXELS,
             false => self.depthwise_order(),
         };
         // Whether padding can be met in place depends on whether tasks share a row.
         plan.block = self.shape.axes[0].1;
-        // The borders of long kernels are written out by narrow tiles.
+        // The borders of long kernels are unrolled by narrow tiles.
         let columns = self.shape.axes.last().map_or(1, |(_, extent)| *extent);
         let narrow = [balanced(columns, NARROW_COLUMNS), LATENCY_SUMS].map(|rows| (1, rows));
         let narrow = narrow.into_iter().filter(|_| self.is_depthwise(lanes));
@@ -83,12 +87,12 @@ impl Picker<'_> {
         }
     }
 
-    /// Makes tasks of channels where a row, all there is, is read in place and would be no task's alone; leaves it
-    /// one task where pixels go first and a core is alone: 4 taps over 1536 channels of 512 positions take 5 %
-    /// less without a copy.
+    /// Makes tasks of channels where a row, all there is, is read in place and would be no task's
+    /// alone; leaves it one task where pixels go first and a core is alone: 4 taps over 1536
+    /// channels of 512 positions take 5 % less without a copy.
     pub(super) fn shares_channels_of_rows(&self, plan: &mut Plan) -> bool {
         let one_row = plan.in_place && self.shape.axes.len() == 1 && self.block.is_none();
-        if !one_row || plan.order.0[0] != Walk::Channels {
+        if !one_row || plan.order.0[0] != LoopClass::Channels {
             return one_row && self.target.cores() == 1;
         }
         let shared = Plan { channel_tasks: true, ..plan.clone() };
@@ -99,18 +103,18 @@ impl Picker<'_> {
         fits
     }
 
-    /// Whether neighbouring pixels are a multiple of half a way apart, and so fall into two sets of the
-    /// first-level cache.
-    pub(super) fn is_crowded(&self) -> bool {
+    /// Whether neighbouring pixels are a multiple of half a way apart, and so fall into two sets of
+    /// the first-level cache.
+    pub(super) fn has_set_conflicts(&self) -> bool {
         let pixel = self.problem.in_channels() * self.problem.elem().bytes() as u64;
         self.problem.layout() == Layout::ChannelsLast && pixel.is_multiple_of(L1_WAY_BYTES / 2)
     }
 
-    /// The tile of a depthwise kernel: beside the sums, the weights of a row of taps stay in registers,
-    /// and an element of the input, a zero and what the epilogue computes pass. Where pixels are a
-    /// multiple of half a way apart they fall into two sets of the first-level cache, and the rows of
-    /// taps put each other out (58 GFLOP/s at 512 channels): few pixels by many vectors, which are
-    /// neighbouring lines, do not (98).
+    /// The tile of a depthwise kernel: beside the sums, the weights of a row of taps stay in
+    /// registers, and an element of the input, a zero and what the epilogue computes pass. Where
+    /// pixels are a multiple of half a way apart they fall into two sets of the first-level cache,
+    /// and the rows of taps put each other out (58 GFLOP/s at 512 channels): few pixels by many
+    /// vectors, which are neighbouring lines, do not (98).
     pub(super) fn depthwise_tile(&self) -> (u64, u64) {
         let (lane, columns) = self.tiled(LaneAxis::Groups);
         let taps = self.problem.spatial().last().map_or(1, |s| s.kernel);
@@ -125,14 +129,14 @@ impl Picker<'_> {
             Isa::Avx2 | Isa::Avx512 => lane.div_ceil(u64::from(self.target.lanes())),
         };
         let wide = if budget >= 4 * FEWEST_PIXELS { 4 } else { 2 };
-        if self.is_crowded() && all.is_multiple_of(wide) {
+        if self.has_set_conflicts() && all.is_multiple_of(wide) {
             return (wide, balanced(columns, budget / wide));
         }
         let narrow = balanced(columns, COLUMNS_OF_VECTORS);
         // The weights of a row of taps stay in registers beside the sums, and two operands.
         let held = |vectors: u64| vectors * (narrow + taps) + 2 <= registers;
-        // Pairs of lines are fetched together, so an even number of vectors goes first: 3x3 over 192 channels of
-        // 28x28, 141 GFLOP/s by three vectors, 151 by two.
+        // Pairs of lines are fetched together, so an even number of vectors goes first: 3x3 over
+        // 192 channels of 28x28, 141 GFLOP/s by three vectors, 151 by two.
         let wide = [4, 2, 3].into_iter();
         let wide = wide.filter(|vectors| held(*vectors)).find(|n| all.is_multiple_of(*n));
         match (wide, self.target.isa()) {

@@ -1,8 +1,8 @@
 //! Whether a problem is computed by Fourier transforms: five rules, the first that applies decides.
 //!
-//! The times compared are predictions at the same nominal rates: the cost model's walk of the direct
-//! nest, and the counted operations of [`Plan::seconds`]. Lowering the direct nest takes longer than
-//! the rest of a decision, so it is done only where the arithmetic could pay.
+//! The times compared are predictions at the same nominal rates: the cost model's walk of the
+//! direct nest, and the counted operations of [`Plan::seconds`]. Lowering the direct nest takes
+//! longer than the rest of a decision, so it is done only where the arithmetic could pay.
 
 use std::fmt;
 

@@ -1,9 +1,10 @@
 //! The schedules of the gradients of weights and bias.
 //!
-//! A gradient sums over images and positions, so its register tile is made of channels: lanes of one
-//! kind by rows of the other, one tap at a time. Each position then costs one vector of the one tensor
-//! and one broadcast a row of the other, as in a matrix product. Positions whose tap is on padding are
-//! left out of the loops. Channels that are no neighbours in memory (channels first) are no lanes.
+//! A gradient sums over images and positions, so its register tile is made of channels: lanes of
+//! one kind by rows of the other, one tap at a time. Each position then costs one vector of the one
+//! tensor and one broadcast a row of the other, as in a matrix product. Positions whose tap is on
+//! padding are left out of the loops. Channels that are no neighbours in memory (channels first)
+//! are no lanes.
 
 mod blocks;
 
@@ -18,7 +19,8 @@ use super::{SHORTEST_VECTOR, balanced, tile_registers};
 use crate::target::{Isa, Target};
 use crate::transform::peel::MAX_PARTS;
 
-/// Vectors of a tile at most: with few rows, as many give the multiply-adds that hide their latency.
+/// Vectors of a tile at most: with few rows, as many give the multiply-adds that hide their
+/// latency.
 const MAX_VECTORS: u64 = 8;
 
 /// Bytes of a cache line.
@@ -32,7 +34,7 @@ const SCALAR_TILE: u64 = 3;
 
 /// The schedule of a problem whose direction is one of these gradients, without some things.
 pub(super) fn schedule(problem: &ConvProblem, target: &Target, caution: Caution) -> Schedule {
-    let mut writer = Writer { problem, target, caution, directives: vec![] };
+    let mut writer = GradientWriter { problem, target, caution, directives: vec![] };
     match problem.direction() {
         Direction::BackwardBias => writer.bias(),
         Direction::Forward
@@ -43,8 +45,8 @@ pub(super) fn schedule(problem: &ConvProblem, target: &Target, caution: Caution)
     Schedule { directives: writer.directives }
 }
 
-/// Whether a loop over positions leaves out those on padding: one position is no loop to skip iterations
-/// of, nor is padding that is made of the input, or that must stay in the sum.
+/// Whether a loop over positions leaves out those on padding: one position is no loop to skip
+/// iterations of, nor is padding that is made of the input, or that must stay in the sum.
 fn skips(problem: &ConvProblem, target: &Target, s: &SpatialAxis, caution: Caution) -> bool {
     let stays = problem.extends_input() || target.accuracy().keeps_order() || caution.borders;
     has_padding(s) && s.output() > 1 && !stays
@@ -53,14 +55,14 @@ fn skips(problem: &ConvProblem, target: &Target, s: &SpatialAxis, caution: Cauti
 /// A loop that is tiled: its axis and how long it is.
 type Tiled = (&'static str, u64);
 
-struct Writer<'p> {
+struct GradientWriter<'p> {
     problem: &'p ConvProblem,
     target: &'p Target,
     caution: Caution,
     directives: Vec<Directive>,
 }
 
-impl Writer<'_> {
+impl GradientWriter<'_> {
     fn weights(&mut self) {
         let (problem, caution) = (self.problem, self.caution);
         let (ic, oc) = (problem.in_channels_per_group(), problem.out_channels_per_group());
@@ -122,8 +124,8 @@ impl Writer<'_> {
         }
     }
 
-    /// One channel a group: the rows are taps, so that positions are read once for all of them. Taps
-    /// on padding are known where the positions at the border are loops of their own.
+    /// One channel a group: the rows are taps, so that positions are read once for all of them.
+    /// Taps on padding are known where the positions at the border are loops of their own.
     fn depthwise(&mut self, lanes: Tiled) {
         let (problem, caution) = (self.problem, self.caution);
         let axes: Vec<_> = problem.axis_names().iter().zip(problem.spatial()).collect();
@@ -202,8 +204,8 @@ impl Writer<'_> {
         }
     }
 
-    /// Which axis is the rows and which the lanes: the one that wastes fewer lanes; of two alike the
-    /// input channels, which are neighbours in the weights that are written.
+    /// Which axis is the rows and which the lanes: the one that wastes fewer lanes; of two alike
+    /// the input channels, which are neighbours in the weights that are written.
     fn axes(&self, ic: Tiled, oc: Tiled) -> (Tiled, Option<Tiled>) {
         let (last, groups) = (self.problem.layout() == Layout::ChannelsLast, self.problem.groups());
         let enough = self.lanes().min(SHORTEST_VECTOR);
@@ -226,9 +228,10 @@ impl Writer<'_> {
         extent as f64 / (extent.div_ceil(lanes) * lanes) as f64
     }
 
-    /// Rows and elements along the lanes of the tile that does the most multiply-adds a cache line it
-    /// reads, counting the work that incomplete tiles waste: every position is read again for each
-    /// tile and tap, mostly from beyond the first cache. Of two alike, the one with fewer loads.
+    /// Rows and elements along the lanes of the tile that does the most multiply-adds a cache line
+    /// it reads, counting the work that incomplete tiles waste: every position is read again for
+    /// each tile and tap, mostly from beyond the first cache. Of two alike, the one with fewer
+    /// loads.
     fn tile(&self, rows: u64, lane: u64) -> (u64, u64) {
         let lanes = self.lanes();
         let needed = lane.div_ceil(lanes);
@@ -264,9 +267,9 @@ impl Writer<'_> {
         (Some(format!("{axis}.o")), format!("{axis}.i"))
     }
 
-    /// Lanes of the vectors that the kernel will have. No micro-kernel reads padding made of the input, of
-    /// which each position is another one: the tile is made for Cranelift then, whose larger ones would
-    /// live on the stack (64 to 64 channels of 56x56: 6 GFLOP/s in place of 19).
+    /// Lanes of the vectors that the kernel will have. No micro-kernel reads padding made of the
+    /// input, of which each position is another one: the tile is made for Cranelift then, whose
+    /// larger ones would live on the stack (64 to 64 channels of 56x56: 6 GFLOP/s in place of 19).
     fn lanes(&self) -> u64 {
         match self.problem.extends_input() {
             true => u64::from(Isa::Clif.vector_bits()) / 32,

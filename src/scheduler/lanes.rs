@@ -7,9 +7,9 @@ use super::plan::{
 };
 use super::{Picker, SHORTEST_VECTOR};
 
-/// Sums an output of groups with half as many output channels as a vector has lanes. 3x3, 8 channels a group,
-/// 28x28: 0.25 ms with the channels of two groups as lanes, 0.19 this way; but 4 channels a group, 56x56: 0.28 with those
-/// of four groups, 0.40 with four sums an output.
+/// Sums an output of groups with half as many output channels as a vector has lanes. 3x3, 8
+/// channels a group, 28x28: 0.25 ms with the channels of two groups as lanes, 0.19 this way; but 4
+/// channels a group, 56x56: 0.28 with those of four groups, 0.40 with four sums an output.
 const PAIR: u64 = 2;
 
 impl Picker<'_> {
@@ -35,7 +35,7 @@ impl Picker<'_> {
                 && columns >= enough)
         {
             LaneAxis::Columns
-        } else if (channels >= enough || self.columns_are_torn()) && self.sums_fill_more() {
+        } else if (channels >= enough || self.columns_need_gather()) && self.sums_fill_more() {
             LaneAxis::Channels
         } else if channels >= enough {
             LaneAxis::OutChannels
@@ -46,25 +46,28 @@ impl Picker<'_> {
         } else if self.problem.groups() >= enough {
             LaneAxis::Groups
         } else if self.target.isa().vectors().is_some() && channels.max(columns) > 1 {
-            // Two lanes of a mask take as long as one element, and that as long as one of Cranelift's.
+            // Two lanes of a mask take as long as one element, and that as long as one of
+            // Cranelift's.
             if channels >= columns { LaneAxis::OutChannels } else { LaneAxis::Columns }
         } else {
             LaneAxis::None
         }
     }
 
-    /// Whether output channels leave so many lanes empty that input channels should be lanes beside them. 1x1
-    /// from 144 to 24 at 56x56: 124 GFLOP/s without, 168 with; 3x3 from 32 to 8 at 28x28, 71 and 130.
+    /// Whether output channels leave so many lanes empty that input channels should be lanes beside
+    /// them. 1x1 from 144 to 24 at 56x56: 124 GFLOP/s without, 168 with; 3x3 from 32 to 8 at 28x28,
+    /// 71 and 130.
     fn sums_fill_more(&self) -> bool {
         let work = |sums| pixel_work(self.problem, self.target, sums);
         self.problem.layout() == Layout::ChannelsLast
             && work(1) * 10 >= work(sums_a_channel(self.problem, self.target)) * 11
     }
 
-    /// Whether vectors of columns, which first are put together, save too few of the products that input channels as
-    /// lanes take. 3x3 from 32 channels to 3 at 256x256: 1.65 ms with columns as lanes, 1.34 without. Phases share
-    /// what is put together: 64 channels to 3, 4x4 at stride 2, 64x64 is 106 GFLOP/s with columns, 78 without.
-    fn columns_are_torn(&self) -> bool {
+    /// Whether vectors of columns, which first are put together, save too few of the products that
+    /// input channels as lanes take. 3x3 from 32 channels to 3 at 256x256: 1.65 ms with columns as
+    /// lanes, 1.34 without. Phases share what is put together: 64 channels to 3, 4x4 at stride 2,
+    /// 64x64 is 106 GFLOP/s with columns, 78 without.
+    fn columns_need_gather(&self) -> bool {
         let sums = sums_a_channel(self.problem, self.target);
         let beside = pixel_work(self.problem, self.target, sums);
         let products: u64 = self.problem.weights_shape().iter().product();
@@ -72,8 +75,9 @@ impl Picker<'_> {
         self.whole && beside * 2 <= columns * 3
     }
 
-    /// Whether columns that are neighbours in memory fill vectors much better than output channels do: 5x5
-    /// from one channel to 6 at 28x28 takes 115 us with columns as lanes, 176 with channels.
+    /// Whether columns that are neighbours in memory fill vectors much better than output channels
+    /// do: 5x5 from one channel to 6 at 28x28 takes 115 us with columns as lanes, 176 with
+    /// channels.
     fn columns_fill_more(&self, columns: u64, channels: u64) -> bool {
         let lanes = u64::from(self.target.lanes());
         let share = |extent: u64| extent as f64 / extent.next_multiple_of(lanes) as f64;

@@ -1,9 +1,10 @@
 //! The default pick of the defining sum, which is asked whether it is legal before it is made.
 //!
-//! Promises: the pick went through transforms, lowering and the verifier within the target's limits, and it is
-//! the first that does of a list that begins with the fastest known and ends with the plain nest; each does
-//! without something that may have been too much. What was lowered to find out is the code generator's. Does
-//! not: generate code; whoever does may ask for the first pick whose code is accepted as well.
+//! Promises: the pick went through transforms, lowering and the verifier within the target's
+//! limits, and it is the first that does of a list that begins with the fastest known and ends with
+//! the plain nest; each does without something that may have been too much. What was lowered to
+//! find out is the code generator's. Does not: generate code; whoever does may ask for the first
+//! pick whose code is accepted as well.
 
 use convgen_ir::problem::{ConvProblem, Direction};
 use convgen_ir::schedule::Schedule;

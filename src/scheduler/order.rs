@@ -1,10 +1,11 @@
 //! Whether a schedule adds every sum in the order of the problem's plain nest.
 //!
-//! That order does not depend on a machine, so such schedules have the same bits on every instruction set,
-//! whatever the values: [`Accuracy::Reproducible`](crate::Accuracy::Reproducible) admits no others.
+//! That order does not depend on a machine, so such schedules have the same bits on every
+//! instruction set, whatever the values: [`Accuracy::Reproducible`](crate::Accuracy::Reproducible)
+//! admits no others.
 //!
-//! Promises: a schedule that is accepted has the bits of the plain nest. Does not: accept every such
-//! schedule; two rewrites that undo one another may be refused.
+//! Promises: a schedule that is accepted has the bits of the plain nest. Does not: accept every
+//! such schedule; two rewrites that undo one another may be refused.
 
 use convgen_ir::nest::{AxisKind, Nest, Stmt};
 use convgen_ir::problem::ConvProblem;
@@ -51,8 +52,8 @@ pub fn kept(problem: &ConvProblem, schedule: &Schedule) -> Result<(), OrderError
     })
 }
 
-/// Whether a directive may change a sum by itself: by adding parts of it, or by leaving out products, which
-/// are no zeros where a weight is infinite.
+/// Whether a directive may change a sum by itself: by adding parts of it, or by leaving out
+/// products, which are no zeros where a weight is infinite.
 fn changes(directive: &Directive) -> bool {
     match directive {
         Directive::Rfactor { .. } | Directive::SkipPadding { .. } => true,
@@ -99,8 +100,8 @@ fn reductions(
     }
 }
 
-/// Whether loops stand in one another as those of the plain nest that they were made of: parts of a split
-/// in one another as they were split, those of different loops as these.
+/// Whether loops stand in one another as those of the plain nest that they were made of: parts of a
+/// split in one another as they were split, those of different loops as these.
 fn ordered(plain: &[String], loops: &[String]) -> Result<(), OrderError> {
     let mut before: Option<(&String, (usize, &str))> = None;
     for name in loops {
@@ -116,8 +117,8 @@ fn ordered(plain: &[String], loops: &[String]) -> Result<(), OrderError> {
     Ok(())
 }
 
-/// Which loop of the plain nest, or the first of some fused ones, a loop was made of, and which part of it is
-/// left.
+/// Which loop of the plain nest, or the first of some fused ones, a loop was made of, and which
+/// part of it is left.
 fn place<'n>(plain: &[String], name: &'n str) -> (usize, &'n str) {
     let (base, part) = name.split_once('.').unwrap_or((name, ""));
     let first = base.split('_').next().unwrap_or(base);

@@ -1,10 +1,12 @@
-//! A plan: the decisions behind a schedule as plain numbers, and the directives that carry them out.
+//! A plan: the decisions behind a schedule as plain numbers, and the directives that carry them
+//! out.
 //!
-//! Promises: a plan that [`Plan::check`] accepts becomes a schedule whose directives all apply to the
-//! plain nest of the problem; equal plans become equal schedules. Two decisions change the order of a
-//! sum: whether padding is skipped ([`Plan::in_place`]), and whether an output is several sums
-//! ([`LaneAxis::Channels`]); plans that agree in these give the same bits. Does not: choose (that is the scheduler), or
-//! ask whether the nest fits the target's limits (that is the verifier).
+//! Promises: a plan that [`Plan::check`] accepts becomes a schedule whose directives all apply to
+//! the plain nest of the problem; equal plans become equal schedules. Two decisions change the
+//! order of a sum: whether padding is skipped ([`Plan::in_place`]), and whether an output is
+//! several sums ([`LaneAxis::Channels`]); plans that agree in these give the same bits. Does not:
+//! choose (that is the scheduler), or ask whether the nest fits the target's limits (that is the
+//! verifier).
 
 mod check;
 mod write;
@@ -15,7 +17,7 @@ use convgen_ir::schedule::Schedule;
 
 pub(super) use self::check::loops_if_peeled;
 pub use self::check::{Excluded, LARGEST_BODY, fewest_operands};
-use self::write::Writer;
+use self::write::PlanWriter;
 use crate::algorithm::PhaseLoop;
 use crate::target::Target;
 use crate::transform::pack_input::aligned_columns;
@@ -25,13 +27,13 @@ use crate::transform::pack_input::aligned_columns;
 pub enum LaneAxis {
     /// Output channels of a group: weights are vectors, activations are broadcast.
     OutChannels,
-    /// Output channels of a group, each with a few input channels, whose sums are added at the end: for
-    /// output channels that do not fill their vectors.
+    /// Output channels of a group, each with a few input channels, whose sums are added at the end:
+    /// for output channels that do not fill their vectors.
     Channels,
     /// Groups: both are vectors (depthwise).
     Groups,
-    /// Neighbouring groups by their output channels, in one vector: weights are vectors, the input of
-    /// each group is repeated over its output channels.
+    /// Neighbouring groups by their output channels, in one vector: weights are vectors, the input
+    /// of each group is repeated over its output channels.
     GroupChannels,
     /// Output columns: activations are vectors, weights are broadcast.
     Columns,
@@ -73,7 +75,7 @@ impl LaneAxis {
 
 /// The loops around a register tile, by what they walk over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Walk {
+pub enum LoopClass {
     /// Over channels: of groups, of output channels, of tiles of either.
     Channels,
     /// Over the output rows of a task, and over planes.
@@ -84,34 +86,37 @@ pub enum Walk {
 
 /// The order of the loops around a register tile inside a task, outermost first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Order(pub [Walk; 3]);
+pub struct LoopOrder(pub [LoopClass; 3]);
 
-impl Order {
+impl LoopOrder {
     /// A pixel is done whole, and the next one beside it: memory is met from front to back.
-    pub(super) const PIXELS: Order = Order([Walk::Rows, Walk::Columns, Walk::Channels]);
-    /// A tile of a few channels moves down its columns: rows that share taps are met one after the other.
-    pub(super) const DOWN_COLUMNS: Order = Order([Walk::Columns, Walk::Channels, Walk::Rows]);
+    pub(super) const PIXELS: LoopOrder =
+        LoopOrder([LoopClass::Rows, LoopClass::Columns, LoopClass::Channels]);
+    /// A tile of a few channels moves down its columns: rows that share taps are met one after the
+    /// other.
+    pub(super) const DOWN_COLUMNS: LoopOrder =
+        LoopOrder([LoopClass::Columns, LoopClass::Channels, LoopClass::Rows]);
 
     /// Every order. The first keeps a panel of weights while it walks over the pixels of a task.
-    pub const ALL: [Order; 6] = [
-        Order([Walk::Channels, Walk::Rows, Walk::Columns]),
-        Order([Walk::Channels, Walk::Columns, Walk::Rows]),
-        Order([Walk::Rows, Walk::Channels, Walk::Columns]),
-        Order([Walk::Rows, Walk::Columns, Walk::Channels]),
-        Order([Walk::Columns, Walk::Rows, Walk::Channels]),
-        Order([Walk::Columns, Walk::Channels, Walk::Rows]),
+    pub const ALL: [LoopOrder; 6] = [
+        LoopOrder([LoopClass::Channels, LoopClass::Rows, LoopClass::Columns]),
+        LoopOrder([LoopClass::Channels, LoopClass::Columns, LoopClass::Rows]),
+        LoopOrder([LoopClass::Rows, LoopClass::Channels, LoopClass::Columns]),
+        LoopOrder([LoopClass::Rows, LoopClass::Columns, LoopClass::Channels]),
+        LoopOrder([LoopClass::Columns, LoopClass::Rows, LoopClass::Channels]),
+        LoopOrder([LoopClass::Columns, LoopClass::Channels, LoopClass::Rows]),
     ];
 }
 
 /// Where the input is copied into scratch, border and all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct CopyInput {
-    /// Once an iteration of this walk: of its outermost loop over channels, of its innermost loop over
-    /// anything else; once a task if none is named.
-    pub at: Option<Walk>,
+    /// Once an iteration of this walk: of its outermost loop over channels, of its innermost loop
+    /// over anything else; once a task if none is named.
+    pub at: Option<LoopClass>,
     /// The order of the copy's dimensions, if it is not the input's.
     pub layout: Option<Layout>,
-    /// Whether columns of a copy in another order are written out, so that vectors of columns become
+    /// Whether columns of a copy in another order are unrolled, so that vectors of columns become
     /// vectors of channels in registers; only where all parts of the problem copy the same columns.
     pub transposed: bool,
 }
@@ -121,7 +126,7 @@ pub struct CopyInput {
 pub struct Plan {
     /// The loops over phases that the problem's nests have around the loops of one phase.
     pub phases: Vec<PhaseLoop>,
-    /// Whether a register tile has all phases, each with its own rows: they are written out.
+    /// Whether a register tile has all phases, each with its own rows: they are unrolled.
     pub tile_phases: bool,
     /// Whether the spatial axes are one; only where every output pixel reads one input pixel.
     pub fused: bool,
@@ -136,21 +141,22 @@ pub struct Plan {
     /// Whether the outermost loop over channels is shared among tasks too.
     pub channel_tasks: bool,
     /// The order of the loops of a task.
-    pub order: Order,
+    pub order: LoopOrder,
     /// Where the input is copied, if it is.
     pub copy: Option<CopyInput>,
-    /// Whether padding is met where the input lies: taps outside are skipped in rows and planes, and
-    /// known in the tiles of columns at a border, which become kernels of their own.
+    /// Whether padding is met where the input lies: taps outside are skipped in rows and planes,
+    /// and known in the tiles of columns at a border, which become kernels of their own.
     pub in_place: bool,
     /// Whether the weights are copied into the order in which they are read.
     pub pack_weights: bool,
-    /// Input channels written out in the innermost loop, for each of the sums of an output.
+    /// Input channels unrolled in the innermost loop, for each of the sums of an output.
     pub steps: u64,
-    /// Whether the taps of the last axis are written out too; only if all input channels are.
+    /// Whether the taps of the last axis are unrolled too; only if all input channels are.
     pub taps: bool,
 }
 
-/// The sums that an output may have in a vector: what a load can repeat, and an epilogue add up soon.
+/// The sums that an output may have in a vector: what a load can repeat, and an epilogue add up
+/// soon.
 const SUMS_A_CHANNEL: [u64; 3] = [1, 2, 4];
 
 /// A problem as a plan sees it: the loops that are tiled, named as they are after fusing.
@@ -218,7 +224,8 @@ impl Plan {
     /// Bytes of the input that one task reads, if it is copied once a task.
     pub(super) fn packed_input_bytes(&self, problem: &ConvProblem, target: &Target) -> u64 {
         let lane_extent = self.lane_extent(problem, target);
-        // The copy's box holds what the last, incomplete tile of columns would read if it were whole.
+        // The copy's box holds what the last, incomplete tile of columns would read if it were
+        // whole.
         let columns = self.columns_of_tile(problem, target);
         let mut pixels = self.copied_pixels(problem, columns);
         let neighbours =
@@ -246,7 +253,8 @@ impl Plan {
         problem.spatial().iter().enumerate().map(rows).collect()
     }
 
-    /// Whether a task is one vector strip of the pixels of a fused problem, which are neighbours, in several planes.
+    /// Whether a task is one vector strip of the pixels of a fused problem, which are neighbours,
+    /// in several planes.
     pub(super) fn is_one_strip(&self, problem: &ConvProblem, target: &Target) -> bool {
         self.fused
             && problem.in_channels() > 1
@@ -258,9 +266,10 @@ impl Plan {
 
     /// Channels of one copy of the input.
     fn copied_channels(&self, problem: &ConvProblem, lane_extent: u64) -> u64 {
-        let place = |walk| self.order.0.iter().position(|w| *w == walk);
+        let place = |class| self.order.0.iter().position(|w| *w == class);
         let at = self.copy.and_then(|copy| copy.at);
-        let inside = self.channel_tasks || at.is_some_and(|at| place(at) >= place(Walk::Channels));
+        let inside =
+            self.channel_tasks || at.is_some_and(|at| place(at) >= place(LoopClass::Channels));
         match (self.lanes, inside) {
             (LaneAxis::Groups, _) | (LaneAxis::GroupChannels, true) => {
                 lane_extent * problem.in_channels_per_group()
@@ -274,7 +283,8 @@ impl Plan {
     pub fn schedule(&self, problem: &ConvProblem, target: &Target) -> Schedule {
         let shape = Shape::new(problem, self.fused);
         let lane_extent = self.lane_extent(problem, target);
-        let writer = Writer { plan: self, problem, target, shape, lane_extent, directives: vec![] };
+        let writer =
+            PlanWriter { plan: self, problem, target, shape, lane_extent, directives: vec![] };
         writer.write()
     }
 
@@ -283,7 +293,7 @@ impl Plan {
         let shape = Shape::new(problem, self.fused);
         let lane_extent = self.lane_extent(problem, target);
         let mut writer =
-            Writer { plan: self, problem, target, shape, lane_extent, directives: vec![] };
+            PlanWriter { plan: self, problem, target, shape, lane_extent, directives: vec![] };
         writer.loops()
     }
 
@@ -293,14 +303,15 @@ impl Plan {
         self
     }
 
-    /// Whether its tile is one of several pixels of a row that meet padding where the input lies: the taps
-    /// of each pixel are a loop that ends where its input does, and no border is written out.
+    /// Whether its tile is one of several pixels of a row that meet padding where the input lies:
+    /// the taps of each pixel are a loop that ends where its input does, and no border is unrolled.
     fn is_pixel_in_place(&self, problem: &ConvProblem) -> bool {
         let several = problem.spatial().last().is_some_and(|s| s.output() > 1);
         self.in_place && self.rows == 1 && !self.taps && self.lanes != LaneAxis::Columns && several
     }
 
-    /// Whether padding is met where the input lies by tiles whose columns, taps and borders are written out.
+    /// Whether padding is met where the input lies by tiles whose columns, taps and borders are
+    /// unrolled.
     pub(super) fn is_tile_in_place(&self, problem: &ConvProblem) -> bool {
         self.in_place && !self.is_pixel_in_place(problem)
     }
@@ -328,28 +339,28 @@ struct Loops {
 }
 
 impl Loops {
-    fn of(&self, walk: Walk) -> &[String] {
-        match walk {
-            Walk::Channels => &self.channels,
-            Walk::Rows => &self.rows,
-            Walk::Columns => &self.columns,
+    fn of(&self, class: LoopClass) -> &[String] {
+        match class {
+            LoopClass::Channels => &self.channels,
+            LoopClass::Rows => &self.rows,
+            LoopClass::Columns => &self.columns,
         }
     }
 }
 
-impl Order {
+impl LoopOrder {
     /// The first order that is the same where some walks have no loops.
-    fn canonical(self, loops: &Loops) -> Order {
-        let written = |order: &Order| -> Vec<Walk> {
-            order.0.into_iter().filter(|walk| !loops.of(*walk).is_empty()).collect()
+    fn canonical(self, loops: &Loops) -> LoopOrder {
+        let written = |order: &LoopOrder| -> Vec<LoopClass> {
+            order.0.into_iter().filter(|class| !loops.of(*class).is_empty()).collect()
         };
-        let same = |order: &Order| written(order) == written(&self);
-        Order::ALL.into_iter().find(same).unwrap_or(self)
+        let same = |order: &LoopOrder| written(order) == written(&self);
+        LoopOrder::ALL.into_iter().find(same).unwrap_or(self)
     }
 }
 
-/// How many input channels each output channel has beside it in a vector, for a pixel to take least time:
-/// one, two or four. One where the order of the sum must stay.
+/// How many input channels each output channel has beside it in a vector, for a pixel to take least
+/// time: one, two or four. One where the order of the sum must stay.
 pub(super) fn sums_a_channel(problem: &ConvProblem, target: &Target) -> u64 {
     if target.accuracy().keeps_order() {
         return 1;
@@ -362,8 +373,8 @@ pub(super) fn sums_a_channel(problem: &ConvProblem, target: &Target) -> u64 {
     }
 }
 
-/// Vector operations of a pixel of a group where each output is so many sums: their products, and then
-/// a permutation of each and the additions.
+/// Vector operations of a pixel of a group where each output is so many sums: their products, and
+/// then a permutation of each and the additions.
 pub(super) fn pixel_work(problem: &ConvProblem, target: &Target, sums: u64) -> u64 {
     let taps = problem.taps();
     let outputs = (u64::from(target.lanes()) / sums).max(1);
@@ -378,9 +389,9 @@ pub(super) fn groups_a_vector(problem: &ConvProblem, target: &Target) -> u64 {
     u64::from(target.lanes()) / widest
 }
 
-/// Whether the output channels of several groups are a vector, and those of one are less than half of one.
-/// With 4 channels a group, 32 groups and 56x56 that is 108 GFLOP/s with AVX-512, where lanes of one
-/// group reach 21; with 8 and 28x28 it is 77 to 90, where they reach 44.
+/// Whether the output channels of several groups are a vector, and those of one are less than half
+/// of one. With 4 channels a group, 32 groups and 56x56 that is 108 GFLOP/s with AVX-512, where
+/// lanes of one group reach 21; with 8 and 28x28 it is 77 to 90, where they reach 44.
 pub(super) fn groups_fill_a_vector(problem: &ConvProblem, target: &Target) -> bool {
     let groups = groups_a_vector(problem, target).min(problem.groups());
     target.isa().vectors().is_some()

@@ -1,12 +1,13 @@
 //! The schedules of the two halves of a separable convolution whose tasks are the same rows.
 //!
-//! Each half keeps the default choices of its problem, lanes and register tile, and has an order that suits
-//! its task. Only the size of a task is common to both: rows of which the tensor between the halves stays
-//! close to the core until it is read. Where that would leave cores idle, or cut what should be whole, the weights
-//! that pass through the cache for each task or the vectors of pixels, tasks also share the output channels, and
-//! each does the depthwise half again. Where no near cache holds the tensors around them, the pointwise half
-//! fetches what the depthwise half of the next task reads: 3x3 over 96 channels of 112x112, then 24, takes
-//! 0.82 ms without and 0.66 with.
+//! Each half keeps the default choices of its problem, lanes and register tile, and has an order
+//! that suits its task. Only the size of a task is common to both: rows of which the tensor between
+//! the halves stays close to the core until it is read. Where that would leave cores idle, or cut
+//! what should be whole, the weights that pass through the cache for each task or the vectors of
+//! pixels, tasks also share the output channels, and each does the depthwise half again. Where no
+//! near cache holds the tensors around them, the pointwise half fetches what the depthwise half of
+//! the next task reads: 3x3 over 96 channels of 112x112, then 24, takes 0.82 ms without and 0.66
+//! with.
 
 use convgen_ir::elem::Layout;
 use convgen_ir::problem::ConvProblem;
@@ -15,31 +16,34 @@ use convgen_ir::separable::Separable;
 use convgen_ir::verify::VerifiedNest;
 
 use super::caution::Caution;
-use super::plan::{LaneAxis, Order, Plan, Walk, weight_bytes};
+use super::plan::{LaneAxis, LoopClass, LoopOrder, Plan, weight_bytes};
 use super::{Picker, TASKS_A_CORE, divisor};
 use crate::error::Error;
 use crate::stages::{self, Halves};
 use crate::target::Target;
 
-/// Parts of the second-level cache, of eight, that the tensor between the halves may fill in one task, with what
-/// is fetched for the next one. From one row to this many the time is the same to some percent; 28 rows cost up
-/// to 15 % of it (96 to 24 channels of 112x112), since input, output and panels pass through it as well.
+/// Parts of the second-level cache, of eight, that the tensor between the halves may fill in one
+/// task, with what is fetched for the next one. From one row to this many the time is the same to
+/// some percent; 28 rows cost up to 15 % of it (96 to 24 channels of 112x112), since input, output
+/// and panels pass through it as well.
 const PARTS_FOR_MIDDLE: u64 = 1;
 
-/// As [`PARTS_FOR_MIDDLE`], where the cache does not hold the weights of the pointwise half, and each task reads
-/// them all from beyond it: 1024 to 1024 channels of 7x7, 1.08 ms an image by tasks of a row, 0.65 by one.
+/// As [`PARTS_FOR_MIDDLE`], where the cache does not hold the weights of the pointwise half, and
+/// each task reads them all from beyond it: 1024 to 1024 channels of 7x7, 1.08 ms an image by tasks
+/// of a row, 0.65 by one.
 const PARTS_BESIDE_FAR_WEIGHTS: u64 = 4;
 
-/// Multiply-adds of the pointwise half in a task, at least, for one of the depthwise half that other tasks do too.
+/// Multiply-adds of the pointwise half in a task, at least, for one of the depthwise half that
+/// other tasks do too.
 const REPEATED: u64 = 8;
 
-/// Multiply-adds of a pointwise convolution that take as long as one of a depthwise one where lanes are pixels: 26
-/// to 35 GFLOP/s at 7x7 and 14x14, and 162.
+/// Multiply-adds of a pointwise convolution that take as long as one of a depthwise one where lanes
+/// are pixels: 26 to 35 GFLOP/s at 7x7 and 14x14, and 162.
 const DEPTHWISE_TIME: u64 = 6;
 
-/// Parts of the second-level cache, of eight, up to which it keeps what a call reads and writes, beside the rest,
-/// until the next one. 96 to 24 channels of 56x56, six parts of 2 MiB: 0.205 ms without fetching, 0.175 with; 48 to
-/// 48, five parts, 0.107 and 0.106.
+/// Parts of the second-level cache, of eight, up to which it keeps what a call reads and writes,
+/// beside the rest, until the next one. 96 to 24 channels of 56x56, six parts of 2 MiB: 0.205 ms
+/// without fetching, 0.175 with; 48 to 48, five parts, 0.107 and 0.106.
 const PARTS_KEPT: u64 = 5;
 
 /// How a separable convolution is computed in one nest.
@@ -64,7 +68,8 @@ impl SeparablePlan {
     }
 }
 
-/// The default pick: legal, unless one row of the tensor between the halves does not fit the scratch.
+/// The default pick: legal, unless one row of the tensor between the halves does not fit the
+/// scratch.
 pub fn plan(separable: &Separable, target: &Target) -> SeparablePlan {
     match first_legal(separable, target, |plan, _| Ok(plan)) {
         Ok(plan) => plan,
@@ -73,7 +78,8 @@ pub fn plan(separable: &Separable, target: &Target) -> SeparablePlan {
     }
 }
 
-/// What becomes of the first pick that is legal and accepted. Each does without something that those before it have.
+/// What becomes of the first pick that is legal and accepted. Each does without something that
+/// those before it have.
 ///
 /// # Errors
 /// If none is: why the first one is not.
@@ -109,7 +115,8 @@ fn row_by_row(separable: &Separable, target: &Target) -> SeparablePlan {
     plan_with(separable, target, [1, 1], Caution::MOST)
 }
 
-/// As [`plan`], with tasks of that many rows at most, which share the output channels in at most so many parts.
+/// As [`plan`], with tasks of that many rows at most, which share the output channels in at most so
+/// many parts.
 pub fn plan_by(separable: &Separable, target: &Target, rows: u64, parts: u64) -> SeparablePlan {
     plan_with(separable, target, [rows, parts], Caution::NONE)
 }
@@ -123,12 +130,12 @@ fn plan_with(
     let [depthwise, pointwise] = [separable.depthwise(), separable.pointwise()];
     let rows = divisor(pointwise.spatial()[0].output(), rows);
     let half = |problem| Picker::in_blocks(problem, target, rows).careful(caution);
-    let fetch = reads_far(separable, target);
+    let fetch = exceeds_l2(separable, target);
     let mut second = half(pointwise);
     if fetch && second.lanes.share_pixels() && weights_are_kept(pointwise, target, 4) {
-        // Each tile of pixels reads all weights. The output is then written from front to back, and can be
-        // fetched before it is.
-        second = Plan { order: Order::PIXELS, ..second }.canonical(pointwise, target);
+        // Each tile of pixels reads all weights. The output is then written from front to back, and
+        // can be fetched before it is.
+        second = Plan { order: LoopOrder::PIXELS, ..second }.canonical(pointwise, target);
     }
     let panels = panels(&second, pointwise, target);
     let in_part = panels.div_ceil(parts.clamp(1, panels));
@@ -146,16 +153,16 @@ fn plan_with(
 fn panels(plan: &Plan, pointwise: &ConvProblem, target: &Target) -> u64 {
     let channels = pointwise.out_channels();
     match (plan.order.0[0], plan.lanes, plan.copy) {
-        (Walk::Channels, LaneAxis::OutChannels, None) => {
+        (LoopClass::Channels, LaneAxis::OutChannels, None) => {
             channels.div_ceil(plan.lane_extent(pointwise, target))
         }
-        (Walk::Channels, LaneAxis::Columns, None) => channels.div_ceil(plan.rows),
+        (LoopClass::Channels, LaneAxis::Columns, None) => channels.div_ceil(plan.rows),
         (_, _, _) => 1,
     }
 }
 
-/// The same schedule, whose panels of output channels are shared by tasks that have so many of them. The next panel
-/// is then not fetched early, which costs nothing that could be measured.
+/// The same schedule, whose panels of output channels are shared by tasks that have so many of
+/// them. The next panel is then not fetched early, which costs nothing that could be measured.
 fn shared(mut schedule: Schedule, panels: u64, in_part: u64) -> Schedule {
     if in_part < panels {
         let (axis, by, tail) = ("oc.o".to_owned(), in_part as u32, Tail::Guard);
@@ -166,13 +173,14 @@ fn shared(mut schedule: Schedule, panels: u64, in_part: u64) -> Schedule {
     schedule
 }
 
-/// Whether the weights of the pointwise half fill no more than such a part of the second-level cache.
+/// Whether the weights of the pointwise half fill no more than such a part of the second-level
+/// cache.
 fn weights_are_kept(pointwise: &ConvProblem, target: &Target, part: u64) -> bool {
     weight_bytes(pointwise) <= target.caches().l2 as u64 / part
 }
 
 /// Whether no near cache keeps what the pair reads and writes, and hints are carried out.
-fn reads_far(separable: &Separable, target: &Target) -> bool {
+fn exceeds_l2(separable: &Separable, target: &Target) -> bool {
     let [first, second] = [separable.depthwise(), separable.pointwise()];
     let elements = |shape: Vec<u64>| shape.iter().product::<u64>() * first.elem().bytes() as u64;
     let [read, written] = [first.input_shape(1), second.output_shape(1)].map(elements);
@@ -184,10 +192,11 @@ fn reads_far(separable: &Separable, target: &Target) -> bool {
 struct Wanted {
     /// Whether the second-level cache keeps the weights of the pointwise half beside the rest.
     keeps_weights: bool,
-    /// Tasks of an image that there should be: several a core, or one where more of them would each read weights
-    /// from far, or have vectors of few pixels.
+    /// Tasks of an image that there should be: several a core, or one where more of them would each
+    /// read weights from far, or have vectors of few pixels.
     tasks: u64,
-    /// Tasks that may share the output channels of the same rows, more than one only where tasks of few rows are slow.
+    /// Tasks that may share the output channels of the same rows, more than one only where tasks of
+    /// few rows are slow.
     most_parts: u64,
 }
 
@@ -216,7 +225,7 @@ impl Wanted {
         let extent = middle.spatial()[0].output();
         let written = middle.output_shape(1).iter().product::<u64>() / extent;
         let read = middle.input_shape(1).iter().product::<u64>() / extent;
-        let read = if reads_far(separable, target) { read } else { 0 };
+        let read = if exceeds_l2(separable, target) { read } else { 0 };
         let elements = written + read;
         let bytes = elements * middle.elem().bytes() as u64;
         let eighths = if self.keeps_weights { PARTS_FOR_MIDDLE } else { PARTS_BESIDE_FAR_WEIGHTS };
@@ -228,8 +237,8 @@ impl Wanted {
         }
     }
 
-    /// The rows, at most so many, that take least time: as lanes their pixels fill vectors well or badly, and for
-    /// tasks enough the depthwise half may have to be repeated.
+    /// The rows, at most so many, that take least time: as lanes their pixels fill vectors well or
+    /// badly, and for tasks enough the depthwise half may have to be repeated.
     fn rows_of_whole_vectors(&self, separable: &Separable, target: &Target, most: u64) -> u64 {
         let [depthwise, pointwise] = [separable.depthwise(), separable.pointwise()];
         let columns: u64 = depthwise.spatial()[1..].iter().map(|s| s.output()).product();

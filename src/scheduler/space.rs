@@ -1,12 +1,13 @@
 //! The schedule space of a problem on a target: every plan that could be worth measuring.
 //!
-//! A point is a [`Candidate`]: an algorithm, a plan, and the schedule that the plan becomes. The space
-//! is the product of the knobs' choices, walked lazily; [`Space::all`] gives each point or the reason
-//! why it is none. Search moves by [`Space::neighbours`] and [`Space::sample`]. An algorithm finds its
-//! place here by an arm in [`Space::new`]: its candidates are plans over its own nest.
+//! A point is a [`Candidate`]: an algorithm, a plan, and the schedule that the plan becomes. The
+//! space is the product of the knobs' choices, walked lazily; [`Space::all`] gives each point or
+//! the reason why it is none. Search moves by [`Space::neighbours`] and [`Space::sample`]. An
+//! algorithm finds its place here by an arm in [`Space::new`]: its candidates are plans over its
+//! own nest.
 //!
-//! Does not: rank (that is the cost model), measure (that is `tune`), or ask whether a nest fits the
-//! target's limits (that is the verifier, when a candidate is lowered).
+//! Does not: rank (that is the cost model), measure (that is `tune`), or ask whether a nest fits
+//! the target's limits (that is the verifier, when a candidate is lowered).
 
 use std::collections::HashSet;
 use std::fmt;
@@ -15,7 +16,7 @@ use convgen_ir::elem::Layout;
 use convgen_ir::problem::ConvProblem;
 use convgen_ir::schedule::Schedule;
 
-use super::plan::{CopyInput, Excluded, LaneAxis, Order, Plan, Shape, Walk, is_pointwise};
+use super::plan::{CopyInput, Excluded, LaneAxis, LoopClass, LoopOrder, Plan, Shape, is_pointwise};
 use super::{Planned, default_schedule, divisor, legal_sum};
 use crate::algorithm::winograd;
 use crate::algorithm::{Algorithm, Unsupported};
@@ -25,10 +26,11 @@ use crate::target::Target;
 /// Vectors of a register tile along the lanes, at most: more make the rows too few to pay for them.
 const MOST_VECTORS: u64 = 4;
 
-/// The same where columns are the lanes, or input channels too: few output channels leave registers for many.
+/// The same where columns are the lanes, or input channels too: few output channels leave registers
+/// for many.
 const MOST_COLUMNS: u64 = 8;
 
-/// Input channels written out in the innermost loop, at most.
+/// Input channels unrolled in the innermost loop, at most.
 const MOST_STEPS: u64 = 64;
 
 /// Parts into which a space cuts the first axis for the tasks to be alike.
@@ -88,8 +90,8 @@ impl<'p> Space<'p> {
         }
     }
 
-    /// The spaces of all algorithms of sums that compute a problem. The others have one candidate each, and
-    /// whether they may be used is a question of accuracy.
+    /// The spaces of all algorithms of sums that compute a problem. The others have one candidate
+    /// each, and whether they may be used is a question of accuracy.
     pub fn of(problem: &'p ConvProblem, target: &'p Target) -> Vec<Space<'p>> {
         let spaces = Algorithm::ALL.into_iter().filter(|algorithm| algorithm.is_sum());
         spaces.filter_map(|algorithm| Space::new(problem, algorithm, target).ok()).collect()
@@ -128,7 +130,7 @@ impl<'p> Space<'p> {
             let start = std::iter::once(planned.default_plan(self.target));
             let mut plans: Box<dyn Iterator<Item = Plan> + '_> = Box::new(start);
             for knob in Knob::ALL {
-                plans = Box::new(plans.flat_map(move |plan| self.turned(planned, &plan, knob)));
+                plans = Box::new(plans.flat_map(move |plan| self.mutated(planned, &plan, knob)));
             }
             plans.map(move |plan| self.candidate(planned, plan))
         })
@@ -137,25 +139,25 @@ impl<'p> Space<'p> {
     /// The candidates that differ in one decision, and in what must follow from it.
     pub fn neighbours(&self, candidate: &Candidate) -> Vec<Candidate> {
         let (Some(planned), Some(plan)) = (&self.planned, &candidate.plan) else { return vec![] };
-        let turned = Knob::ALL.into_iter().flat_map(|knob| self.turned(planned, plan, knob));
-        let mut plans: Vec<Plan> = turned.map(|plan| self.repaired(planned, plan)).collect();
+        let mutated = Knob::ALL.into_iter().flat_map(|knob| self.mutated(planned, plan, knob));
+        let mut plans: Vec<Plan> = mutated.map(|plan| self.legalised(planned, plan)).collect();
         let mut seen = HashSet::from([plan.clone()]);
         plans.retain(|plan| seen.insert(plan.clone()));
         plans.into_iter().filter_map(|plan| self.candidate(planned, plan).ok()).collect()
     }
 
-    /// A candidate with every decision drawn anew; `draw(n)` gives a number below `n`. It begins at the
-    /// default pick and turns each knob to one of the choices that fit the others.
+    /// A candidate with every decision drawn anew; `draw(n)` gives a number below `n`. It begins at
+    /// the default pick and turns each knob to one of the choices that fit the others.
     pub fn sample(&self, mut draw: impl FnMut(usize) -> usize) -> Candidate {
         // Choices that fit only others not yet drawn are met in the second round.
         const ROUNDS: usize = 2;
         let Some(planned) = &self.planned else { return self.default_candidate() };
         let mut plan = planned.default_plan(self.target);
         for knob in Knob::ALL.into_iter().cycle().take(ROUNDS * Knob::ALL.len()) {
-            let turned = self.turned(planned, &plan, knob).into_iter();
-            let repaired = turned.map(|plan| self.repaired(planned, plan));
+            let mutated = self.mutated(planned, &plan, knob).into_iter();
+            let legalised = mutated.map(|plan| self.legalised(planned, plan));
             let legal = |plan: &Plan| plan.check(&planned.forward, self.target).is_ok();
-            let mut choices: Vec<Plan> = repaired.filter(legal).collect();
+            let mut choices: Vec<Plan> = legalised.filter(legal).collect();
             if !choices.is_empty() {
                 plan = choices.swap_remove(draw(choices.len()));
             }
@@ -164,7 +166,7 @@ impl<'p> Space<'p> {
     }
 
     /// A plan with one knob at each of its choices.
-    fn turned(&self, planned: &Planned, plan: &Plan, knob: Knob) -> Vec<Plan> {
+    fn mutated(&self, planned: &Planned, plan: &Plan, knob: Knob) -> Vec<Plan> {
         let problem = &planned.forward;
         let with = |set: &dyn Fn(&mut Plan)| {
             let mut plan = plan.clone();
@@ -198,8 +200,8 @@ impl<'p> Space<'p> {
             }
             Knob::Block => numbers(self.blocks(problem, plan), |plan| &mut plan.block),
             Knob::ChannelTasks => flags(&[false, true], |plan| &mut plan.channel_tasks),
-            Knob::Order => {
-                Order::ALL.into_iter().map(|order| with(&|plan| plan.order = order)).collect()
+            Knob::LoopOrder => {
+                LoopOrder::ALL.into_iter().map(|order| with(&|plan| plan.order = order)).collect()
             }
             Knob::Copy => {
                 let set =
@@ -237,7 +239,7 @@ impl<'p> Space<'p> {
     }
 
     /// The plan with the decisions that no longer fit the others moved to the nearest that do.
-    fn repaired(&self, planned: &Planned, mut plan: Plan) -> Plan {
+    fn legalised(&self, planned: &Planned, mut plan: Plan) -> Plan {
         let problem = &planned.forward;
         let shape = Shape::new(problem, plan.fused);
         let (lane, row) = shape.tiled(plan.lanes);
@@ -266,7 +268,7 @@ fn copies(problem: &ConvProblem, whole: bool) -> Vec<Option<CopyInput>> {
         Layout::ChannelsLast => vec![None],
         Layout::ChannelsFirst => vec![None, Some(Layout::ChannelsLast)],
     };
-    let places = [None, Some(Walk::Channels), Some(Walk::Rows), Some(Walk::Columns)];
+    let places = [None, Some(LoopClass::Channels), Some(LoopClass::Rows), Some(LoopClass::Columns)];
     let copy = |at, layout: Option<Layout>| {
         Some(CopyInput { at, layout, transposed: whole && layout.is_some() })
     };
@@ -284,7 +286,7 @@ enum Knob {
     Rows,
     Block,
     ChannelTasks,
-    Order,
+    LoopOrder,
     Copy,
     PackWeights,
     Steps,
@@ -301,7 +303,7 @@ impl Knob {
         Knob::Rows,
         Knob::Block,
         Knob::ChannelTasks,
-        Knob::Order,
+        Knob::LoopOrder,
         Knob::Copy,
         Knob::PackWeights,
         Knob::Steps,

@@ -9,8 +9,8 @@ use crate::algorithm::winograd::{self, Plan};
 use crate::cost::Rates;
 use crate::target::Target;
 
-/// How much shorter the prediction must be than the direct sum at [`DIRECT_RATE`]: predictions are within
-/// about that of what is measured, and the sum is the more exact of two equals.
+/// How much shorter the prediction must be than the direct sum at [`DIRECT_RATE`]: predictions are
+/// within about that of what is measured, and the sum is the more exact of two equals.
 const MARGIN: f64 = 1.1;
 
 /// The part of the peak rate of multiply-adds at which direct kernels of many channels run.
@@ -21,7 +21,8 @@ const DIRECT_RATE: f64 = 0.95;
 pub enum Decision {
     /// W1: the accuracy asked for allows only sums.
     Strict,
-    /// W2: fewer channels than a vector has lanes, to sum over or to write: transforms outweigh products.
+    /// W2: fewer channels than a vector has lanes, to sum over or to write: transforms outweigh
+    /// products.
     Channels {
         /// The fewer.
         channels: u64,
@@ -143,8 +144,8 @@ fn taps_before(s: &SpatialAxis, place: i64) -> i64 {
     all * outputs + quotients(some - all, stride, dilation, first)
 }
 
-/// The sum of `(first + i*step) / by`, rounded down, over `i` from zero to `count - 1`; as fast as Euclid's
-/// algorithm. All numbers are positive, or none is summed.
+/// The sum of `(first + i*step) / by`, rounded down, over `i` from zero to `count - 1`; as fast as
+/// Euclid's algorithm. All numbers are positive, or none is summed.
 fn quotients(count: i64, by: i64, step: i64, first: i64) -> i64 {
     if count <= 0 {
         return 0;

@@ -8,11 +8,11 @@
 //!         for t { F(t,acc[t]) } }
 //! ```
 //! `t` and `r` stand for any number of loops, perfectly nested. Each sum still adds in the order of
-//! `r`: no bit changes. Where a guard of `t` stays to run time (`where`), `I` runs without it, on `pad`
-//! loads, so that the whole tile is defined.
+//! `r`: no bit changes. Where a guard of `t` stays to run time (`where`), `I` runs without it, on
+//! `pad` loads, so that the whole tile is defined.
 //!
-//! Precondition: between `l` and the sum stand spatial loops of known length only, starting at zero;
-//! no guard of a reduction depends on them.
+//! Precondition: between `l` and the sum stand spatial loops of known length only, starting at
+//! zero; no guard of a reduction depends on them.
 
 use convgen_ir::nest::{
     Affine, AxisId, AxisKind, BufferId, Dim, Loop, Nest, Role, Stmt, visit_accesses_mut,

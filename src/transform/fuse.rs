@@ -3,8 +3,8 @@
 //! ```text
 //! for a in 0..A { for b in 0..B { .. x[..,a,b,..] .. } }  ->  for a_b in 0..A*B { .. x[..,a_b,..] .. }
 //! ```
-//! with `x`'s two dimensions, of extents `A` and `B`, made one of `A*B`: the same memory, since buffers are
-//! row-major. No bit changes.
+//! with `x`'s two dimensions, of extents `A` and `B`, made one of `A*B`: the same memory, since
+//! buffers are row-major. No bit changes.
 //!
 //! Precondition: the loops are serial, directly nested, unguarded and start at zero; each buffer is
 //! indexed by both `a` and `b` in neighbouring dimensions of these extents, at every access, or by
@@ -147,8 +147,8 @@ fn collapsible(
     }
 }
 
-/// Where `x[..,a,b,..]` has its `a`, if it has that form. A variable of a loop of length one does not
-/// occur in indices; it stands for the zero there.
+/// Where `x[..,a,b,..]` has its `a`, if it has that form. A variable of a loop of length one does
+/// not occur in indices; it stands for the zero there.
 fn dimension(nest: &Nest, access: &Access, a: (AxisId, i64), b: (AxisId, i64)) -> Option<usize> {
     let shape = &nest.buffer(access.buffer).shape;
     let is = |d: usize, (axis, extent): (AxisId, i64)| {

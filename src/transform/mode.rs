@@ -6,10 +6,10 @@
 //! ```
 //! How every loop over the axis is carried out changes, nothing else.
 //!
-//! Preconditions: the loops are serial; to vectorize, spatial, and innermost or around nothing but one
-//! innermost vector loop; to unroll or vectorize, of known length; to make parallel, spatial, without
-//! guards, directly inside other parallel loops or outermost; to prefetch, serial or parallel, and not
-//! looking ahead already.
+//! Preconditions: the loops are serial; to vectorize, spatial, and innermost or around nothing but
+//! one innermost vector loop; to unroll or vectorize, of known length; to make parallel, spatial,
+//! without guards, directly inside other parallel loops or outermost; to prefetch, serial or
+//! parallel, and not looking ahead already.
 
 use convgen_ir::nest::{AxisKind, Loop, Mode, Nest, Stmt};
 

@@ -6,12 +6,13 @@
 //! for l { scratch rows[c]; for c { rows[c] = 0.0 }
 //!         for c where 0 <= o(l)+c and o(l)+c < extent { rows[c] = input[o(l)+c] } .. rows[i(v)] .. }
 //! ```
-//! `v` are the variables of loops inside `l`, and the box `c` holds every value of `i(v)`, up to where a loop's
-//! guard ends it. Dimensions on which nothing inside `l` depends are left out; `layout` puts the others in another order: channels last,
-//! or the columns of each channel of a row one after the other, from the beginning of a cache line on. Padding
-//! is met once in the copy, which leaves zeros where it is, never in the loops below; where nothing is
-//! padding, no zeros are written. Conditions that are numbers shorten the loops. Padding that is made of
-//! the input is loaded as such by the copy, without zeros and conditions. No bit changes.
+//! `v` are the variables of loops inside `l`, and the box `c` holds every value of `i(v)`, up to
+//! where a loop's guard ends it. Dimensions on which nothing inside `l` depends are left out;
+//! `layout` puts the others in another order: channels last, or the columns of each channel of a
+//! row one after the other, from the beginning of a cache line on. Padding is met once in the copy,
+//! which leaves zeros where it is, never in the loops below; where nothing is padding, no zeros are
+//! written. Conditions that are numbers shorten the loops. Padding that is made of the input is
+//! loaded as such by the copy, without zeros and conditions. No bit changes.
 //!
 //! Precondition: all reads of the input inside `l` have one index, and the same box in every loop
 //! over `l`; no variable that the index has inside `l` runs over the batch.
@@ -34,7 +35,7 @@ pub(super) fn apply(nest: &mut Nest, at: &str, layout: Option<Layout>) -> Result
     let mut copy: Option<Copy> = None;
     let mut body = std::mem::take(&mut nest.body);
     let result = replace_loops(&mut body, axis, &mut |mut l| {
-        let window = Window::of(nest, at, &l.body)?.aligned(nest, layout);
+        let window = CopyWindow::of(nest, at, &l.body)?.aligned(nest, layout);
         if copy.is_none() {
             copy = Some(Copy::new(nest, &window, layout).ok_or_else(unread)?);
         }
@@ -50,8 +51,9 @@ pub(super) fn apply(nest: &mut Nest, at: &str, layout: Option<Layout>) -> Result
 /// Bytes of a cache line.
 const LINE: i64 = 64;
 
-/// Elements before the columns of a row, and all of them, that make column zero of the input begin a cache line
-/// if `first` is the first one of the row: none if that made short rows half as long again.
+/// Elements before the columns of a row, and all of them, that make column zero of the input begin
+/// a cache line if `first` is the first one of the row: none if that made short rows half as long
+/// again.
 pub(crate) fn aligned_columns(first: i64, columns: i64, elem: ElemType) -> (i64, i64) {
     let line = LINE / elem.bytes() as i64;
     let lead = first.rem_euclid(line);
@@ -62,7 +64,7 @@ pub(crate) fn aligned_columns(first: i64, columns: i64, elem: ElemType) -> (i64,
 }
 
 /// What a loop's body reads of the input.
-struct Window {
+struct CopyWindow {
     source: Access,
     /// What the copy finds outside; none if it never looks there.
     padding: Option<PaddingMode>,
@@ -71,9 +73,9 @@ struct Window {
     dims: Vec<(Affine, Affine, i64, i64)>,
 }
 
-impl Window {
+impl CopyWindow {
     /// The window of the loop over the axis named `at`.
-    fn of(nest: &Nest, at: &str, body: &[Stmt]) -> Result<Window, Refusal> {
+    fn of(nest: &Nest, at: &str, body: &[Stmt]) -> Result<CopyWindow, Refusal> {
         if !loads_role(body, Role::Input, nest) {
             return Err(Refusal::InputNotRead { axis: at.to_string() });
         }
@@ -122,12 +124,12 @@ impl Window {
             .collect();
         // The box reaches beyond what other guards let a tile read.
         let beyond = (!guards.is_empty()).then_some(PaddingMode::Zeros);
-        Ok(Window { source, padding: padding.or(beyond), dims })
+        Ok(CopyWindow { source, padding: padding.or(beyond), dims })
     }
 
-    /// With padding around the columns that makes whole cache lines of those of a row, if they become
-    /// neighbours in the copy: stores of vectors then touch one line each.
-    fn aligned(mut self, nest: &Nest, layout: Option<Layout>) -> Window {
+    /// With padding around the columns that makes whole cache lines of those of a row, if they
+    /// become neighbours in the copy: stores of vectors then touch one line each.
+    fn aligned(mut self, nest: &Nest, layout: Option<Layout>) -> CopyWindow {
         let columns = self.dims.len() - 2;
         let becomes = layout == Some(Layout::ChannelsFirst)
             && source_layout(nest, &self) == Layout::ChannelsLast;
@@ -174,7 +176,7 @@ struct Copy {
 
 impl Copy {
     /// None if the nest has such a copy already.
-    fn new(nest: &mut Nest, window: &Window, layout: Option<Layout>) -> Option<Copy> {
+    fn new(nest: &mut Nest, window: &CopyWindow, layout: Option<Layout>) -> Option<Copy> {
         if nest.find_buffer("rows").is_some() {
             return None;
         }
@@ -206,7 +208,7 @@ impl Copy {
     }
 
     /// Makes the reads of the window reads of the copy.
-    fn redirect(&self, window: &Window, body: &mut [Stmt]) {
+    fn redirect(&self, window: &CopyWindow, body: &mut [Stmt]) {
         let index = self.kept.iter().map(|(d, _)| {
             let (_, within, lo, _) = &window.dims[*d];
             within.plus(-lo)
@@ -222,7 +224,7 @@ impl Copy {
     }
 
     /// The declaration and the loops that fill the copy.
-    fn statements(&self, nest: &Nest, window: &Window) -> Vec<Stmt> {
+    fn statements(&self, nest: &Nest, window: &CopyWindow) -> Vec<Stmt> {
         let ranges: Vec<CopyRange> = (0..window.dims.len())
             .map(|d| CopyRange::new(nest, window, d, self.extents[d]))
             .collect();
@@ -234,7 +236,7 @@ impl Copy {
             index: (0..window.dims.len()).map(place).collect(),
         };
         let guards = |d: usize| match ranges[d].guarded {
-            true => Window::inside(nest, &source, d),
+            true => CopyWindow::inside(nest, &source, d),
             false => vec![],
         };
         let index = self.kept.iter().map(|(d, axis)| Affine::axis(*axis).plus(ranges[*d].skipped));
@@ -257,8 +259,8 @@ impl Copy {
         [Stmt::Declare(self.rows)].into_iter().chain(zeros).chain(copied).collect()
     }
 
-    /// Zeros where nothing is copied: of each dimension what lies before and behind, all of it where the
-    /// ends move; of the dimensions around it only what is copied, of those inside all.
+    /// Zeros where nothing is copied: of each dimension what lies before and behind, all of it
+    /// where the ends move; of the dimensions around it only what is copied, of those inside all.
     fn zeros(&self, ranges: &[CopyRange]) -> Vec<Stmt> {
         let kept = |d: usize| self.kept.iter().any(|(other, _)| *other == d);
         if (0..ranges.len()).any(|d| !kept(d) && ranges[d].guarded) {
@@ -316,7 +318,7 @@ struct CopyRange {
 }
 
 impl CopyRange {
-    fn new(nest: &Nest, window: &Window, dim: usize, extent: i64) -> CopyRange {
+    fn new(nest: &Nest, window: &CopyWindow, dim: usize, extent: i64) -> CopyRange {
         let (outer, _, lo, _) = &window.dims[dim];
         let from = outer.plus(*lo);
         let whole = CopyRange { from: from.clone(), skipped: 0, length: extent, guarded: false };
@@ -338,7 +340,7 @@ impl CopyRange {
 }
 
 /// The layout the input was declared with: its channel dimension is the one that `ic` or `g` index.
-fn source_layout(nest: &Nest, window: &Window) -> Layout {
+fn source_layout(nest: &Nest, window: &CopyWindow) -> Layout {
     let reduction_alone = |index: &Affine| {
         index.terms().iter().any(|(axis, _)| {
             let name = nest.axis(*axis).name.as_str();

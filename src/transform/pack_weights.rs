@@ -6,8 +6,8 @@
 //! pack { for v { panels[v] = weights[e(v)] } }      // once a set of weights
 //! .. panels[v] ..
 //! ```
-//! `v` are the loop variables of the index, in the order of the loops: the nest then reads the panels
-//! from front to back. Elements beyond a tail are zero. No bit of the result changes.
+//! `v` are the loop variables of the index, in the order of the loops: the nest then reads the
+//! panels from front to back. Elements beyond a tail are zero. No bit of the result changes.
 //!
 //! Precondition: the nest reads the weights and has not packed them yet.
 

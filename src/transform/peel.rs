@@ -3,12 +3,14 @@
 //! ```text
 //! for a in 0..E { S }  ->  for a in 0..1 { S }; for a in 1..x { S }; for a in x..x+1 { S }; ..
 //! ```
-//! where in the middle loop no index that `a` decides is outside, and each iteration before and after
-//! it is a loop of its own: there `a` is a number, so that unrolled code knows which of its loads are
-//! padding. No bit changes: where the loop is a reduction, one sum goes on from loop to loop.
+//! where in the middle loop no index that `a` decides is outside, and each iteration before and
+//! after it is a loop of its own: there `a` is a number, so that unrolled code knows which of its
+//! loads are padding. No bit changes: where the loop is a reduction, one sum goes on from loop to
+//! loop.
 //!
-//! Precondition: the loop is serial and of known length; padding inside it is zeros; some padded load has an index made
-//! of `a` and of loops inside alone, which is outside in some iterations, but not in too many.
+//! Precondition: the loop is serial and of known length; padding inside it is zeros; some padded
+//! load has an index made of `a` and of loops inside alone, which is outside in some iterations,
+//! but not in too many.
 
 use convgen_ir::nest::{Access, AxisId, Dim, Loop, Mode, Nest, Stmt, visit_pads};
 

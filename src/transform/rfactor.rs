@@ -7,12 +7,13 @@
 //! for r { for q in 0..Q { acc[q] = fma(a, b, acc[q]) } }
 //! let sum = I + acc[0] + acc[1] + ..; F(sum)
 //! ```
-//! Every iteration of `q` adds up a sum of its own, so its loop becomes a spatial one, whose iterations may be
-//! lanes: few output channels fill a vector together with a few input channels. The sums are added from left
-//! to right, after `I` unless that is zero. As where reductions are reordered, bits change.
+//! Every iteration of `q` adds up a sum of its own, so its loop becomes a spatial one, whose
+//! iterations may be lanes: few output channels fill a vector together with a few input channels.
+//! The sums are added from left to right, after `I` unless that is zero. As where reductions are
+//! reordered, bits change.
 //!
-//! Precondition: `q` is a serial loop without guards, from zero, of known length, at most 16, and the innermost of
-//! a sum of products that begins with one value and is not in a tile yet.
+//! Precondition: `q` is a serial loop without guards, from zero, of known length, at most 16, and
+//! the innermost of a sum of products that begins with one value and is not in a tile yet.
 
 use convgen_ir::nest::{
     Access, Affine, AxisId, AxisKind, BinaryOp, BufferId, Dim, Expr, LocalId, Loop, Mode, Nest,

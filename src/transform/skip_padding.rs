@@ -5,16 +5,17 @@
 //! ->
 //! reduce k in 0..K where i(k) >= 0 and i(k) < E { acc = fma(pad(input[i(k)]), w, acc) }
 //! ```
-//! for every dimension `E` whose index mentions `k` and may be outside. Where the index depends on a loop
-//! inside of `k` too, the innermost such loop gets the condition, around its body:
+//! for every dimension `E` whose index mentions `k` and may be outside. Where the index depends on
+//! a loop inside of `k` too, the innermost such loop gets the condition, around its body:
 //! ```text
 //! reduce k in 0..K { unroll o in 0..O { if o+k >= 0 and o+k < E { acc[o] = fma(pad(input[o+k]), w, acc[o]) } } }
 //! ```
-//! A tap outside is no operation any more: bits change where its weight is infinite or a NaN, and in the
-//! sign of a zero sum.
+//! A tap outside is no operation any more: bits change where its weight is infinite or a NaN, and
+//! in the sign of a zero sum.
 //!
-//! Precondition: `k` is a reduction axis with padding, which is zeros; the loop does nothing but add products of
-//! which a padded load of the input is a factor; no index depends on the lanes of a vector inside it.
+//! Precondition: `k` is a reduction axis with padding, which is zeros; the loop does nothing but
+//! add products of which a padded load of the input is a factor; no index depends on the lanes of a
+//! vector inside it.
 
 use convgen_ir::nest::{
     Access, AxisId, Dim, Expr, Guard, Loop, Mode, Nest, Role, Stmt, visit_loops,
@@ -52,7 +53,8 @@ pub(super) fn apply(nest: &mut Nest, at: &str) -> Result<(), Refusal> {
     result
 }
 
-/// Puts conditions around the body of the innermost loop that they mention; false if it is a vector.
+/// Puts conditions around the body of the innermost loop that they mention; false if it is a
+/// vector.
 fn guard_body(block: &mut [Stmt], guards: &[Guard]) -> bool {
     let [Stmt::Loop(l)] = block else { return false };
     let mentioned = |block: &[Stmt]| {

@@ -11,15 +11,15 @@
 //!                         for t { sums[s,t] = acc[t] } } }
 //!         for s.w { for t.w { F(sums[s.w,t.w]) } } }
 //! ```
-//! `s` and `r` stand for any number of loops; `r` ends with the one that is named. Without one, each tile
-//! is summed at once and only the output is written from scratch. All tiles of `l` go over one block
-//! of the reduction before any goes on to the next, so what the block reads stays in a cache. The loops
-//! that write the output are copies with names of their own, for directives of their own. Each sum
-//! still adds in the order of `r` and `q`: no bit changes. The whole of the scratch is defined, on `pad`
-//! loads where a guard of a tile would leave out some of it.
+//! `s` and `r` stand for any number of loops; `r` ends with the one that is named. Without one,
+//! each tile is summed at once and only the output is written from scratch. All tiles of `l` go
+//! over one block of the reduction before any goes on to the next, so what the block reads stays in
+//! a cache. The loops that write the output are copies with names of their own, for directives of
+//! their own. Each sum still adds in the order of `r` and `q`: no bit changes. The whole of the
+//! scratch is defined, on `pad` loads where a guard of a tile would leave out some of it.
 //!
-//! Precondition: inside `l` stand spatial loops of known length around a register tile, whose sum begins
-//! with the loops `r`. A guard of `r` that some `s` decides becomes one of that `s`.
+//! Precondition: inside `l` stand spatial loops of known length around a register tile, whose sum
+//! begins with the loops `r`. A guard of `r` that some `s` decides becomes one of that `s`.
 
 use convgen_ir::nest::{
     Access, Affine, AxisId, BufferId, Dim, Expr, Loop, Mode, Nest, Role, Stmt, map_affines,
@@ -118,8 +118,8 @@ fn blocks(reduce: &Loop, last: AxisId) -> Option<Vec<Loop>> {
     Some(result)
 }
 
-/// A block without the guards that tiles decide: these become guards of the tiles' loops, since a tile for
-/// which a block is left out stays as it is.
+/// A block without the guards that tiles decide: these become guards of the tiles' loops, since a
+/// tile for which a block is left out stays as it is.
 fn leave_to_tiles(block: Loop, tiles: &mut [Loop]) -> Loop {
     let mut left = block.with_body(block.body.clone());
     left.guards.clear();

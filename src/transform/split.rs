@@ -5,9 +5,9 @@
 //! ->
 //! for a.o in 0..ceil(E/f) { for a.i in 0..f where a.o*f+a.i < E { S(a.o*f+a.i) } }
 //! ```
-//! The guard is left out where `f` divides `E`. `tail=cut` writes `cut` for `where`. `tail=pad` drops
-//! the guard: loads of the caller's data become `pad` loads and stores to the output stand in an `if`,
-//! so the iterations beyond `E` compute on zeros and leave no trace.
+//! The guard is left out where `f` divides `E`. `tail=cut` writes `cut` for `where`. `tail=pad`
+//! drops the guard: loads of the caller's data become `pad` loads and stores to the output stand in
+//! an `if`, so the iterations beyond `E` compute on zeros and leave no trace.
 //!
 //! Precondition: every loop over `a` is serial, starts at zero and has a known length of at least
 //! `f`; `pad` only on a spatial axis.

@@ -1,8 +1,8 @@
 //! One problem's bench: its data, its threads, and kernels that are verified before they are timed.
 //!
 //! Promises: [`Bench::admit`] gives a kernel only if its whole output is that of the oracle, so
-//! nothing wrong is ever timed; timings of one [`Bench::race`] take turns, and all kernels write the same
-//! memory, so that none has better pages than another.
+//! nothing wrong is ever timed; timings of one [`Bench::race`] take turns, and all kernels write
+//! the same memory, so that none has better pages than another.
 
 use std::cell::{Cell, RefCell};
 

@@ -1,13 +1,15 @@
 //! The search for the fastest way to compute one problem.
 //!
-//! First the default picks of all algorithms race that the accuracy asked for allows. Then rounds of three steps
-//! until the time is up: the cost model ranks the candidates near the best ones known, the most promising are compiled and verified, and they race against the best so far. What the
-//! model is off by at a candidate that was measured it is off by at those near it, too: they are ranked
-//! by their prediction times that factor. A race is successive halving: all run for a short time in
-//! turns, the slower half is dropped, the rest runs for twice as long. Only times of one race are
-//! compared, since a machine is not equally fast at all times. A candidate whose first call already takes
-//! much longer than the best call known does not race at all. In the end the last winners race against
-//! the default pick, and the best is held against all oracles once more; it wins only if both say so.
+//! First the default picks of all algorithms race that the accuracy asked for allows. Then rounds
+//! of three steps until the time is up: the cost model ranks the candidates near the best ones
+//! known, the most promising are compiled and verified, and they race against the best so far. What
+//! the model is off by at a candidate that was measured it is off by at those near it, too: they
+//! are ranked by their prediction times that factor. A race is successive halving: all run for a
+//! short time in turns, the slower half is dropped, the rest runs for twice as long. Only times of
+//! one race are compared, since a machine is not equally fast at all times. A candidate whose first
+//! call already takes much longer than the best call known does not race at all. In the end the
+//! last winners race against the default pick, and the best is held against all oracles once more;
+//! it wins only if both say so.
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -63,8 +65,8 @@ const MARGIN: f64 = 0.005;
 /// What a search may use.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Seconds of ranking and racing. The oracles' checks, of the default picks before and of the winner
-    /// after, take what they take.
+    /// Seconds of ranking and racing. The oracles' checks, of the default picks before and of the
+    /// winner after, take what they take.
     pub seconds: f64,
     /// Threads of a call.
     pub threads: usize,
@@ -197,9 +199,9 @@ fn timed(entrant: &Entrant, timing: Timing) -> Measured {
     Measured { seconds: timing.min, ..measured(entrant) }
 }
 
-/// Measures candidates drawn at random all over the spaces of a problem, the default pick first: what
-/// tells how well the cost model ranks. Kernels race in groups; a much slower one than the fastest is
-/// timed by few calls, but is not left out.
+/// Measures candidates drawn at random all over the spaces of a problem, the default pick first:
+/// what tells how well the cost model ranks. Kernels race in groups; a much slower one than the
+/// fastest is timed by few calls, but is not left out.
 ///
 /// # Errors
 /// As [`search`].
@@ -248,7 +250,8 @@ const SLOW: f64 = 4.0;
 /// Draws for each candidate of a survey, at most: some are drawn twice.
 const DRAWS: usize = 8;
 
-/// The rank correlation of predicted and measured seconds by Spearman's formula; 1 is the same order.
+/// The rank correlation of predicted and measured seconds by Spearman's formula; 1 is the same
+/// order.
 pub fn rank_correlation(measured: &[Measured]) -> f64 {
     let predicted = ranks(measured, |m| m.predicted);
     let seconds = ranks(measured, |m| m.seconds);
@@ -337,7 +340,8 @@ impl Search<'_, '_> {
         Progress { tried: self.measured.len(), best: fastest, default, left: self.left() }
     }
 
-    /// Fills the pool: what is near the fastest measured, what is near the most promising, strangers.
+    /// Fills the pool: what is near the fastest measured, what is near the most promising,
+    /// strangers.
     fn rank(&mut self) {
         let watch = Stopwatch::start();
         let allowed = RANKING * self.limits.seconds.min(self.left());

@@ -1,5 +1,5 @@
-//! Who imports whom, read from the source: paths that begin with `crate`, `super` or `self`, outside of comments,
-//! strings and test modules.
+//! Who imports whom, read from the source: paths that begin with `crate`, `super` or `self`,
+//! outside of comments, strings and test modules.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -41,8 +41,8 @@ impl Crate {
         Crate { modules }
     }
 
-    /// For each file the files that it imports from, but for those that it lies in and that lie in it: what a
-    /// parent and its children share is theirs.
+    /// For each file the files that it imports from, but for those that it lies in and that lie in
+    /// it: what a parent and its children share is theirs.
     pub fn imports(&self) -> BTreeMap<&str, BTreeSet<&str>> {
         let of = |(name, module): (&'_ String, &'_ Module)| {
             let found = module.paths.iter().filter_map(|path| self.resolve(path, 0));
@@ -51,7 +51,8 @@ impl Crate {
         self.modules.iter().map(|entry| (entry.0.as_str(), of(entry))).collect()
     }
 
-    /// The file that a path leads to: the deepest module of it, or the one that the name behind it comes from.
+    /// The file that a path leads to: the deepest module of it, or the one that the name behind it
+    /// comes from.
     fn resolve(&self, path: &[String], depth: usize) -> Option<&str> {
         let deepest = (0..=path.len())
             .rev()

@@ -8,8 +8,9 @@
 //! | `random COUNT SEED` | random problems: default pick, random schedule, Winograd, Fourier |
 //! | `mutants COUNT SEED` | nests of random problems, damaged, that the verifier accepts nevertheless |
 //!
-//! Each for clif, avx2 and avx512 of a typical machine, whatever the host is. A line `#! label` begins a
-//! kernel; the nests of its parts follow. What a stage refuses is left out; standard error says how often.
+//! Each for clif, avx2 and avx512 of a typical machine, whatever the host is. A line `#! label`
+//! begins a kernel; the nests of its parts follow. What a stage refuses is left out; standard error
+//! says how often.
 
 #[path = "../common/mutants.rs"]
 #[allow(dead_code, reason = "the files of test cases are for other tests")]

@@ -1,4 +1,5 @@
-//! What was running when the process got a signal: the case, on standard error, before the process ends.
+//! What was running when the process got a signal: the case, on standard error, before the process
+//! ends.
 
 use std::cell::Cell;
 use std::ffi::{c_int, c_void};
@@ -25,9 +26,11 @@ fn install() {
         // SAFETY: all fields of the structure may be zero.
         let mut action: libc::sigaction = unsafe { mem::zeroed() };
         action.sa_sigaction = report as *const () as usize;
-        // The stack may be what is exhausted: Rust gives each of its threads another one for signals.
+        // The stack may be what is exhausted: Rust gives each of its threads another one for
+        // signals.
         action.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK;
-        // SAFETY: the handler has the signature that the flags ask for, and calls only what a handler may.
+        // SAFETY: the handler has the signature that the flags ask for, and calls only what a
+        // handler may.
         let done = unsafe { libc::sigaction(signal, &action, ptr::null_mut()) };
         assert_eq!(done, 0, "no handler for signal {signal}");
     }
@@ -38,8 +41,8 @@ extern "C" fn report(signal: c_int, info: *mut libc::siginfo_t, _: *mut c_void) 
     let (text, len) = CASE.get();
     print(b"\nsignal ");
     print(&digits(signal as usize, 10));
-    // SAFETY: the system gives the handler a valid structure; of other signals than faults the field means
-    // nothing, but is there.
+    // SAFETY: the system gives the handler a valid structure; of other signals than faults the
+    // field means nothing, but is there.
     let address = unsafe { (*info).si_addr() }.addr();
     print(b" at address 0x");
     print(&digits(address, 16));
@@ -49,13 +52,14 @@ extern "C" fn report(signal: c_int, info: *mut libc::siginfo_t, _: *mut c_void) 
         print(unsafe { std::slice::from_raw_parts(text, len) });
     }
     print(b"\n");
-    // SAFETY: gives the signal its default action, which a handler may do. The instruction that failed runs
-    // again when this returns, and ends the process.
+    // SAFETY: gives the signal its default action, which a handler may do. The instruction that
+    // failed runs again when this returns, and ends the process.
     unsafe { libc::signal(signal, libc::SIG_DFL) };
 }
 
 fn print(bytes: &[u8]) {
-    // SAFETY: the slice is valid; `write` is allowed in handlers. Nobody is left to tell if it fails.
+    // SAFETY: the slice is valid; `write` is allowed in handlers. Nobody is left to tell if it
+    // fails.
     unsafe { libc::write(libc::STDERR_FILENO, bytes.as_ptr().cast(), bytes.len()) };
 }
 

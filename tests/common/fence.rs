@@ -1,8 +1,8 @@
 //! Buffers at the edge of memory that nobody may touch.
 //!
-//! A fenced buffer lies between two pages without access. Its elements end where the second one begins, or
-//! begin where the first one ends: the first byte beyond that edge is a fault, read or written. What is left of
-//! the accessible pages on the other side holds bytes that must survive.
+//! A fenced buffer lies between two pages without access. Its elements end where the second one
+//! begins, or begin where the first one ends: the first byte beyond that edge is a fault, read or
+//! written. What is left of the accessible pages on the other side holds bytes that must survive.
 
 use std::ops::Range;
 use std::ptr;
@@ -62,8 +62,8 @@ impl Fenced {
     /// The elements.
     pub fn values(&self) -> &[f32] {
         let len = self.used.len() / size_of::<f32>();
-        // SAFETY: `used` lies in the accessible pages, which this value owns; both edges are aligned to a
-        // float, and every bit pattern is one. The borrow is that of `self`.
+        // SAFETY: `used` lies in the accessible pages, which this value owns; both edges are
+        // aligned to a float, and every bit pattern is one. The borrow is that of `self`.
         unsafe { std::slice::from_raw_parts(self.pointer().cast(), len) }
     }
 

@@ -1,4 +1,5 @@
-//! Random pairs of a depthwise and a pointwise convolution, of every padding mode, stride, layout and epilogue.
+//! Random pairs of a depthwise and a pointwise convolution, of every padding mode, stride, layout
+//! and epilogue.
 
 use convgen_ir::Separable;
 use convgen_ir::problem::{ConvProblem, ConvSpec, SpatialAxis};

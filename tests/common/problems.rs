@@ -1,7 +1,8 @@
 //! Random problems, legal by construction and small enough to be interpreted in a millisecond.
 //!
-//! Every field of the descriptor is drawn, the direction too, its odd values as often as its common ones: padding that
-//! crops, padding wider than the kernel, padding of every mode, groups of one channel, empty batches, all epilogues.
+//! Every field of the descriptor is drawn, the direction too, its odd values as often as its common
+//! ones: padding that crops, padding wider than the kernel, padding of every mode, groups of one
+//! channel, empty batches, all epilogues.
 
 use convgen_ir::problem::{ConvProblem, ConvSpec, Direction, SpatialAxis};
 use convgen_ir::{EpilogueOp, Layout, PaddingMode};

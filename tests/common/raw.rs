@@ -1,5 +1,5 @@
-//! A nest's machine code, called by the kernel ABI with every buffer between fences: packed weights and scratch
-//! too, which a kernel's own calls place by themselves.
+//! A nest's machine code, called by the kernel ABI with every buffer between fences: packed weights
+//! and scratch too, which a kernel's own calls place by themselves.
 //!
 //! The code is what the emitters give for the nest; only the linking is done here.
 
@@ -87,8 +87,9 @@ impl<'n> Raw<'n> {
         let pointers: Vec<*mut u8> = buffers.iter().map(|buffer| buffer.pointer()).collect();
         let function = self.entries.iter().find(|(known, _)| *known == entry);
         let Some((_, function)) = function else { return };
-        // SAFETY: the nest is verified, so the code stays inside the buffers, whose lengths were just compared;
-        // should it not, the pages around them end the process. No slice of a buffer is alive.
+        // SAFETY: the nest is verified, so the code stays inside the buffers, whose lengths were
+        // just compared; should it not, the pages around them end the process. No slice of a buffer
+        // is alive.
         unsafe { function(pointers.as_ptr(), batch, tasks.start, tasks.end, scratch.pointer()) };
     }
 }
@@ -133,9 +134,9 @@ fn define(
     Ok(id)
 }
 
-/// Runs a nest's code at both edges, on values of its own: task by task from the last to the first, scratch,
-/// packed weights and output being NaNs before. Nothing may be touched beyond a buffer, and the bits must be
-/// the interpreter's. `case` is what is printed should the process end.
+/// Runs a nest's code at both edges, on values of its own: task by task from the last to the first,
+/// scratch, packed weights and output being NaNs before. Nothing may be touched beyond a buffer,
+/// and the bits must be the interpreter's. `case` is what is printed should the process end.
 pub fn hold(nest: &VerifiedNest, machine: &Machine, batch: i64, case: &str) -> Result<(), String> {
     let raw = Raw::new(nest, machine)?;
     let given = Given::new(nest, batch);

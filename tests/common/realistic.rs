@@ -1,4 +1,5 @@
-//! Problems as people ask for them: the sizes of layers of networks, drawn at random, not to be run.
+//! Problems as people ask for them: the sizes of layers of networks, drawn at random, not to be
+//! run.
 
 use convgen::target::Caches;
 use convgen::{Isa, Target};
@@ -38,8 +39,8 @@ pub fn problem(random: &mut Random) -> ConvProblem {
     }
 }
 
-/// Elements of the tensor between the halves at one index of its first axis, at most: what a task keeps of it is
-/// scratch.
+/// Elements of the tensor between the halves at one index of its first axis, at most: what a task
+/// keeps of it is scratch.
 const MIDDLE: u64 = 1 << 19;
 
 /// The next legal pair of a depthwise convolution and a pointwise one.

@@ -1,8 +1,8 @@
 //! Random schedules: steps that name no axis but point at the loops the nest has at that moment.
 //!
-//! Half of them are drawn step by step, which finds odd combinations; half follow the order in which
-//! a good schedule is written, which finds register tiles, panels and copies together. A step whose
-//! directive is refused is skipped.
+//! Half of them are drawn step by step, which finds odd combinations; half follow the order in
+//! which a good schedule is written, which finds register tiles, panels and copies together. A step
+//! whose directive is refused is skipped.
 
 use convgen::transform;
 use convgen_ir::Layout;
@@ -28,8 +28,8 @@ pub enum Step {
     Parallel,
     /// One of the innermost reductions: a sum for each iteration.
     Rfactor(Index),
-    /// One of the loops around spatial loops: a register tile whose lanes are those of the innermost and, beside
-    /// them, so many iterations of a reduction.
+    /// One of the loops around spatial loops: a register tile whose lanes are those of the
+    /// innermost and, beside them, so many iterations of a reduction.
     SumLanes(Index, u32),
     /// One of the loops around spatial loops: a register tile of them, its inner loop unrolled or
     /// a vector, its other loops unrolled.
@@ -178,8 +178,8 @@ pub fn apply(unscheduled: &Nest, steps: &[Step]) -> Vec<Applied> {
     applied
 }
 
-/// Whether two reductions change places, perhaps because a loop between them moves, one becomes several sums, or
-/// taps are left out.
+/// Whether two reductions change places, perhaps because a loop between them moves, one becomes
+/// several sums, or taps are left out.
 fn moves_reductions(before: &Nest, after: &Nest, directive: &Directive) -> bool {
     match directive {
         Directive::SkipPadding { .. } | Directive::Rfactor { .. } => true,

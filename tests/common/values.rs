@@ -1,7 +1,7 @@
 //! Values for the buffers of a problem, and what each rung of the ladder makes of them.
 //!
-//! Every slice a kernel is given lies between guard values that must survive the call: a store beyond
-//! an end is seen as a changed guard, a load beyond an end as a NaN in the output.
+//! Every slice a kernel is given lies between guard values that must survive the call: a store
+//! beyond an end is seen as a changed guard, a load beyond an end as a NaN in the output.
 
 use convgen::check::same_bits;
 use convgen::{Arguments, Kernel};

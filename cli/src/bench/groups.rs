@@ -8,7 +8,8 @@ use super::row::Row;
 use super::statistics::{geometric_mean, lowest};
 use crate::output::{alike, close_table};
 
-/// `3x3`, `3x3 s2`, `depthwise 5x5`, `grouped 3x3 d2`, `k3` of one axis; not forward, the direction first.
+/// `3x3`, `3x3 s2`, `depthwise 5x5`, `grouped 3x3 d2`, `k3` of one axis; not forward, the direction
+/// first.
 pub fn label(problem: &ConvProblem) -> String {
     let mut words = Vec::new();
     match problem.direction() {

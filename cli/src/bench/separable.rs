@@ -116,8 +116,8 @@ fn verified(compiler: &Compiler, kernel: &SeparableKernel) -> anyhow::Result<boo
 }
 
 /// The shortest call of the depthwise, the pointwise and the fused kernel. The first two are one
-/// sample of both, one after the other, split by what each takes of it: so each meets the caches as the
-/// other leaves them.
+/// sample of both, one after the other, split by what each takes of it: so each meets the caches as
+/// the other leaves them.
 fn times(
     seconds_each: f64,
     threads: usize,

@@ -1,7 +1,7 @@
 //! Times the kernels of one problem, each on its number of threads, in turns.
 //!
-//! Promises: all read the same input; a turn of one thread runs on a thread of the pool too, so turns
-//! differ in nothing but the threads.
+//! Promises: all read the same input; a turn of one thread runs on a thread of the pool too, so
+//! turns differ in nothing but the threads.
 
 use convgen::check::Data;
 use convgen::{Aligned, Error, PackedWeights, timing};
@@ -65,8 +65,8 @@ fn take(turns: &mut [Turn], seconds: f64) -> Result<Vec<timing::Timing>, Error> 
     Ok(timings)
 }
 
-/// A call that leaves its result behind. The first touches the memory and is not counted; if it works,
-/// so do the others.
+/// A call that leaves its result behind. The first touches the memory and is not counted; if it
+/// works, so do the others.
 fn call<'a>(
     turn: &'a mut Turn,
     extras: &'a [&[f32]],

@@ -1,6 +1,7 @@
 //! The page of `--report`: one file, no script, nothing fetched.
 //!
-//! Promises: every text that came from outside is escaped; numbers on the page are those of the table.
+//! Promises: every text that came from outside is escaped; numbers on the page are those of the
+//! table.
 
 mod svg;
 

@@ -39,7 +39,8 @@ impl Outcome {
 }
 
 impl Job {
-    /// The line's problem, over another batch or layout, or in another direction, if they are given.
+    /// The line's problem, over another batch or layout, or in another direction, if they are
+    /// given.
     pub fn new(
         line: Line,
         batch: Option<u64>,

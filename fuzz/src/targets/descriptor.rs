@@ -1,5 +1,5 @@
-//! A line that describes a problem or a pair: it prints back as it reads, compiles with its default pick, and
-//! computes the problem.
+//! A line that describes a problem or a pair: it prints back as it reads, compiles with its default
+//! pick, and computes the problem.
 
 use convgen::check::separable;
 use convgen::{Accuracy, Error, Kernel};
@@ -52,7 +52,8 @@ fn default_pick(problem: &ConvProblem, backend: &Backend, strict: bool) {
 /// Elements of an input that is made only to be refused.
 const MUCH: u64 = 1 << 26;
 
-/// Batches whose output is a multiple of 2^64 elements: an empty slice is as long, if products wrap.
+/// Batches whose output is a multiple of 2^64 elements: an empty slice is as long, if products
+/// wrap.
 fn wrong_batches(kernel: &Kernel) {
     let problem = kernel.problem();
     let size = |shape: Vec<u64>| shape.iter().product::<u64>();

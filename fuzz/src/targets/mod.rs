@@ -71,7 +71,8 @@ impl Target {
         }
     }
 
-    /// Feeds it, for the instruction set of that number if one is chosen; panics where something is wrong.
+    /// Feeds it, for the instruction set of that number if one is chosen; panics where something is
+    /// wrong.
     pub fn run(self, data: &[u8], isa: Option<usize>) {
         match self {
             Target::Descriptor => descriptor::target_on(backend(data, isa), data),
@@ -118,8 +119,8 @@ pub static BACKENDS: LazyLock<Vec<Backend>> = LazyLock::new(|| {
     backends
 });
 
-/// The backend of a number, or one of them, the same for the same input: a new input is tried on one, so that
-/// more inputs are.
+/// The backend of a number, or one of them, the same for the same input: a new input is tried on
+/// one, so that more inputs are.
 pub fn backend(data: &[u8], isa: Option<usize>) -> &'static Backend {
     // The hash of Fowler, Noll and Vo.
     let hash = || {

@@ -1,4 +1,5 @@
-//! A problem on the first line and a schedule on the others: refused, or the kernel computes the problem.
+//! A problem on the first line and a schedule on the others: refused, or the kernel computes the
+//! problem.
 
 use convgen::Error;
 use convgen::algorithm::Algorithm;
@@ -22,7 +23,8 @@ pub fn target_on(backend: &Backend, data: &[u8]) {
     let Ok(schedule) = parse_schedule(schedule) else { return };
     assert_eq!(parse_schedule(&schedule.to_string()).as_ref(), Ok(&schedule), "prints as another");
     stage("lower");
-    // What lowers within the limits is compiled unless that is too much code: the verifier had its say.
+    // What lowers within the limits is compiled unless that is too much code: the verifier had its
+    // say.
     let Ok(nests) = backend.compiler.lower(&problem, Algorithm::Direct, &schedule) else { return };
     drop(nests);
     stage("compile");

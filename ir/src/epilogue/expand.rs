@@ -28,7 +28,7 @@ pub fn expand(
     out: &mut Vec<Stmt>,
 ) -> Expr {
     let extra = || extra.expect("an operation with a further operand is given its element");
-    let w = &mut Writer { nest, out };
+    let w = &mut Expansion { nest, out };
     match *op {
         EpilogueOp::Relu => max(0.0, x),
         EpilogueOp::Clamp { lo, hi } => min(hi, max(lo, x)),
@@ -45,7 +45,7 @@ pub fn expand(
 }
 
 /// `x < 0 ? x * slope : x`. 2 operations, 0.5 ulp.
-fn leaky_relu(w: &mut Writer, x: Expr, slope: f32) -> Expr {
+fn leaky_relu(w: &mut Expansion, x: Expr, slope: f32) -> Expr {
     let x = w.share("x", x);
     Expr::select(x.clone(), Expr::f32(0.0), mul(x.clone(), Expr::f32(slope)), x)
 }
@@ -54,7 +54,7 @@ fn leaky_relu(w: &mut Writer, x: Expr, slope: f32) -> Expr {
 ///
 /// With `x` clamped and not the sum, minus infinity gives zero; with the sixth taken before the
 /// product, `6 / 6` rounds to one and large `x` come out unchanged.
-fn hard_swish(w: &mut Writer, x: Expr) -> Expr {
+fn hard_swish(w: &mut Expansion, x: Expr) -> Expr {
     const ONE_SIXTH: f32 = 1.0 / 6.0;
     let c = w.bind("c", max(-3.0, x));
     let gate = min(6.0, add(c.clone(), Expr::f32(3.0)));
@@ -62,7 +62,7 @@ fn hard_swish(w: &mut Writer, x: Expr) -> Expr {
 }
 
 /// `1 / (1 + exp(-x))`. 15 operations, 2.5 ulp; zero instead of denormals below -88.3.
-fn sigmoid(w: &mut Writer, x: Expr) -> Expr {
+fn sigmoid(w: &mut Expansion, x: Expr) -> Expr {
     let d = one_plus_exp_neg(w, max(-EXP_OVERFLOW, x));
     div(Expr::f32(1.0), d)
 }
@@ -71,7 +71,7 @@ fn sigmoid(w: &mut Writer, x: Expr) -> Expr {
 /// 3.8e-37.
 ///
 /// The dividend is the clamped `x`, so minus infinity gives zero and not NaN.
-fn silu(w: &mut Writer, x: Expr) -> Expr {
+fn silu(w: &mut Expansion, x: Expr) -> Expr {
     let c = w.bind("c", max(-EXP_OVERFLOW, x));
     let d = one_plus_exp_neg(w, c.clone());
     div(c, d)
@@ -82,7 +82,7 @@ fn silu(w: &mut Writer, x: Expr) -> Expr {
 /// One rational function for all `x`: near zero it tends to `x` exactly, since both polynomials
 /// start with one; beyond 8.5 it is a straight line. Rounding may carry it past one, hence the last
 /// clamp.
-fn tanh(w: &mut Writer, x: Expr) -> Expr {
+fn tanh(w: &mut Expansion, x: Expr) -> Expr {
     let x = w.share("x", x);
     let s = w.bind("s", min(TANH_LINEAR * TANH_LINEAR, mul(x.clone(), x.clone())));
     let p = mul(x, horner(&TANH_P, &s));
@@ -95,7 +95,7 @@ fn tanh(w: &mut Writer, x: Expr) -> Expr {
 ///
 /// The tail is never the difference of near-equal numbers, so it is as accurate as the rest. The
 /// exponent comes from `a * a` unrounded, by fma.
-fn gelu_erf(w: &mut Writer, x: Expr) -> Expr {
+fn gelu_erf(w: &mut Expansion, x: Expr) -> Expr {
     let x = w.share("x", x);
     let a = w.bind("a", min(PHI_ZERO, Expr::unary(UnaryOp::Abs, x.clone())));
     let square = mul(a.clone(), a.clone());
@@ -115,7 +115,7 @@ fn gelu_erf(w: &mut Writer, x: Expr) -> Expr {
 /// Unlike the other tails this one loses digits: the error of the rounded exponent grows with it.
 /// The absolute error for negative `x` stays below 4.2e-8. Measured against `x / (1 + exp(-2 u))`
 /// in f64, because `1 + tanh(u)` cancels there.
-fn gelu_tanh(w: &mut Writer, x: Expr) -> Expr {
+fn gelu_tanh(w: &mut Expansion, x: Expr) -> Expr {
     let c = w.bind("c", max(-GELU_TANH_OVERFLOW, x));
     let square = mul(c.clone(), c.clone());
     let y = mul(c.clone(), Expr::fma(square, Expr::f32(GELU_TANH_Y3), Expr::f32(GELU_TANH_Y1)));
@@ -129,7 +129,7 @@ fn gelu_tanh(w: &mut Writer, x: Expr) -> Expr {
 /// `1 + exp(-c)` for `c >= -EXP_OVERFLOW`.
 ///
 /// `-c = n ln 2 - r` with `|r| <= ln 2 / 2`; `n ln 2` is taken off in two parts, the first exactly.
-fn one_plus_exp_neg(w: &mut Writer, c: Expr) -> Expr {
+fn one_plus_exp_neg(w: &mut Expansion, c: Expr) -> Expr {
     let t = w.bind("t", min(EXP_UNDERFLOW, c));
     let n = w.bind("n", round(mul(t.clone(), Expr::f32(-LOG2_E))));
     let r = Expr::fma(n.clone(), Expr::f32(LN_2_HI), t);
@@ -213,12 +213,12 @@ fn exp_of_multiple(factor: f32) -> [f32; 7] {
 }
 
 /// The nest and block that receive an expansion.
-struct Writer<'a> {
+struct Expansion<'a> {
     nest: &'a mut Nest,
     out: &'a mut Vec<Stmt>,
 }
 
-impl Writer<'_> {
+impl Expansion<'_> {
     /// Binds a value to a new local, `prefix` and the first number that makes it unique.
     fn bind(&mut self, prefix: &str, value: Expr) -> Expr {
         let name = (0..).map(|i| format!("{prefix}{i}")).find(|name| self.is_free(name));

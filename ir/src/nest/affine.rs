@@ -55,8 +55,8 @@ impl Affine {
         Affine { constant, terms, overflows }
     }
 
-    /// Whether some number of it, or of a sum it was made of, does not fit 64 bits. Its numbers then
-    /// mean nothing.
+    /// Whether some number of it, or of a sum it was made of, does not fit 64 bits. Its numbers
+    /// then mean nothing.
     pub fn overflows(&self) -> bool {
         self.overflows
     }

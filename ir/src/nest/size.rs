@@ -1,12 +1,14 @@
-//! How large a nest may be: what is larger is refused before anything is done that takes more than linear time.
+//! How large a nest may be: what is larger is refused before anything is done that takes more than
+//! linear time.
 
 use super::{Access, Affine, Expr, MAX_LEVELS, Nest, Stmt};
 
-/// The most terms of a sum: axes whose multiples an index or a condition adds. The longest of what the scheduler
-/// picks has four, a random schedule of a dozen directives seven.
+/// The most terms of a sum: axes whose multiples an index or a condition adds. The longest of what
+/// the scheduler picks has four, a random schedule of a dozen directives seven.
 pub const MAX_TERMS: usize = 16;
 
-/// The most statements of a nest, loops and conditions among them: some twenty times what the scheduler picks.
+/// The most statements of a nest, loops and conditions among them: some twenty times what the
+/// scheduler picks.
 pub const MAX_STATEMENTS: usize = 1 << 14;
 
 /// A nest beyond its limits.

@@ -1,10 +1,11 @@
-//! Buffers of the nest's own that no statement uses any more: what a rewrite has replaced or removed.
+//! Buffers of the nest's own that no statement uses any more: what a rewrite has replaced or
+//! removed.
 
 use super::{Access, BufferId, Expr, Nest, Stmt};
 
 impl Nest {
-    /// Removes the scratch buffers and register tiles that no statement declares or accesses from the
-    /// table, and renumbers the others. The text of the nest stays the same.
+    /// Removes the scratch buffers and register tiles that no statement declares or accesses from
+    /// the table, and renumbers the others. The text of the nest stays the same.
     pub fn drop_unused_buffers(&mut self) {
         let mut used: Vec<bool> =
             self.buffers.iter().map(|buffer| !buffer.role.is_local()).collect();

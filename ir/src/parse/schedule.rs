@@ -5,7 +5,8 @@ use crate::elem::Layout;
 use crate::lex::{Named, ParseError, ParseErrorKind, Token, TokenKind, lex};
 use crate::schedule::{Directive, Schedule, Tail};
 
-/// The most directives of a schedule: several times those of the longest default. Each rewrites the nest.
+/// The most directives of a schedule: several times those of the longest default. Each rewrites the
+/// nest.
 pub const MAX_DIRECTIVES: usize = 256;
 
 /// Reads a schedule: directives separated by line ends or semicolons.

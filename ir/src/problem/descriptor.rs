@@ -3,16 +3,19 @@
 //! ```text
 //! conv2d f32 nhwc n1 g32 ic128 oc128 ih56 iw56 kh3 kw3 sh2 sw2 dh2 dw2 ph1:2 pw1 reflect bias | relu | add "resnext50:conv2"
 //! ```
-//! The kind comes first: `conv1d` (axis `w`), `conv2d` (`h w`), `conv3d` (`d h w`), or `deconv1d` and so on for a transposed
-//! convolution, which states the sizes of what it reads (`ic ih`) and writes (`oc oh`). The words after it come in any order;
-//! `f32`, `nhwc`, `n1`, `g1`, stride 1, dilation 1 (dense) and padding 0 may be left out. `p` is the padding of both sides or
-//! `before:after`. A stated output size (`oh`, `ow`) is checked; one of a transposed convolution decides the output padding.
-//! `reflect`, `replicate` and `circular` are what padding holds in place of zeros;
-//! `flip` is true convolution; `bwd_d`, `bwd_w` and `bwd_b` are the gradients of input, weights and bias. Then the epilogue, each operation after a `|`, then the name.
+//! The kind comes first: `conv1d` (axis `w`), `conv2d` (`h w`), `conv3d` (`d h w`), or `deconv1d`
+//! and so on for a transposed convolution, which states the sizes of what it reads (`ic ih`) and
+//! writes (`oc oh`). The words after it come in any order; `f32`, `nhwc`, `n1`, `g1`, stride 1,
+//! dilation 1 (dense) and padding 0 may be left out. `p` is the padding of both sides or
+//! `before:after`. A stated output size (`oh`, `ow`) is checked; one of a transposed convolution
+//! decides the output padding. `reflect`, `replicate` and `circular` are what padding holds in
+//! place of zeros; `flip` is true convolution; `bwd_d`, `bwd_w` and `bwd_b` are the gradients of
+//! input, weights and bias. Then the epilogue, each operation after a `|`, then the name.
 //!
-//! Promises: printing is canonical (the order above, defaults left out except element, layout and batch) and parses back to
-//! the same problem; parsing then printing canonical text changes nothing; errors carry the byte where the blame lies.
-//! Text that does not begin with a kind is read as a line of benchdnn (`descriptor/benchdnn.rs`).
+//! Promises: printing is canonical (the order above, defaults left out except element, layout and
+//! batch) and parses back to the same problem; parsing then printing canonical text changes
+//! nothing; errors carry the byte where the blame lies. Text that does not begin with a kind is
+//! read as a line of benchdnn (`descriptor/benchdnn.rs`).
 
 mod benchdnn;
 mod error;
@@ -36,8 +39,9 @@ pub struct Descriptor {
     pub name: Option<String>,
 }
 
-/// Reads a list: one descriptor a line, `#` begins a comment. Lines without a descriptor, and benchdnn's `--reset`, are
-/// skipped; the others come with their number, counted from 1. Lines of benchdnn are convolutions.
+/// Reads a list: one descriptor a line, `#` begins a comment. Lines without a descriptor, and
+/// benchdnn's `--reset`, are skipped; the others come with their number, counted from 1. Lines of
+/// benchdnn are convolutions.
 pub fn parse_list(text: &str) -> Vec<(usize, Result<Descriptor, DescriptorError>)> {
     parse_list_as(text, Driver::Conv)
 }

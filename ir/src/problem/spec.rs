@@ -40,8 +40,8 @@ impl SpatialAxis {
         i128::from(self.input) + i128::from(self.pad_before) + i128::from(self.pad_after)
     }
 
-    /// Output size: the number of window positions inside the padded input. Zero on an axis that fits none, which no
-    /// validated problem has.
+    /// Output size: the number of window positions inside the padded input. Zero on an axis that
+    /// fits none, which no validated problem has.
     pub fn output(&self) -> u64 {
         let slack = self.padded_input() - i128::from(self.extent());
         if slack < 0 || self.stride == 0 {
@@ -68,9 +68,9 @@ impl SpatialAxis {
     }
 
     /// Makes an axis whose `input` is what a transposed convolution reads one of the forward
-    /// convolution, whose `input` is what the transposed one writes. A written size that is a stride
-    /// or more beyond the last window, or falls short of it, moves the padding after, which computes
-    /// the same.
+    /// convolution, whose `input` is what the transposed one writes. A written size that is a
+    /// stride or more beyond the last window, or falls short of it, moves the padding after, which
+    /// computes the same.
     pub(super) fn transpose(&mut self, written: Option<u64>) {
         let read = self.input;
         let plain = self.transposed_size(read);
@@ -86,8 +86,8 @@ impl SpatialAxis {
 
 /// What is computed of a convolution `y = conv(x, w)`.
 ///
-/// A convolution is linear in `x` and in `w`; the others are its adjoints, which are the gradients of
-/// `<y, dy>` and, as an operation in its own right, the transposed convolution.
+/// A convolution is linear in `x` and in `w`; the others are its adjoints, which are the gradients
+/// of `<y, dy>` and, as an operation in its own right, the transposed convolution.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Direction {
     /// `y` from `x` and `w`.
@@ -178,7 +178,8 @@ pub struct ConvSpec {
     pub bias: bool,
     /// What happens to each sum, in order.
     pub epilogue: Vec<EpilogueOp>,
-    /// A setter was given neither one value nor one an axis; the first such call is refused by [`ConvProblem::new`](super::ConvProblem::new).
+    /// A setter was given neither one value nor one an axis; the first such call is refused by
+    /// [`ConvProblem::new`](super::ConvProblem::new).
     pub(super) misfit: Option<Misfit>,
 }
 
@@ -209,9 +210,9 @@ impl ConvSpec {
         }
     }
 
-    /// A transposed convolution. Each axis holds the size that is read as its `input`; the output goes
-    /// on for `output_padding` positions (none, one value for all axes, or one an axis) beyond the last
-    /// window.
+    /// A transposed convolution. Each axis holds the size that is read as its `input`; the output
+    /// goes on for `output_padding` positions (none, one value for all axes, or one an axis) beyond
+    /// the last window.
     ///
     /// ```
     /// use convgen_ir::problem::{ConvProblem, ConvSpec, SpatialAxis};

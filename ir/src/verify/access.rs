@@ -54,8 +54,8 @@ impl Checker<'_> {
         }
     }
 
-    /// V1, V5 and V10 for each index. Returns the reach of the offset that they make, in elements; none if
-    /// 128 bits do not hold it.
+    /// V1, V5 and V10 for each index. Returns the reach of the offset that they make, in elements;
+    /// none if 128 bits do not hold it.
     fn indices(&self, access: &Access, buffer: &Buffer) -> Result<Option<i128>, VerifyError> {
         let (mut reach, mut stride) = (Some(0_i128), 1_i64);
         for (index, dim) in access.index.iter().zip(&buffer.shape).rev() {
@@ -66,9 +66,9 @@ impl Checker<'_> {
         Ok(reach)
     }
 
-    /// V10: the offset of an element is computed term by term, in bytes; that of a load that may be a
-    /// zero, or of what is fetched, also where its index lies outside. A term of it is at most the sum of
-    /// those that the indices have, each times its stride.
+    /// V10: the offset of an element is computed term by term, in bytes; that of a load that may be
+    /// a zero, or of what is fetched, also where its index lies outside. A term of it is at most
+    /// the sum of those that the indices have, each times its stride.
     fn offset(&self, access: &Access, buffer: &Buffer, reach: Option<i128>) -> Check {
         let bytes = buffer.elem.bytes() as i128;
         match reach.and_then(|reach| reach.checked_mul(bytes)) {

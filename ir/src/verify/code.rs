@@ -2,17 +2,17 @@
 
 use super::Fault;
 
-/// Operations after unrolling for each lane operation of [`Limits::unrolled`](super::Limits::unrolled): loads,
-/// arithmetic, conditions and the loops themselves. The longest epilogue has some sixty of them a value, a sum
-/// three.
+/// Operations after unrolling for each lane operation of
+/// [`Limits::unrolled`](super::Limits::unrolled): loads, arithmetic, conditions and the loops
+/// themselves. The longest epilogue has some sixty of them a value, a sum three.
 pub const OPERATIONS_A_LANE: i64 = 16;
 
 /// Lanes that an operation or a branch outside of vector loops counts for.
 pub const LANES_OF_A_VECTOR: i64 = 16;
 
-/// Lane operations of [`Limits::unrolled`](super::Limits::unrolled) for each branch after unrolling: a loop, a
-/// condition, or an index into padding that is not provably inside. Code generation takes more than linear time
-/// in them.
+/// Lane operations of [`Limits::unrolled`](super::Limits::unrolled) for each branch after
+/// unrolling: a loop, a condition, or an index into padding that is not provably inside. Code
+/// generation takes more than linear time in them.
 pub const LANES_A_BRANCH: i64 = 4;
 
 /// What unrolled code consists of.
@@ -45,7 +45,8 @@ impl CodeSize {
         self.add_branches(other.branches);
     }
 
-    /// Whether the code stays below a limit of lane operations, and below those for the rest that follow from it.
+    /// Whether the code stays below a limit of lane operations, and below those for the rest that
+    /// follow from it.
     pub(super) fn within(self, limit: i64) -> Result<(), Fault> {
         let CodeSize { lanes, operations, branches } = self;
         if lanes > limit {

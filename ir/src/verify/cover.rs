@@ -74,8 +74,8 @@ pub(crate) struct Region {
     compared: u64,
 }
 
-/// Comparisons of boxes for one set: some tenths of a second. Stores in the order of their elements need one
-/// or two each.
+/// Comparisons of boxes for one set: some tenths of a second. Stores in the order of their elements
+/// need one or two each.
 pub(super) const WORK: u64 = 1 << 23;
 
 impl Region {
@@ -94,7 +94,7 @@ impl Region {
     pub(crate) fn add_writes(&mut self, stmt: &Stmt, buffer: BufferId) {
         let stripes = self.stripes.clone();
         let inner = Context::default();
-        let mut walk = Walk { buffer, stripes, inner, guards: vec![], found: vec![] };
+        let mut walk = WriteBoxes { buffer, stripes, inner, guards: vec![], found: vec![] };
         walk.stmt(stmt);
         for span in walk.found {
             self.add(span);
@@ -158,8 +158,8 @@ fn joined(a: &[Span], b: &[Span]) -> Option<Vec<Span>> {
     Some(union)
 }
 
-/// One past the largest index that a block reads a local buffer at, in each dimension; what is beyond
-/// need not be written.
+/// One past the largest index that a block reads a local buffer at, in each dimension; what is
+/// beyond need not be written.
 pub(super) fn read_ends(
     nest: &Nest,
     buffer: BufferId,
@@ -220,7 +220,7 @@ fn stores(block: &[Stmt], buffer: BufferId) -> bool {
     })
 }
 
-struct Walk {
+struct WriteBoxes {
     buffer: BufferId,
     stripes: Vec<Stripe>,
     inner: Context,
@@ -228,7 +228,7 @@ struct Walk {
     found: Vec<Vec<Span>>,
 }
 
-impl Walk {
+impl WriteBoxes {
     fn stmt(&mut self, stmt: &Stmt) {
         match stmt {
             // Most loops write other buffers, and what is known inside costs more than a look.
@@ -249,7 +249,7 @@ impl Walk {
         }
     }
 
-    fn scoped(&mut self, guards: &[Guard], f: impl FnOnce(&mut Walk)) {
+    fn scoped(&mut self, guards: &[Guard], f: impl FnOnce(&mut WriteBoxes)) {
         let (inner, depth) = (self.inner.clone(), self.guards.len());
         self.guards.extend_from_slice(guards);
         f(self);
@@ -347,8 +347,8 @@ impl Walk {
     }
 }
 
-/// The values of a partial sum for which all guards hold that are on that sum, or on a part of it of
-/// which it is a multiple: `4*g.o + g.i < 5` is `8*g.o + 2*g.i < 10`.
+/// The values of a partial sum for which all guards hold that are on that sum, or on a part of it
+/// of which it is a multiple: `4*g.o + g.i < 5` is `8*g.o + 2*g.i < 10`.
 fn clipped_by(
     mut values: Progression,
     partial: &Affine,

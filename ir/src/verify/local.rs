@@ -1,4 +1,5 @@
-//! Rules for buffers of the nest's own: their budgets, and that they are written before they are read.
+//! Rules for buffers of the nest's own: their budgets, and that they are written before they are
+//! read.
 
 use super::cover::{self, Region};
 use super::tasks::count_stmts;
@@ -47,7 +48,8 @@ impl Checker<'_> {
         self.nest.find_all(role).try_for_each(|id| self.written_whole(role, id, block))
     }
 
-    /// V8: the box of each store to a buffer is compared with those before it, in every block that reads it.
+    /// V8: the box of each store to a buffer is compared with those before it, in every block that
+    /// reads it.
     fn spend_boxes(&self, id: BufferId, block: &[Stmt], what: impl FnOnce() -> String) -> Check {
         let mut stores = 0_usize;
         visit_stores(block, &mut |dst| {
@@ -84,8 +86,8 @@ impl Checker<'_> {
     }
 }
 
-/// V11: no statement of the scope reads the buffer before the statements before it wrote all of it that
-/// is ever read, which is below `ends`.
+/// V11: no statement of the scope reads the buffer before the statements before it wrote all of it
+/// that is ever read, which is below `ends`.
 fn defined_before_read(ends: &[i64], id: BufferId, scope: &[Stmt], before: &Region) -> bool {
     let mut region = before.clone();
     for stmt in scope {

@@ -74,8 +74,8 @@ impl Checker<'_> {
         Ok(())
     }
 
-    /// V7: the body of a vector loop is straight-line, or one vector loop whose body is, and the lanes,
-    /// those of both loops, do not meet.
+    /// V7: the body of a vector loop is straight-line, or one vector loop whose body is, and the
+    /// lanes, those of both loops, do not meet.
     fn lanes(&self, l: &Loop) -> Check {
         let (loops, body) = match l.body.as_slice() {
             [Stmt::Loop(inner)] if inner.mode == Mode::Vector => (vec![l, inner], &inner.body),
@@ -120,8 +120,9 @@ fn has_loop_or_declaration(block: &[Stmt]) -> bool {
     })
 }
 
-/// Whether an access is a different element in every lane of these loops, outermost first: some index
-/// moves with the innermost loop, and some index with each outer one by more than the others reach.
+/// Whether an access is a different element in every lane of these loops, outermost first: some
+/// index moves with the innermost loop, and some index with each outer one by more than the others
+/// reach.
 fn lanes_apart(index: &[Affine], loops: &[&Loop]) -> bool {
     let [l, inner @ ..] = loops else { return true };
     let reach = |index: &Affine| -> i128 {

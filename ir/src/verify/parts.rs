@@ -6,11 +6,12 @@ use super::code::CodeSize;
 use super::{Fault, Limits, Place, VerifiedNest, VerifyError};
 use crate::nest::{Buffer, Role};
 
-/// What the nests of one kernel may have together of [`Limits::unrolled`], which is for each of them.
+/// What the nests of one kernel may have together of [`Limits::unrolled`], which is for each of
+/// them.
 pub const CODE_OF_PARTS: i64 = 2;
 
-/// V8 and V12 for the nests of one kernel: their code stays below [`CODE_OF_PARTS`] limits, and together they
-/// write every element of the output once.
+/// V8 and V12 for the nests of one kernel: their code stays below [`CODE_OF_PARTS`] limits, and
+/// together they write every element of the output once.
 ///
 /// # Errors
 /// If there is more code, or if the stripes of their outputs are no partition of the output.

@@ -3,12 +3,13 @@
 use super::SCRATCH_ALIGN;
 use crate::nest::{BufferId, Nest, Role};
 
-/// The place of each scratch buffer in the scratch of a task. Buffers follow one another in the order of
-/// the table, each at a multiple of [`SCRATCH_ALIGN`]; one that is declared in several blocks has one
-/// place.
+/// The place of each scratch buffer in the scratch of a task. Buffers follow one another in the
+/// order of the table, each at a multiple of [`SCRATCH_ALIGN`]; one that is declared in several
+/// blocks has one place.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct ScratchLayout {
-    /// The byte offset of each buffer of the table, and the end of what it and those before it take.
+    /// The byte offset of each buffer of the table, and the end of what it and those before it
+    /// take.
     places: Vec<(i64, i64)>,
 }
 

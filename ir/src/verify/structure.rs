@@ -1,8 +1,8 @@
-//! What the other rules rely on: every id names an entry of its table, nothing is nested deeper than
-//! the stages recurse, and every buffer of the nest's own is declared by a statement.
+//! What the other rules rely on: every id names an entry of its table, nothing is nested deeper
+//! than the stages recurse, and every buffer of the nest's own is declared by a statement.
 //!
-//! A text satisfies all of this, since the parser gives out the ids. A [`Nest`](crate::nest::Nest) is
-//! plain data, which a rewrite may leave in any state.
+//! A text satisfies all of this, since the parser gives out the ids. A [`Nest`](crate::nest::Nest)
+//! is plain data, which a rewrite may leave in any state.
 
 use super::{Check, Checker, Fault, Place, VerifyError};
 use crate::nest::{Access, Affine, AxisId, BufferId, Expr, LocalId, MAX_LEVELS, Stmt};
@@ -267,7 +267,8 @@ mod tests {
         assert_eq!(rule(nest), Some(Rule::V10));
     }
 
-    /// Whatever is compared with something else a statement is counted before, also what has no index.
+    /// Whatever is compared with something else a statement is counted before, also what has no
+    /// index.
     #[test]
     fn the_work_of_checking_is_bounded() {
         let scratch = |shape: &str, stores: &[String]| {

@@ -94,10 +94,11 @@ fn separated(stores: &[(Access, Context)], dim: usize, l: &Loop, tasks: &[AxisId
     length(reach).is_some_and(|length| length < step) || residues_differ(stores, dim, l, tasks)
 }
 
-/// Whether, in dimension `dim`, two values of the last task variable, that of loop `l`, leave different
-/// residues: what steps further than it does steps by multiples of a number, below which what steps less
-/// far stays apart. So do the phases of a dilation, and sets of them. The variable takes all values of
-/// its loop: what a condition around one store leaves of them says nothing about the other stores.
+/// Whether, in dimension `dim`, two values of the last task variable, that of loop `l`, leave
+/// different residues: what steps further than it does steps by multiples of a number, below which
+/// what steps less far stays apart. So do the phases of a dilation, and sets of them. The variable
+/// takes all values of its loop: what a condition around one store leaves of them says nothing
+/// about the other stores.
 fn residues_differ(stores: &[(Access, Context)], dim: usize, l: &Loop, tasks: &[AxisId]) -> bool {
     let first = &stores[0].0.index[dim];
     let step = i128::from(first.coefficient(l.axis)).abs();

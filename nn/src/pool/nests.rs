@@ -1,8 +1,8 @@
 //! The nests of pooling, as text.
 //!
-//! A task is one image and one block of channels, which are the lanes. The backward nests add what each
-//! window sends back into scratch, window by window, since windows may overlap; what belongs to no
-//! window stays zero. Where the last block of channels is incomplete, it computes on zeros.
+//! A task is one image and one block of channels, which are the lanes. The backward nests add what
+//! each window sends back into scratch, window by window, since windows may overlap; what belongs
+//! to no window stays zero. Where the last block of channels is incomplete, it computes on zeros.
 
 use convgen_ir::parse::parse_nest;
 use convgen_ir::verify::{Limits, VerifiedNest};
@@ -116,7 +116,8 @@ fn forward(name: &str, words: &Words, first: &str, step: &str, last: &str) -> St
 
 /// The largest of each window. A NaN wins; of two zeros, the first.
 ///
-/// `max(x, acc)` keeps a NaN in the sum and drops one in `x`, which neither is below zero nor above -1.
+/// `max(x, acc)` keeps a NaN in the sum and drops one in `x`, which neither is below zero nor above
+/// -1.
 pub(super) fn max(windows: &Windows, lanes: usize, limits: &Limits) -> String {
     let words = Words::new(windows, lanes, limits);
     let first = words.load("input", &words.tap("oh", "0"), &words.tap("ow", "0"));

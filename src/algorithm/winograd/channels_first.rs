@@ -1,13 +1,14 @@
-//! What differs where the channels of a pixel are no neighbours: transforms work on vectors of channels, so
-//! tiles of columns by channels change places on the way in and on the way out.
+//! What differs where the channels of a pixel are no neighbours: transforms work on vectors of
+//! channels, so tiles of columns by channels change places on the way in and on the way out.
 //!
 //! ```text
 //! for each slice of channels, each row:   rows[row,column,lane] = input[channel+lane,row,column]
 //! for each row of tiles: line[row,column,lane] = A S A'
 //!                        output[channel+lane,row,column] = epilogue(line[row,column,lane])
 //! ```
-//! Columns are written out, as many as a vector has lanes, so the emitter makes transposes in registers
-//! of both copies. Only where the columns of a block are the same for all blocks, and neighbours.
+//! Columns are unrolled, as many as a vector has lanes, so the emitter makes transposes in
+//! registers of both copies. Only where the columns of a block are the same for all blocks, and
+//! neighbours.
 
 use convgen_ir::elem::Layout;
 use convgen_ir::nest::{Access, Affine, BufferId, Expr, Guard, Loop, Stmt};

@@ -1,9 +1,9 @@
 //! A matrix of constants times a vector of values, as few operations of the language.
 //!
-//! Two columns whose entries differ in sign alone are replaced by the sum and the difference of their
-//! inputs (the output transform); two rows of which this holds are the sum and the difference of two
-//! shorter sums (input and weights). What is left are chains of multiply-adds in the order of the inputs, of
-//! which a factor of one is an addition.
+//! Two columns whose entries differ in sign alone are replaced by the sum and the difference of
+//! their inputs (the output transform); two rows of which this holds are the sum and the difference
+//! of two shorter sums (input and weights). What is left are chains of multiply-adds in the order
+//! of the inputs, of which a factor of one is an addition.
 
 use convgen_ir::nest::{BinaryOp, Expr, Nest, Stmt, UnaryOp};
 
@@ -17,7 +17,7 @@ pub(super) fn times(
     nest: &mut Nest,
     out: &mut Vec<Stmt>,
 ) -> Vec<Expr> {
-    let mut writer = Writer { name, nest, out };
+    let mut writer = LinearWriter { name, nest, out };
     let (columns, inputs) = writer.pair_columns(transposed(matrix, inputs.len()), inputs);
     writer.rows(&transposed(&columns, matrix.len()), &inputs)
 }
@@ -70,13 +70,13 @@ fn first_pair(lines: &[Vec<Rational>]) -> Option<(usize, usize)> {
     })
 }
 
-struct Writer<'a> {
+struct LinearWriter<'a> {
     name: &'a str,
     nest: &'a mut Nest,
     out: &'a mut Vec<Stmt>,
 }
 
-impl Writer<'_> {
+impl LinearWriter<'_> {
     fn bound(&mut self, value: Expr) -> Expr {
         let local = self.nest.add_local(format!("{}{}", self.name, self.nest.locals.len()));
         self.out.push(Stmt::Let(local, value));

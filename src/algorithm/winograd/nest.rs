@@ -38,8 +38,8 @@ fn parallel(block: Vec<Stmt>) -> Vec<Stmt> {
     block
 }
 
-/// A set of neighbouring elements of which `count` pieces of the same width are worked on in a loop, or
-/// the one that is left over.
+/// A set of neighbouring elements of which `count` pieces of the same width are worked on in a
+/// loop, or the one that is left over.
 pub(super) struct Run {
     pub(super) width: u64,
     /// The first element, in terms of the loop's variable.
@@ -456,7 +456,7 @@ pub(super) fn vectorized(mut block: Vec<Stmt>) -> Vec<Stmt> {
     block
 }
 
-/// Marks the innermost loop of a chain as lanes and those around it as written out.
+/// Marks the innermost loop of a chain as lanes and those around it as unrolled.
 pub(super) fn unrolled(block: Vec<Stmt>) -> Vec<Stmt> {
     let mut block = vectorized(block);
     let mut chain = block.as_mut_slice();

@@ -11,7 +11,8 @@ use crate::algorithm::sum::DenseSum;
 use crate::cost::Rates;
 use crate::target::{Caches, Isa, LATENCY_SUMS, Target};
 
-/// Outputs of a tile, each of which is made of the inputs of its own window alone; see the [module](super).
+/// Outputs of a tile, each of which is made of the inputs of its own window alone; see the
+/// [module](super).
 const LOCAL_TILE: u64 = 2;
 
 /// Channels that pass through the transforms together: a vector of the widest registers.
@@ -166,7 +167,8 @@ pub struct Plan {
     reads: u64,
     writes: u64,
     lanes: u64,
-    /// Iterations over input channels that the products look ahead, where no cache holds the weights.
+    /// Iterations over input channels that the products look ahead, where no cache holds the
+    /// weights.
     pub(super) ahead: Option<u32>,
     /// Whether the emitter has registers to transpose in.
     pub(super) wide: bool,
@@ -236,8 +238,8 @@ impl Plan {
         })
     }
 
-    /// The same tiles, and so the same bits, in blocks and parts that keep all cores busy: the shortest time
-    /// if each core takes as many tasks as the next.
+    /// The same tiles, and so the same bits, in blocks and parts that keep all cores busy: the
+    /// shortest time if each core takes as many tasks as the next.
     fn shared(self, problem: &ConvProblem, sum: &DenseSum, target: &Target, rates: &Rates) -> Plan {
         let cores = target.cores() as u64;
         if cores == 1 {
@@ -279,14 +281,14 @@ impl Plan {
         let tiles: u64 = axes.iter().map(|a| a.block * a.merged).product();
         let rows = (budget / vectors).max(1);
         let pixels = tiles.div_ceil(tiles.div_ceil(rows));
-        let crowded = reads.is_multiple_of(2 * SLICE);
+        let set_conflicts = reads.is_multiple_of(2 * SLICE);
         Plan {
             axes,
             pixels,
             channels: (vectors * lanes).min(writes),
             parts: 1,
             copied: reads.min(COPIED),
-            padded_channels: reads + if crowded { SLICE } else { 0 },
+            padded_channels: reads + if set_conflicts { SLICE } else { 0 },
             seconds: 0.0,
             reads,
             writes,
@@ -306,7 +308,7 @@ impl Plan {
         self.tiles() | 1
     }
 
-    /// Steps of the reduction that are written out, a divisor of the input channels.
+    /// Steps of the reduction that are unrolled, a divisor of the input channels.
     pub(super) fn steps(&self, tile: u64) -> u64 {
         let products = tile.div_ceil(self.lanes).max(1);
         let most = (UNROLLED_STEPS / products).max(1);
@@ -387,8 +389,8 @@ impl Plan {
         calls * (multiply.max(far) + 0.3 * multiply.min(far) + transforms + written)
     }
 
-    /// By what the products of a small register tile take longer, whose sums wait for themselves or whose
-    /// operands for their loads.
+    /// By what the products of a small register tile take longer, whose sums wait for themselves or
+    /// whose operands for their loads.
     fn waiting(&self) -> f64 {
         let vectors = self.channels.div_ceil(self.lanes);
         let sums = self.pixels * vectors;
@@ -396,9 +398,9 @@ impl Plan {
         busy as f64 / sums as f64
     }
 
-    /// Bytes of a block that pass the second-level cache, which holds weights beside them: transformed input on
-    /// being written, each line fetched before, and sums on both ways, which nothing hides; and transformed
-    /// input on being read for every panel of weights.
+    /// Bytes of a block that pass the second-level cache, which holds weights beside them:
+    /// transformed input on being written, each line fetched before, and sums on both ways, which
+    /// nothing hides; and transformed input on being read for every panel of weights.
     fn spilled_bytes(&self, caches: Caches) -> [f64; 2] {
         let bytes = |channels: u64| (4 * self.products() * self.rows() * channels) as f64;
         let (transformed, sums) = (bytes(self.padded_channels), bytes(self.channels));
@@ -410,8 +412,8 @@ impl Plan {
         [written, panels * transformed * alone]
     }
 
-    /// The largest error of an output for one rounding of each value on the way, in multiples of the
-    /// largest input times the sum of the weights' magnitudes; see the [module](super).
+    /// The largest error of an output for one rounding of each value on the way, in multiples of
+    /// the largest input times the sum of the weights' magnitudes; see the [module](super).
     pub fn error(&self) -> f64 {
         error(&self.axes)
     }
@@ -434,7 +436,8 @@ fn error(axes: &[AxisPlan]) -> f64 {
     growth.product::<f64>() * f64::from(f32::EPSILON) / 2.0
 }
 
-/// What the transforms of an axis are like; found once a process for each number of outputs and taps.
+/// What the transforms of an axis are like; found once a process for each number of outputs and
+/// taps.
 #[derive(Clone, Copy, Debug)]
 struct Costs {
     growth: f64,
@@ -462,7 +465,8 @@ impl Costs {
     }
 }
 
-/// Vector operations, loads and stores of the transforms of one tile of one slice, input and output.
+/// Vector operations, loads and stores of the transforms of one tile of one slice, input and
+/// output.
 fn operations(axes: &[AxisPlan]) -> [u64; 2] {
     let mut counts = [0; 2];
     let mut before: Vec<u64> = axes.iter().map(AxisPlan::window).collect();
@@ -509,8 +513,9 @@ fn tile_sizes(sum: &DenseSum, accuracy: Accuracy) -> Vec<Vec<u64>> {
     })
 }
 
-/// Ways to cut the tiles into blocks of neighbouring ones: the innermost axes whole, then a part of one;
-/// and of all tiles of several phases of a dilation, so that small grids share the weights they need.
+/// Ways to cut the tiles into blocks of neighbouring ones: the innermost axes whole, then a part of
+/// one; and of all tiles of several phases of a dilation, so that small grids share the weights
+/// they need.
 fn blocked(axes: &[AxisPlan]) -> Vec<Vec<AxisPlan>> {
     let mut ways = Vec::new();
     let mut one: Vec<AxisPlan> = axes.to_vec();

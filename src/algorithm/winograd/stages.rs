@@ -184,7 +184,8 @@ impl Builder<'_> {
         }));
     }
 
-    /// The transforms back along all axes but the last: where the values then lie, and their extents.
+    /// The transforms back along all axes but the last: where the values then lie, and their
+    /// extents.
     pub(super) fn first_stages(
         &mut self,
         sums: BufferId,

@@ -1,22 +1,25 @@
 //! The matrices of minimal filtering, by the construction of Toom and Cook over exact rationals.
 //!
 //! For `m` outputs of `r` taps take `a = m + r - 1` points `p`, the last one infinity, and let
-//! `M(x)` be the product of `x - p` over the finite ones, `M_i(x) = M(x) / (x - p_i)`, `N_i = M_i(p_i)`. Then
+//! `M(x)` be the product of `x - p` over the finite ones, `M_i(x) = M(x) / (x - p_i)`,
+//! `N_i = M_i(p_i)`. Then
 //! ```text
 //! y = A [ (G g) * (B d) ],    y_k = sum over j of d_(k+j) g_j,    0 <= k < m
 //! ```
-//! with `B` the coefficients of `M_i` (last row: of `M`), `G_ij = p_i^j / N_i` (last row: the last tap) and
-//! `A_ki = p_i^k` (last column: the last output). Signs are moved from `G` to `B` so that every scale
-//! of `G` is positive. All entries of `A` and `B` are dyadic: only `G` is rounded to single precision.
+//! with `B` the coefficients of `M_i` (last row: of `M`), `G_ij = p_i^j / N_i` (last row: the last
+//! tap) and `A_ki = p_i^k` (last column: the last output). Signs are moved from `G` to `B` so that
+//! every scale of `G` is positive. All entries of `A` and `B` are dyadic: only `G` is rounded to
+//! single precision.
 //!
-//! A sum of stride `s` is the sum of `s` dense ones, over every `s`-th tap and the inputs that these meet: its
-//! points are those of its phases, side by side. Four outputs of three taps at stride 2 take
-//! `(4 + 2 - 1) + (4 + 1 - 1) = 9` products instead of 12, in two dimensions 81 instead of 144.
+//! A sum of stride `s` is the sum of `s` dense ones, over every `s`-th tap and the inputs that
+//! these meet: its points are those of its phases, side by side. Four outputs of three taps at
+//! stride 2 take `(4 + 2 - 1) + (4 + 1 - 1) = 9` products instead of 12, in two dimensions 81
+//! instead of 144.
 
 use std::ops::{Add, Mul};
 
-/// The finite points, in the order in which they are taken: small and in pairs of opposite signs, whose
-/// rows share their sums. Zero costs no product at all.
+/// The finite points, in the order in which they are taken: small and in pairs of opposite signs,
+/// whose rows share their sums. Zero costs no product at all.
 const POINTS: [Rational; 7] = [
     Rational::new(0, 1),
     Rational::new(1, 1),
@@ -27,8 +30,8 @@ const POINTS: [Rational; 7] = [
     Rational::new(-1, 2),
 ];
 
-/// Points of one phase of an axis at most: more make the transforms' constants so unequal that half of the
-/// digits are lost.
+/// Points of one phase of an axis at most: more make the transforms' constants so unequal that half
+/// of the digits are lost.
 pub(super) const MAX_POINTS: u64 = POINTS.len() as u64 + 1;
 
 /// Outputs of one tap at a stride of 1: nothing to transform.
@@ -166,12 +169,13 @@ impl Transforms {
         transforms
     }
 
-    /// The most by which the transforms can enlarge what passes through them: the largest row sum of
-    /// `|A| (|G| 1 * |B| 1)` for taps and inputs of modulus one.
+    /// The most by which the transforms can enlarge what passes through them: the largest row sum
+    /// of `|A| (|G| 1 * |B| 1)` for taps and inputs of modulus one.
     pub(super) fn growth(&self) -> f64 {
         let sum = |row: &Vec<Rational>| row.iter().map(|c| c.to_f64().abs()).sum::<f64>();
         let products: Vec<f64> = self.input.iter().map(sum).collect();
-        // A tap of modulus one at the worst place, rather than one everywhere: the sum over taps is in the norm.
+        // A tap of modulus one at the worst place, rather than one everywhere: the sum over taps is
+        // in the norm.
         let weights =
             self.weights.iter().map(|row| row.iter().map(|c| c.to_f64().abs()).fold(0.0, f64::max));
         let scaled: Vec<f64> = products.iter().zip(weights).map(|(b, g)| b * g).collect();

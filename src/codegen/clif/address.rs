@@ -11,13 +11,13 @@ use super::{Emitter, Terms};
 use crate::codegen::exact;
 
 /// A buffer and the runtime terms of an offset in elements, outermost first.
-type Key = (BufferId, Terms);
+type AddressKey = (BufferId, Terms);
 
 /// Pointers that are available at the current point, innermost loop last.
 #[derive(Default)]
 pub(super) struct AddressCache {
-    values: HashMap<Key, Value>,
-    order: Vec<Key>,
+    values: HashMap<AddressKey, Value>,
+    order: Vec<AddressKey>,
 }
 
 impl AddressCache {
@@ -32,7 +32,7 @@ impl AddressCache {
         }
     }
 
-    fn insert(&mut self, key: Key, value: Value) {
+    fn insert(&mut self, key: AddressKey, value: Value) {
         self.order.push(key.clone());
         self.values.insert(key, value);
     }

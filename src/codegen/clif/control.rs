@@ -55,7 +55,8 @@ impl<'n> Emitter<'n, '_> {
         }
     }
 
-    /// A loop that stays a loop. Guards that bound its variable narrow its range, others are tested.
+    /// A loop that stays a loop. Guards that bound its variable narrow its range, others are
+    /// tested.
     pub(super) fn serial(&mut self, l: &'n Loop, lanes: Lanes) {
         if l.trip_count() == Some(1) && l.guards.is_empty() {
             self.known.enter(l);
@@ -80,14 +81,14 @@ impl<'n> Emitter<'n, '_> {
         });
     }
 
-    /// The first value of a loop's variable and one past the last, by the guards that bound it; and the
-    /// other guards.
+    /// The first value of a loop's variable and one past the last, by the guards that bound it; and
+    /// the other guards.
     pub(super) fn range(&mut self, l: &Loop) -> (Value, Value, Vec<Guard>) {
         let mut lo = self.builder.ins().iconst(types::I64, l.lo);
         let mut hi = self.extent(l.hi, 0);
         let mut tested = Vec::new();
         for guard in &l.guards {
-            let Some(bound) = exact::Bound::of(guard, l.axis, &self.known) else {
+            let Some(bound) = exact::ExactBound::of(guard, l.axis, &self.known) else {
                 tested.push(guard.clone());
                 continue;
             };
@@ -106,7 +107,7 @@ impl<'n> Emitter<'n, '_> {
     ///
     /// Division truncates; where the numerator is negative the result is at most zero, below which
     /// no loop starts.
-    fn first_failing(&mut self, bound: &exact::Bound) -> Value {
+    fn first_failing(&mut self, bound: &exact::ExactBound) -> Value {
         let numerator = self.sum(&bound.numerator, Lanes::SCALAR);
         match bound.step {
             1 => numerator,
@@ -153,8 +154,8 @@ impl<'n> Emitter<'n, '_> {
         }
     }
 
-    /// Groups of lanes, then single lanes. Vectors are those of the innermost loop: one around it is
-    /// written out.
+    /// Groups of lanes, then single lanes. Vectors are those of the innermost loop: one around it
+    /// is unrolled.
     pub(super) fn vector(&mut self, l: &'n Loop) {
         if let [Stmt::Loop(_)] = l.body.as_slice() {
             return self.unrolled(l, Lanes::SCALAR);

@@ -220,7 +220,8 @@ impl Emitter<'_, '_> {
             .fold(start, |vector, (lane, value)| self.builder.ins().insertlane(vector, value, lane))
     }
 
-    /// A load where the indices are inside, zero elsewhere: one test for all lanes, then one a lane.
+    /// A load where the indices are inside, zero elsewhere: one test for all lanes, then one a
+    /// lane.
     fn pad(&mut self, access: &Access, lanes: Lanes) -> Value {
         let shape = &self.nest.buffer(access.buffer).shape;
         let windows: Vec<Window> = access

@@ -3,9 +3,9 @@
 //! ```text
 //! reflect(x[i,c])  ->  load x + fold(i)*stride + c
 //! ```
-//! `fold` is [`PaddingMode::source`] in integer operations, of which only those are written that the range of
-//! the index asks for. It is computed where the loop that decides the index begins; vectors over a
-//! dimension that is not folded stay vectors.
+//! `fold` is [`PaddingMode::source`] in integer operations, of which only those are written that
+//! the range of the index asks for. It is computed where the loop that decides the index begins;
+//! vectors over a dimension that is not folded stay vectors.
 
 use rustc_hash::FxHashMap as HashMap;
 
@@ -19,9 +19,9 @@ use super::expr::LoadKey;
 use super::{Bound, Emitter, Lanes, Terms};
 use crate::codegen::exact;
 
-/// An index by its runtime terms and its number, and what becomes of it: the mode, the extent, and the
-/// bytes between elements.
-type Key = (Terms, i64, PaddingMode, i64, i64);
+/// An index by its runtime terms and its number, and what becomes of it: the mode, the extent, and
+/// the bytes between elements.
+type FoldKey = (Terms, i64, PaddingMode, i64, i64);
 
 /// A pointer: the buffer, the runtime terms, and the folded offsets added to it.
 type Place = (BufferId, Terms, Vec<Value>);
@@ -30,10 +30,10 @@ type Place = (BufferId, Terms, Vec<Value>);
 #[derive(Default)]
 pub(super) struct FoldCache {
     /// Those computed at the top of a loop, which hold to its end, innermost loop last.
-    hoisted: HashMap<Key, Value>,
-    order: Vec<Key>,
+    hoisted: HashMap<FoldKey, Value>,
+    order: Vec<FoldKey>,
     /// Those of the current straight line of code.
-    here: HashMap<Key, Value>,
+    here: HashMap<FoldKey, Value>,
     pointers: HashMap<Place, Value>,
 }
 
@@ -55,7 +55,7 @@ impl FoldCache {
         self.pointers.clear();
     }
 
-    fn get(&self, key: &Key) -> Option<Value> {
+    fn get(&self, key: &FoldKey) -> Option<Value> {
         self.hoisted.get(key).or_else(|| self.here.get(key)).copied()
     }
 }

@@ -27,8 +27,8 @@ impl Emitter<'_, '_> {
         }
     }
 
-    /// Emits loops around vectors and register tiles as one call, if the second emitter takes them; else
-    /// what is inside may still be fit.
+    /// Emits loops around vectors and register tiles as one call, if the second emitter takes them;
+    /// else what is inside may still be fit.
     pub(super) fn vector_loops(&mut self, l: &Loop) -> bool {
         has_vectors_alone(self.nest, l)
             && self.outlined(&[Stmt::Loop(l.clone())]).is_some_and(|r| r.is_ok())

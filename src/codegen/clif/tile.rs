@@ -1,5 +1,5 @@
-//! Register tiles as SSA variables: one a group of four lanes of the last dimension, or one an element
-//! if the tile is never used by vectors.
+//! Register tiles as SSA variables: one a group of four lanes of the last dimension, or one an
+//! element if the tile is never used by vectors.
 
 use convgen_ir::nest::{AxisId, BufferId, Mode, Nest, Stmt, visit_accesses, visit_loops};
 use cranelift_codegen::ir::{InstBuilder, Value, types};
@@ -43,8 +43,8 @@ impl Tile {
         Tile { cells, row, row_cells, width }
     }
 
-    /// The variable that holds an element, and the lane; none if there is no such element. By V4 nothing
-    /// reaches one, but code is also written for groups of lanes whose guards fail.
+    /// The variable that holds an element, and the lane; none if there is no such element. By V4
+    /// nothing reaches one, but code is also written for groups of lanes whose guards fail.
     fn cell(&self, element: i64) -> Option<(Variable, u8)> {
         let row = element.checked_div_euclid(self.row)?.checked_mul(self.row_cells)?;
         let column = element.checked_rem_euclid(self.row)?;
@@ -53,7 +53,8 @@ impl Tile {
         Some((*self.cells.get(usize::try_from(cell).ok()?)?, lane))
     }
 
-    /// The variable that four lanes from an element on are, if they are one: not those of several rows.
+    /// The variable that four lanes from an element on are, if they are one: not those of several
+    /// rows.
     fn group(&self, element: i64, stride: i64) -> Option<Variable> {
         let end = element.checked_rem_euclid(self.row)?.checked_add(LANES)?;
         if self.width != LANES || stride != 1 || end > self.row {

@@ -1,7 +1,7 @@
 //! The loops in x86-64 instructions, at each vector width.
 //!
-//! One sequence for all widths; a width is a row of a table. Registers are those that System V gives
-//! a function to use freely.
+//! One sequence for all widths; a width is a row of a table. Registers are those that System V
+//! gives a function to use freely.
 
 use iced_x86::code_asm::{CodeAssembler, CodeLabel, eax, rax, rcx, rdi, rdx, rsi};
 use iced_x86::{Code, IcedError, Instruction, MemoryOperand, Register};

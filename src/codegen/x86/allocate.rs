@@ -1,9 +1,9 @@
 //! Registers for the values of each straight line, and the frame around them.
 //!
-//! Cells are pinned from the last register down. Values live from their definition to their last use
-//! in the registers below; when none is free the value whose next use is furthest goes: loads and
-//! constants are simply loaded again, others are spilled to the frame. A load that is used once, by an
-//! operation that takes memory, is never loaded into a register at all.
+//! Cells are pinned from the last register down. Values live from their definition to their last
+//! use in the registers below; when none is free the value whose next use is furthest goes: loads
+//! and constants are simply loaded again, others are spilled to the frame. A load that is used
+//! once, by an operation that takes memory, is never loaded into a register at all.
 
 mod transpose;
 
@@ -97,7 +97,7 @@ fn place(step: &Step) -> Option<Place> {
             _,
             Op::Const(_)
             | Op::Index(_)
-            | Op::Spread(..)
+            | Op::LanePermute(..)
             | Op::Read(_)
             | Op::Unary(..)
             | Op::Binary(..)
@@ -118,8 +118,9 @@ struct Assembler {
 }
 
 impl Assembler {
-    /// Items one after the other, as many at a time as find registers for their pointers and counters.
-    /// Where a loop alone does not, its counter stays in memory, as do the pointers around its items.
+    /// Items one after the other, as many at a time as find registers for their pointers and
+    /// counters. Where a loop alone does not, its counter stays in memory, as do the pointers
+    /// around its items.
     fn block(&mut self, items: &[Item]) -> Result<(), Unfit> {
         let mut rest = items;
         while let [first, others @ ..] = rest {
@@ -322,13 +323,13 @@ impl<'a> Line<'a> {
                 self.assembler.encoder.unary(*op, to, x, scratch);
                 self.free.push(scratch);
             }
-            Op::Spread(from, None, spread) => {
+            Op::LanePermute(from, None, spread) => {
                 let from = self.operand(*from, at, &[])?;
                 let keep: Vec<Reg> = from.register().into_iter().collect();
                 let to = self.allocate(value, at, &keep)?;
                 self.assembler.encoder.spread_fours(to, from, *spread);
             }
-            Op::Spread(from, Some(index), _) => {
+            Op::LanePermute(from, Some(index), _) => {
                 let index = self.register(*index, at, &[*from])?;
                 let from = self.operand(*from, at, &[index])?;
                 let to = self.allocate(value, at, &[index, from.register().unwrap_or(index)])?;
@@ -445,7 +446,7 @@ impl<'a> Line<'a> {
             Some(Op::Const(bits)) => self.assembler.encoder.constant(to, *bits),
             Some(Op::Index(spread)) => self.assembler.encoder.index(to, *spread),
             Some(
-                Op::Spread(..)
+                Op::LanePermute(..)
                 | Op::Read(_)
                 | Op::Unary(..)
                 | Op::Binary(..)
@@ -547,7 +548,7 @@ fn operands(step: &Step) -> SmallVec<[Value; 4]> {
             Op::Load(..) | Op::Broadcast(..) | Op::Const(_) | Op::Index(_) | Op::Read(_) => {
                 smallvec![]
             }
-            Op::Spread(from, index, _) => [*from].into_iter().chain(*index).collect(),
+            Op::LanePermute(from, index, _) => [*from].into_iter().chain(*index).collect(),
             Op::Unary(_, x) => smallvec![*x],
             Op::Binary(_, a, b) => smallvec![*a, *b],
             Op::Fma(a, b, c) => smallvec![*a, *b, *c],

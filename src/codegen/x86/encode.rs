@@ -1,13 +1,13 @@
 //! The instruction set: each operation of a micro-kernel as instructions of either vector width.
 //!
 //! General registers: `rdi` holds the arguments, `rax` and `rcx` are scratch, the others are the
-//! pointers of the streams in use and the counters of inner loops. The arguments are memory too: there
-//! each stream moves with the loops outside of those. `k1` is the result of comparisons, `k2` the mask of the
-//! current access. Constants come through `rax`, so the code needs no data.
+//! pointers of the streams in use and the counters of inner loops. The arguments are memory too:
+//! there each stream moves with the loops outside of those. `k1` is the result of comparisons, `k2`
+//! the mask of the current access. Constants come through `rax`, so the code needs no data.
 //!
-//! Here are the registers and the frame; `text` makes bytes of instructions, `loops` has counters and moving
-//! pointers, `arithmetic` what stays in vector registers, `memory` loads, stores and masks, and `transpose` those
-//! of lanes that lie apart.
+//! Here are the registers and the frame; `text` makes bytes of instructions, `loops` has counters
+//! and moving pointers, `arithmetic` what stays in vector registers, `memory` loads, stores and
+//! masks, and `transpose` those of lanes that lie apart.
 
 mod arithmetic;
 mod loops;
@@ -99,8 +99,8 @@ const MOST_FRAME: i32 = 64 << 10;
 /// Bytes of the stack that end at an inaccessible page, at least.
 const PAGE: i32 = 4096;
 
-/// Moves the stack pointer down. Each page is touched before the next one, so that a stack that is too small
-/// ends at its guard page and nowhere else.
+/// Moves the stack pointer down. Each page is touched before the next one, so that a stack that is
+/// too small ends at its guard page and nowhere else.
 fn make_room(text: &mut Text, frame: i32) {
     let mut left = frame;
     while left > PAGE {

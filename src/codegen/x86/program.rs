@@ -1,5 +1,5 @@
-//! A micro-kernel as data: straight lines of vector operations, and loops around them. What the passes of this
-//! folder hand on to one another.
+//! A micro-kernel as data: straight lines of vector operations, and loops around them. What the
+//! passes of this folder hand on to one another.
 
 use convgen_ir::nest::{BinaryOp, UnaryOp};
 
@@ -17,8 +17,8 @@ pub(super) type Cell = usize;
 /// A moving pointer.
 pub(super) type Stream = usize;
 
-/// Which lanes a load or store touches: those from `first` to before `lanes`, and below the runtime limit
-/// if there is one.
+/// Which lanes a load or store touches: those from `first` to before `lanes`, and below the runtime
+/// limit if there is one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Mask {
     pub(super) first: i64,
@@ -53,17 +53,18 @@ pub(super) struct Place {
 }
 
 impl Place {
-    /// The place of a lane, of those that lie so many bytes apart. What no instruction can name is refused
-    /// when it is encoded.
+    /// The place of a lane, of those that lie so many bytes apart. What no instruction can name is
+    /// refused when it is encoded.
     pub(super) fn lane(self, lane: i32, bytes: i64) -> Place {
         let moved = bytes.saturating_mul(lane.into());
         Place { displacement: self.displacement.saturating_add(moved), ..self }
     }
 }
 
-/// Which lanes of another vector a vector is made of: lane `l` is lane `l / repeat * stride + phase`.
+/// Which lanes of another vector a vector is made of: lane `l` is lane
+/// `l / repeat * stride + phase`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Spread {
+pub(super) struct LanePermute {
     /// Lanes that are alike.
     pub(super) repeat: u8,
     /// From those to the next, in the other vector.
@@ -74,13 +75,13 @@ pub(super) struct Spread {
     pub(super) lanes: u8,
 }
 
-impl Spread {
+impl LanePermute {
     /// The lane of the other vector that becomes a lane.
     pub(super) fn source(self, lane: u8) -> u8 {
         if lane < self.lanes { self.of_any(lane) } else { 0 }
     }
 
-    /// As [`Spread::source`], of any lane.
+    /// As [`LanePermute::source`], of any lane.
     pub(super) fn of_any(self, lane: u8) -> u8 {
         let block = lane.checked_div(self.repeat).unwrap_or(0);
         block.saturating_mul(self.stride).saturating_add(self.phase)
@@ -102,9 +103,9 @@ pub(super) enum Op {
     /// A constant, by its bits, in every lane.
     Const(u32),
     /// The numbers of lanes by which a value is spread.
-    Index(Spread),
+    Index(LanePermute),
     /// The lanes of a value, some of them several times; by an index unless within fours.
-    Spread(Value, Option<Value>, Spread),
+    LanePermute(Value, Option<Value>, LanePermute),
     /// What a cell holds.
     Read(Cell),
     Unary(UnaryOp, Value),

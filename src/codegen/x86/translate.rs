@@ -1,8 +1,9 @@
 //! A scope as loops around straight lines of vector operations.
 //!
-//! Vector loops become groups of lanes, the last one masked; two of them, one in the other, share one
-//! register; unrolled loops are written out. Within a straight line equal loads and constants are one
-//! value: a broadcast or a vector of weights is loaded once a step, however many multiply-adds use it.
+//! Vector loops become groups of lanes, the last one masked; two of them, one in the other, share
+//! one register; unrolled loops are expanded. Within a straight line equal loads and constants are
+//! one value: a broadcast or a vector of weights is loaded once a step, however many multiply-adds
+//! use it.
 //!
 //! A load that moves with the outer of two vector loops only, as the input of grouped convolutions
 //! does, is a vector load of the blocks of memory that its lanes lie in, and a permutation of it:
@@ -26,11 +27,11 @@ use convgen_ir::nest::{
     in_two_vectors,
 };
 
+use super::cluster::cluster_uses;
 use super::program::{
-    Cell, Item, Level, Mask, Op, Place, Program, Spread, Step, Stream, Trips, Value,
+    Cell, Item, LanePermute, Level, Mask, Op, Place, Program, Step, Stream, Trips, Value,
 };
-use super::share::share_loads;
-use super::transpose::bring_together;
+use super::transpose::form_transposes;
 use super::{Argument, Outside, Unfit, fit, unfit};
 use crate::codegen::exact;
 use crate::target::Vectors;
@@ -60,11 +61,11 @@ pub(super) fn translate<'n>(
         streams: vec![],
         arguments: vec![],
         finished: vec![],
-        line: Line::default(),
+        line: StraightLine::default(),
         values: 0,
         steps: 0,
         locals: HashMap::default(),
-        looking: Looking::outside(nest, outside),
+        prefetch: PrefetchScope::outside(nest, outside),
     };
     translator.block(scope, None)?;
     translator.end_line();
@@ -158,12 +159,12 @@ enum Brought {
 
 /// A straight line under construction.
 #[derive(Default)]
-struct Line {
+struct StraightLine {
     steps: Vec<Step>,
     loads: HashMap<(Place, Brought), Value>,
     gathers: HashMap<(Place, Mask, i64), Value>,
-    spreads: HashMap<(Value, Spread), Value>,
-    indices: HashMap<Spread, Value>,
+    spreads: HashMap<(Value, LanePermute), Value>,
+    indices: HashMap<LanePermute, Value>,
     constants: HashMap<u32, Value>,
     cells: HashMap<Cell, Value>,
     /// Memory that the line reads and writes: not the same, so loads and stores may change places.
@@ -202,7 +203,7 @@ impl Tile {
 struct Translator<'n> {
     nest: &'n Nest,
     width: i64,
-    /// Loop variables, outermost first; a number if written out.
+    /// Loop variables, outermost first; a number if unrolled.
     variables: Vec<(AxisId, Option<i64>)>,
     /// How many of them are outside of the scope.
     outer: usize,
@@ -220,22 +221,22 @@ struct Translator<'n> {
     streams: Vec<StreamInfo>,
     arguments: Vec<Argument>,
     finished: Vec<Item>,
-    line: Line,
+    line: StraightLine,
     values: usize,
     steps: usize,
     locals: HashMap<LocalId, Value>,
     /// The innermost loop around that looks ahead.
-    looking: Option<Looking>,
+    prefetch: Option<PrefetchScope>,
 }
 
 /// A loop that looks ahead.
 #[derive(Clone, Debug)]
-struct Looking {
+struct PrefetchScope {
     axis: AxisId,
     /// By how many of its iterations.
     by: i64,
-    /// The loops between it and this place, outermost first, with their trips, those that guards cut
-    /// short too.
+    /// The loops between it and this place, outermost first, with their trips, those that guards
+    /// cut short too.
     between: Vec<(AxisId, i64)>,
 }
 
@@ -287,8 +288,8 @@ impl<'n> Translator<'n> {
         // Values live in registers to the end of their line.
         self.locals.clear();
         if !line.steps.is_empty() {
-            let steps = bring_together(line.steps, self.width);
-            self.finished.push(Item::Line(share_loads(steps)));
+            let steps = form_transposes(line.steps, self.width);
+            self.finished.push(Item::Line(cluster_uses(steps)));
         }
     }
 

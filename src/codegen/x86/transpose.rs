@@ -6,11 +6,13 @@
 //! a, b, -, c = gather p..p+16                      four elements of each lane, transposed
 //! ```
 //! and the same for stores, where as many as a register has lanes become one step. A copy from
-//! channels-first to channels-last memory is made of such loads, a tile whose rows are pixels and whose
-//! lanes are channels of such stores. Each element is loaded and stored as before, so no bit changes.
+//! channels-first to channels-last memory is made of such loads, a tile whose rows are pixels and
+//! whose lanes are channels of such stores. Each element is loaded and stored as before, so no bit
+//! changes.
 //!
-//! Stores wait for their neighbours as long as no step comes that could see the difference: loads do not,
-//! since a line reads no memory that it writes; nor do stores through the same pointer to other bytes.
+//! Stores wait for their neighbours as long as no step comes that could see the difference: loads
+//! do not, since a line reads no memory that it writes; nor do stores through the same pointer to
+//! other bytes.
 
 use rustc_hash::FxHashSet as HashSet;
 use std::collections::BTreeMap;
@@ -27,7 +29,7 @@ const REACH: i64 = 3 * BYTES;
 type Kind = (Stream, Mask, i64);
 
 /// Brings together what a line loads and stores; `width` is that of a register.
-pub(super) fn bring_together(line: Vec<Step>, width: i64) -> Vec<Step> {
+pub(super) fn form_transposes(line: Vec<Step>, width: i64) -> Vec<Step> {
     let mut quads = quads(&line);
     let mut result = Vec::with_capacity(line.len());
     let mut waiting = Waiting::default();
@@ -92,8 +94,8 @@ impl Quads {
     }
 }
 
-/// Groups the gathers of a line. A quad reads nothing before the first and beyond the last gather of
-/// its kind: what lies between two elements of a buffer is of the buffer.
+/// Groups the gathers of a line. A quad reads nothing before the first and beyond the last gather
+/// of its kind: what lies between two elements of a buffer is of the buffer.
 fn quads(line: &[Step]) -> Quads {
     let mut kinds: BTreeMap<(usize, i64, i64), Vec<(i64, Value)>> = BTreeMap::new();
     for step in line {
@@ -224,10 +226,10 @@ mod tests {
             Step::Gather(place(0), MASK, 400, [0, 1, 2, 3].map(Some)),
             Step::Gather(place(12), MASK, 400, [None, Some(4), Some(5), Some(6)]),
         ];
-        assert_eq!(bring_together(line, 16), expected);
+        assert_eq!(form_transposes(line, 16), expected);
         // Three elements of a lane may be all there are.
         let line: Vec<Step> = (0..3).map(|i| gather(4 * i as i64, i)).collect();
-        assert_eq!(bring_together(line.clone(), 16), line);
+        assert_eq!(form_transposes(line.clone(), 16), line);
     }
 
     #[test]
@@ -238,17 +240,17 @@ mod tests {
             Step::Gather(place(0), MASK, 400, [Some(0), None, Some(1), None]),
             Step::Gather(place(12), MASK, 400, [None, Some(2), None, Some(3)]),
         ];
-        assert_eq!(bring_together(line, 16), expected);
+        assert_eq!(form_transposes(line, 16), expected);
     }
 
     #[test]
     fn stores_wait_for_neighbours_but_for_no_other_store_to_their_bytes() {
         let line = (0..5).map(|i| scatter(4 * i as i64, &[i])).collect();
-        assert_eq!(bring_together(line, 4), [scatter(0, &[0, 1, 2, 3]), scatter(16, &[4])]);
+        assert_eq!(form_transposes(line, 4), [scatter(0, &[0, 1, 2, 3]), scatter(16, &[4])]);
         let again = vec![scatter(0, &[0]), scatter(0, &[1]), scatter(4, &[2])];
-        assert_eq!(bring_together(again, 4), [scatter(0, &[0]), scatter(0, &[1, 2])]);
+        assert_eq!(form_transposes(again, 4), [scatter(0, &[0]), scatter(0, &[1, 2])]);
         let write = Step::Write(0, 7);
         let around = vec![scatter(0, &[0]), write.clone(), scatter(4, &[1])];
-        assert_eq!(bring_together(around, 4), [scatter(0, &[0]), write, scatter(4, &[1])]);
+        assert_eq!(form_transposes(around, 4), [scatter(0, &[0]), write, scatter(4, &[1])]);
     }
 }

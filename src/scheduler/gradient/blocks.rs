@@ -1,21 +1,24 @@
-//! Gradients of weights in blocks of positions: every tile of sums goes over a block before any goes on to
-//! the next, so that both tensors are read from afar once and not once a tile and tap.
+//! Gradients of weights in blocks of positions: every tile of sums goes over a block before any
+//! goes on to the next, so that both tensors are read from beyond L2 once and not once a tile and
+//! tap.
 //!
-//! The sums then lie in scratch, which tasks share out by tiles; the next block is fetched while one is
-//! summed, and the weights' gradient is written from the scratch in the order in which it lies in memory.
+//! The sums then lie in scratch, which tasks share out by tiles; the next block is fetched while
+//! one is summed, and the weights' gradient is written from the scratch in the order in which it
+//! lies in memory.
 
 use convgen_ir::problem::SpatialAxis;
 use convgen_ir::schedule::{Directive, Tail};
 
-use super::{CACHE_LINE, Writer};
+use super::{CACHE_LINE, GradientWriter};
 
-/// Positions of a block, at least: each tile of sums is loaded and stored once a block, which takes as long
-/// as some ten positions. 3x3 over 128 channels of 112x112: 151 GFLOP/s in blocks of 112 positions, 158 of
-/// 448, which still fit the first cache, 107 of 1792.
+/// Positions of a block, at least: each tile of sums is loaded and stored once a block, which takes
+/// as long as some ten positions. 3x3 over 128 channels of 112x112: 151 GFLOP/s in blocks of 112
+/// positions, 158 of 448, which still fit the first cache, 107 of 1792.
 const POSITIONS_OF_A_BLOCK: u64 = 112;
 
-/// Vector multiply-adds for each line fetched early, at least: ports that load are wanted for products too.
-/// 7x7 from 3 channels to 64, twelve for four lines: 160 GFLOP/s without, 96 to 150 with.
+/// Vector multiply-adds for each line fetched early, at least: ports that load are wanted for
+/// products too. 7x7 from 3 channels to 64, twelve for four lines: 160 GFLOP/s without, 96 to 150
+/// with.
 const PRODUCTS_OF_A_PREFETCH: u64 = 6;
 
 /// Positions of a row, at least, for which sums are loaded and stored.
@@ -30,8 +33,8 @@ const PARTS_FOR_SUMS: u64 = 2;
 /// Tiles of an axis of which every share is looked at.
 const MANY_TILES: u64 = 4096;
 
-/// How many tiles a task may have of so many: every number or, of many tiles, the least one for each number of
-/// tasks, which leaves most of the cache to the other axis.
+/// How many tiles a task may have of so many: every number or, of many tiles, the least one for
+/// each number of tasks, which leaves most of the cache to the other axis.
 fn shares(count: u64) -> impl Iterator<Item = u64> {
     let next = move |tiles: &u64| match (count > MANY_TILES, count.div_ceil(*tiles)) {
         (false, _) => (*tiles < count).then_some(tiles + 1),
@@ -46,17 +49,17 @@ pub(super) struct Tiles {
     pub(super) count: u64,
 }
 
-/// The reduction in blocks: the loop over them, if there are several, and the loop over the positions of
-/// each spatial axis that stays inside.
+/// The reduction in blocks: the loop over them, if there are several, and the loop over the
+/// positions of each spatial axis that stays inside.
 pub(super) struct Blocks {
     pub(super) over: Option<String>,
     pub(super) inner: Vec<String>,
     positions: u64,
 }
 
-impl Writer<'_> {
-    /// How many tiles of the rows and of the columns are of one task: those that read least from beyond the
-    /// cache in which their sums lie, of as many tasks as there are cores.
+impl GradientWriter<'_> {
+    /// How many tiles of the rows and of the columns are of one task: those that read least from
+    /// beyond the cache in which their sums lie, of as many tasks as there are cores.
     pub(super) fn tasks(&self, rows: &str, [r, c]: [&Tiles; 2], tile_sums: u64) -> [u64; 2] {
         let problem = self.problem;
         let bytes = problem.elem().bytes() as u64;
@@ -92,7 +95,8 @@ impl Writer<'_> {
         best.1
     }
 
-    /// The loops over the tiles of an axis, so many of them in a task: that over tasks, and that inside.
+    /// The loops over the tiles of an axis, so many of them in a task: that over tasks, and that
+    /// inside.
     pub(super) fn share_out(
         &mut self,
         tiles: Tiles,
@@ -108,8 +112,8 @@ impl Writer<'_> {
         }
     }
 
-    /// Whether the sums go through scratch, so many of them a tap: for the blocks, or because the weights of
-    /// several taps do not lie as the tile does.
+    /// Whether the sums go through scratch, so many of them a tap: for the blocks, or because the
+    /// weights of several taps do not lie as the tile does.
     pub(super) fn spills(&self, blocks: &Blocks, sums: u64) -> bool {
         let taps = self.problem.taps();
         let bytes = sums * taps * self.problem.elem().bytes() as u64;
@@ -146,7 +150,8 @@ impl Writer<'_> {
         [elements(&self.problem.input_shape(1)), gradient]
     }
 
-    /// Splits the loops over positions so that a block of them is worth loading and storing the sums.
+    /// Splits the loops over positions so that a block of them is worth loading and storing the
+    /// sums.
     pub(super) fn blocks(&mut self) -> Blocks {
         let problem = self.problem;
         let axes: Vec<(String, u64)> = problem
@@ -176,8 +181,8 @@ impl Writer<'_> {
         Blocks { over, inner, positions: inside }
     }
 
-    /// Orders the loops that write the output as its elements lie in memory, lanes innermost, and writes
-    /// out as many neighbours as a register has lanes, which are then transposed.
+    /// Orders the loops that write the output as its elements lie in memory, lanes innermost, and
+    /// writes out as many neighbours as a register has lanes, which are then transposed.
     pub(super) fn written(&mut self, loops: &[String], inner: &[String], lanes: bool) {
         let all: Vec<&String> = loops.iter().chain(inner).collect();
         let kind = |name: &str| match name.split('.').next().unwrap_or(name) {
@@ -207,8 +212,9 @@ impl Writer<'_> {
         }
     }
 
-    /// The loop over rows, if all channels are to go over one before the next: tensors that no cache holds
-    /// are then read as they lie. 3x3 over 144 channels of 56x56: 0.126 ms, 0.143 channels by channels.
+    /// The loop over rows, if all channels are to go over one before the next: tensors that no
+    /// cache holds are then read as they lie. 3x3 over 144 channels of 56x56: 0.126 ms, 0.143
+    /// channels by channels.
     pub(super) fn rows_at_a_time(
         &self,
         axes: &[(&&str, &SpatialAxis)],

@@ -6,8 +6,8 @@ use convgen_ir::nest::{Expr, Nest};
 use convgen_ir::problem::{ConvProblem, SpatialAxis};
 
 use super::{
-    CopyInput, LaneAxis, Plan, Shape, Walk, columns_are_neighbours, groups_a_vector, has_padding,
-    is_pointwise, sums_a_channel,
+    CopyInput, LaneAxis, LoopClass, Plan, Shape, columns_are_neighbours, groups_a_vector,
+    has_padding, is_pointwise, sums_a_channel,
 };
 use crate::target::{Isa, Target};
 
@@ -27,8 +27,8 @@ pub enum Excluded {
     Registers { tile: u64, operands: u64, registers: u64 },
     #[error("a task of {block} does not fit the {extent} there are, or is no multiple of {unit}")]
     Block { block: u64, extent: u64, unit: u64 },
-    #[error("there is no loop over {walk:?} to order or to copy in")]
-    NoLoop { walk: Walk },
+    #[error("there is no loop over {class:?} to order or to copy in")]
+    NoLoop { class: LoopClass },
     #[error("{steps} steps do not divide {channels} input channels")]
     Steps { steps: u64, channels: u64 },
     #[error("a loop body of {body} multiply-adds is larger than {limit}")]
@@ -47,8 +47,9 @@ pub enum Excluded {
     CopyLayout,
 }
 
-/// Vector registers that must be left for operands, at least: a weight, and a value or a broadcast; of a
-/// micro-kernel one more of each, or it is left to Cranelift where a mask or an epilogue needs some.
+/// Vector registers that must be left for operands, at least: a weight, and a value or a broadcast;
+/// of a micro-kernel one more of each, or it is left to Cranelift where a mask or an epilogue needs
+/// some.
 pub fn fewest_operands(isa: Isa) -> u64 {
     match isa {
         Isa::Clif => 2,
@@ -56,8 +57,8 @@ pub fn fewest_operands(isa: Isa) -> u64 {
     }
 }
 
-/// Vector multiply-adds in the body of the innermost loop, at most: beyond, the time to compile grows
-/// and the first level of the instruction cache overflows.
+/// Vector multiply-adds in the body of the innermost loop, at most: beyond, the time to compile
+/// grows and the first level of the instruction cache overflows.
 pub const LARGEST_BODY: u64 = 512;
 
 /// Kernels for one loop over tiles of columns, at most: one a tile at a border, one for the others.
@@ -188,7 +189,7 @@ impl Plan {
             return excluded("the channels of a pixel are no neighbours");
         }
         if self.steps != problem.in_channels_per_group() {
-            return excluded("not all input channels of a group are written out");
+            return excluded("not all input channels of a group are unrolled");
         }
         Ok(())
     }
@@ -227,18 +228,18 @@ impl Plan {
             return Err(Excluded::Block { block: self.block, extent, unit });
         }
         let loops = self.loops(problem, target);
-        let missing = |walk: Walk| loops.of(walk).is_empty();
-        if let (Some(walk), true) = (
-            self.order.0.into_iter().find(|walk| missing(*walk)),
+        let missing = |class: LoopClass| loops.of(class).is_empty();
+        if let (Some(class), true) = (
+            self.order.0.into_iter().find(|class| missing(*class)),
             self.order.canonical(&loops) != self.order,
         ) {
-            return Err(Excluded::NoLoop { walk });
+            return Err(Excluded::NoLoop { class });
         }
         // Loops that are tasks have nothing but one another in their bodies.
-        if let Some(CopyInput { at: Some(walk), .. }) = self.copy
-            && (missing(walk) || (walk == Walk::Channels && self.channel_tasks))
+        if let Some(CopyInput { at: Some(class), .. }) = self.copy
+            && (missing(class) || (class == LoopClass::Channels && self.channel_tasks))
         {
-            return Err(Excluded::NoLoop { walk });
+            return Err(Excluded::NoLoop { class });
         }
         let channels = problem.out_channels_per_group();
         if self.channel_tasks && self.lanes == LaneAxis::Groups && channels > 1 {
@@ -247,11 +248,11 @@ impl Plan {
         // Tasks of groups alone need a loop inside of them to put the tile in.
         let shared = match loops.channels.len() {
             0 => false,
-            1 => problem.groups() > 1 && !(missing(Walk::Rows) && missing(Walk::Columns)),
+            1 => problem.groups() > 1 && !(missing(LoopClass::Rows) && missing(LoopClass::Columns)),
             _ => true,
         };
-        if self.channel_tasks && (self.order.0[0] != Walk::Channels || !shared) {
-            return Err(Excluded::NoLoop { walk: Walk::Channels });
+        if self.channel_tasks && (self.order.0[0] != LoopClass::Channels || !shared) {
+            return Err(Excluded::NoLoop { class: LoopClass::Channels });
         }
         Ok(())
     }
@@ -275,8 +276,8 @@ impl Plan {
         }
     }
 
-    /// Whether the kernels of all borders of a row are a small program together: each writes out the
-    /// whole tile, its epilogue too.
+    /// Whether the kernels of all borders of a row are a small program together: each writes out
+    /// the whole tile, its epilogue too.
     pub(in super::super) fn check_borders(
         &self,
         problem: &ConvProblem,
@@ -292,8 +293,8 @@ impl Plan {
         // Of a sum: its first value, its taps, its epilogue, and its store.
         let steps = self.steps * columns.kernel + statements(problem) + 2;
         let column = match self.lanes == LaneAxis::Columns {
-            // The lanes are the columns, beside one another for each row of the tile; where the last tile has
-            // fewer rows, it is code of its own.
+            // The lanes are the columns, beside one another for each row of the tile; where the
+            // last tile has fewer rows, it is code of its own.
             true => (self.rows + rest_of_tile(problem.out_channels_per_group(), self.rows)) * steps,
             false => self.vectors * u64::from(target.lanes()) * steps,
         };
@@ -326,13 +327,14 @@ fn statements(problem: &ConvProblem) -> u64 {
     written.len() as u64
 }
 
-/// The tiles of an axis where those that touch padding are peeled: kernels of their own, where the tile is
-/// unrolled.
+/// The tiles of an axis where those that touch padding are peeled: kernels of their own, where the
+/// tile is unrolled.
 struct Peeled {
     /// Outputs of a tile, and of the last one if that is shorter.
     tile: i64,
     rest: i64,
-    /// How many tiles there are; the first that touches no padding, and the first after it that does.
+    /// How many tiles there are; the first that touches no padding, and the first after it that
+    /// does.
     tiles: i64,
     first: i64,
     end: i64,
@@ -370,8 +372,8 @@ impl Peeled {
     }
 }
 
-/// Loops that the loop over tiles of `rows` outputs of an axis becomes if those that touch padding are
-/// peeled.
+/// Loops that the loop over tiles of `rows` outputs of an axis becomes if those that touch padding
+/// are peeled.
 pub(in super::super) fn loops_if_peeled(s: &SpatialAxis, rows: u64) -> i64 {
     Peeled::new(s, rows).loops()
 }

@@ -6,12 +6,13 @@ use convgen_ir::problem::ConvProblem;
 use convgen_ir::schedule::{Directive, Schedule, Tail};
 
 use super::{
-    CopyInput, LaneAxis, Loops, Plan, Shape, Walk, groups_fill_a_vector, has_padding, weight_bytes,
+    CopyInput, LaneAxis, LoopClass, Loops, Plan, Shape, groups_fill_a_vector, has_padding,
+    weight_bytes,
 };
 use crate::target::{LATENCY_SUMS, Target};
 
 /// A plan being written down.
-pub(super) struct Writer<'p> {
+pub(super) struct PlanWriter<'p> {
     pub(super) plan: &'p Plan,
     pub(super) problem: &'p ConvProblem,
     pub(super) target: &'p Target,
@@ -20,7 +21,7 @@ pub(super) struct Writer<'p> {
     pub(super) directives: Vec<Directive>,
 }
 
-impl Writer<'_> {
+impl PlanWriter<'_> {
     pub(super) fn write(mut self) -> Schedule {
         if self.plan.fused {
             self.fuse();
@@ -120,7 +121,7 @@ impl Writer<'_> {
 
     /// Orders the loops, hands out the tasks, and puts the sums into registers.
     fn order(&mut self, loops: &Loops) {
-        let around = self.plan.order.0.into_iter().flat_map(|walk| loops.of(walk));
+        let around = self.plan.order.0.into_iter().flat_map(|class| loops.of(class));
         let mut axes: Vec<String> = loops.tasks.iter().chain(around).cloned().collect();
         let phases = self.plan.phases.iter().map(|phases| phases.name.clone());
         let innermost = if self.plan.tile_phases {
@@ -154,10 +155,11 @@ impl Writer<'_> {
         }
     }
 
-    /// Takes the taps of a row within each input channel where a vector has channels of several groups: a
-    /// channel of a pixel is spread over its lanes once for all taps that meet it, and many products of one
-    /// sum do not wait for one another. 3x3, 8 channels a group, 28x28: 94 GFLOP/s, and 115 this way; 4
-    /// channels wait for little. A question of the problem alone, since all its plans add in one order.
+    /// Takes the taps of a row within each input channel where a vector has channels of several
+    /// groups: a channel of a pixel is spread over its lanes once for all taps that meet it, and
+    /// many products of one sum do not wait for one another. 3x3, 8 channels a group, 28x28: 94
+    /// GFLOP/s, and 115 this way; 4 channels wait for little. A question of the problem alone,
+    /// since all its plans add in one order.
     fn taps_innermost(&mut self) {
         let last = self.problem.axis_names().last().zip(self.problem.spatial().last());
         if let Some((name, s)) = last
@@ -218,8 +220,8 @@ impl Writer<'_> {
         }
     }
 
-    /// The loop over the sums of an output in a vector, if there are several, and that over the input channels of
-    /// each, if these are several.
+    /// The loop over the sums of an output in a vector, if there are several, and that over the
+    /// input channels of each, if these are several.
     fn input_channels(&self) -> (Option<String>, Option<String>) {
         let named = |name: &str| Some(name.to_string());
         let sums = self.plan.lanes.sums(self.problem, self.target);
@@ -230,9 +232,10 @@ impl Writer<'_> {
         }
     }
 
-    /// Fetches the panels of weights early where they are too many for a cache to keep: what follows in the
-    /// panel, and in shares the next panel, which else the first pass over the pixels would wait for. 3x3 at
-    /// stride 2 over 512 channels of 14x14 takes 1.40 ms without the shares, 1.23 with them.
+    /// Fetches the panels of weights early where they are too many for a cache to keep: what
+    /// follows in the panel, and in shares the next panel, which else the first pass over the
+    /// pixels would wait for. 3x3 at stride 2 over 512 channels of 14x14 takes 1.40 ms without the
+    /// shares, 1.23 with them.
     fn prefetch(&mut self, loops: &Loops, channels: Option<String>) {
         let elem = self.problem.elem().bytes() as u64;
         let panels = self.plan.pack_weights && self.plan.lanes.share_pixels();
@@ -250,9 +253,9 @@ impl Writer<'_> {
         }
     }
 
-    /// Fetches the pixels of the next tile while one is summed, where these are neighbours that are read in
-    /// place: else all of them are missed at once, in as many pages. 1x1 from 32 channels to 16 at
-    /// 112x112: 115 GFLOP/s without, 178 with.
+    /// Fetches the pixels of the next tile while one is summed, where these are neighbours that are
+    /// read in place: else all of them are missed at once, in as many pages. 1x1 from 32 channels
+    /// to 16 at 112x112: 115 GFLOP/s without, 178 with.
     fn prefetch_tile(&mut self, loops: &Loops) {
         let problem = self.problem;
         let dense = problem.spatial().iter().all(|s| s.kernel == 1 && s.stride == 1);
@@ -265,12 +268,12 @@ impl Writer<'_> {
         }
     }
 
-    /// Copies the input; channels by vectors where they are neighbours in the copy: whether a pixel is
-    /// padding is then asked once a vector.
+    /// Copies the input; channels by vectors where they are neighbours in the copy: whether a pixel
+    /// is padding is then asked once a vector.
     fn copy(&mut self, loops: &Loops, copy: CopyInput) {
-        let inside = copy.at.and_then(|walk| match walk {
-            Walk::Channels => loops.channels.first(),
-            Walk::Rows | Walk::Columns => loops.of(walk).last(),
+        let inside = copy.at.and_then(|class| match class {
+            LoopClass::Channels => loops.channels.first(),
+            LoopClass::Rows | LoopClass::Columns => loops.of(class).last(),
         });
         let Some(at) = inside.or(self.task_loops(loops).last()).cloned() else { return };
         self.directives.push(Directive::PackInput { at, layout: copy.layout });
@@ -293,14 +296,14 @@ impl Writer<'_> {
         }
     }
 
-    /// Writes the copy as a transpose of tiles, a vector of channels by as many columns, if the columns
-    /// that it copies are the same for every task.
+    /// Writes the copy as a transpose of tiles, a vector of channels by as many columns, if the
+    /// columns that it copies are the same for every task.
     fn transposed_copy(&mut self, loops: &Loops, copy: CopyInput, channels: u64) -> bool {
-        let place = |walk| self.plan.order.0.iter().position(|w| *w == walk);
-        let inside = |walk| copy.at.is_none_or(|at| place(at) < place(walk));
+        let place = |class| self.plan.order.0.iter().position(|w| *w == class);
+        let inside = |class| copy.at.is_none_or(|at| place(at) < place(class));
         let Some((s, others)) = self.problem.spatial().split_last() else { return false };
         let cut = (others.is_empty() || self.plan.fused) && self.plan.block < self.shape.axes[0].1;
-        let whole = !cut && (loops.columns.is_empty() || inside(Walk::Columns));
+        let whole = !cut && (loops.columns.is_empty() || inside(LoopClass::Columns));
         let tile = self.plan.columns_of_tile(self.problem, self.target);
         let pixels = self.plan.copied_pixels(self.problem, tile);
         let end = |place: i64| place.clamp(0, pixels[others.len()] as i64) as u64;
@@ -315,7 +318,8 @@ impl Writer<'_> {
         let named = |axis: &str| format!("copy.{axis}");
         let (outer, channel) = self.split("copy.c", lanes, channels, Tail::Cut);
         let (tiles, column) = self.split(&named(names[others.len()]), lanes, columns, Tail::Cut);
-        let rows = others.iter().enumerate().filter(|(i, _)| inside(Walk::Rows) && pixels[*i] > 1);
+        let rows =
+            others.iter().enumerate().filter(|(i, _)| inside(LoopClass::Rows) && pixels[*i] > 1);
         let rows = rows.map(|(i, _)| named(names[i]));
         let mut axes: Vec<String> = match copy.layout {
             // Each pixel is read whole.

@@ -3,21 +3,26 @@
 //! ```text
 //! g32mb1_ic128ih56_oc128oh56_kh3ph1dh0_n"resnext:conv2"
 //! ```
-//! Fields are letters and a number, in any order, with `_` ignored between them, and the name last. Unlike our own form,
-//! dilation counts from 0 (dense), and `mb` is 2 if left out. What is left out is deduced, an axis at a time:
+//! Fields are letters and a number, in any order, with `_` ignored between them, and the name last.
+//! Unlike our own form, dilation counts from 0 (dense), and `mb` is 2 if left out. What is left out
+//! is deduced, an axis at a time:
 //!
-//! - an axis is absent if it states nothing but defaults; an absent axis copies the one outside it (`ih` alone is a square,
-//!   `id` alone a cube), absent outer axes lower the rank (`iw` alone is one-dimensional);
+//! - an axis is absent if it states nothing but defaults; an absent axis copies the one outside it
+//!   (`ih` alone is a square, `id` alone a cube), absent outer axes lower the rank (`iw` alone is
+//!   one-dimensional);
 //! - an axis that is present needs its input and its kernel;
-//! - output missing: `o = (i + 2p - extent) / s + 1`, with p = 0 if that is missing too; padding missing: half, rounded
-//!   towards zero, of what the stated output needs;
-//! - the padding after is what makes the output come out, so it may differ from the one before, and be negative.
+//! - output missing: `o = (i + 2p - extent) / s + 1`, with p = 0 if that is missing too; padding
+//!   missing: half, rounded towards zero, of what the stated output needs;
+//! - the padding after is what makes the output come out, so it may differ from the one before, and
+//!   be negative.
 //!
-//! As the driver for transposed convolutions reads it, input and output change places in these rules.
+//! As the driver for transposed convolutions reads it, input and output change places in these
+//! rules.
 //!
-//! Promises: what it accepts is the problem benchdnn means, in f32 without a bias. The layout, which benchdnn leaves open, is
-//! channels last, as in our own form. A field given twice is refused, and so is a kernel that does not fit its padded input,
-//! where benchdnn's own rounding lets some pass. Does not: read benchdnn's options.
+//! Promises: what it accepts is the problem benchdnn means, in f32 without a bias. The layout,
+//! which benchdnn leaves open, is channels last, as in our own form. A field given twice is
+//! refused, and so is a kernel that does not fit its padded input, where benchdnn's own rounding
+//! lets some pass. Does not: read benchdnn's options.
 
 use super::text::{Given, Word, number};
 use super::{Descriptor, DescriptorError, DescriptorErrorKind, Driver, error};
@@ -29,7 +34,7 @@ const DEFAULT_BATCH: u64 = 2;
 
 /// Reads one line.
 pub(super) fn parse(text: &str, driver: Driver) -> Result<Descriptor, DescriptorError> {
-    let mut line = Line::default();
+    let mut line = BenchLine::default();
     let mut rest = skip(Word { at: 0, text });
     let mut name = None;
     while !rest.text.is_empty() {
@@ -45,7 +50,7 @@ pub(super) fn parse(text: &str, driver: Driver) -> Result<Descriptor, Descriptor
 
 /// The fields as stated.
 #[derive(Default)]
-struct Line<'a> {
+struct BenchLine<'a> {
     groups: Option<u64>,
     batch: Option<u64>,
     in_channels: Option<u64>,
@@ -65,7 +70,7 @@ struct StatedAxis {
     padding: Option<u64>,
 }
 
-impl<'a> Line<'a> {
+impl<'a> BenchLine<'a> {
     /// Reads one field off the front and returns what follows it.
     fn field(&mut self, rest: Word<'a>) -> Result<Word<'a>, DescriptorError> {
         let letters = rest.text.find(|c: char| !c.is_ascii_lowercase()).unwrap_or(rest.text.len());
@@ -226,7 +231,8 @@ fn total_padding(axis: &SpatialAxis, output: u64) -> i128 {
         - i128::from(axis.input)
 }
 
-/// A padding for [`ConvProblem::new`](crate::problem::ConvProblem::new) to judge; what an `i64` cannot hold is beyond its limit anyway.
+/// A padding for [`ConvProblem::new`](crate::problem::ConvProblem::new) to judge; what an `i64`
+/// cannot hold is beyond its limit anyway.
 fn saturate(padding: i128) -> i64 {
     i64::try_from(padding).unwrap_or(if padding < 0 { i64::MIN } else { i64::MAX })
 }

@@ -129,8 +129,8 @@ impl Line<'_> {
         }
     }
 
-    /// Neighbouring slots of the frame that belong to no value, by the first of their keys; they are
-    /// shared by all who use the key.
+    /// Neighbouring slots of the frame that belong to no value, by the first of their keys; they
+    /// are shared by all who use the key.
     fn slots(&mut self, key: Value, count: usize) -> usize {
         let slots = self.assembler.frame.len();
         if let Some(slot) = self.assembler.frame.get(&key) {

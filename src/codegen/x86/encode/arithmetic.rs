@@ -3,7 +3,7 @@
 use convgen_ir::nest::{BinaryOp, UnaryOp};
 use iced_x86::{Code, Instruction, Register};
 
-use super::super::program::Spread;
+use super::super::program::LanePermute;
 use super::{Encoder, Operand, Reg};
 
 const COMPARE_LESS: u32 = 0x11;
@@ -203,7 +203,7 @@ impl Encoder {
     }
 
     /// The numbers of the lanes that a spread takes: bytes, widened.
-    pub(in super::super) fn index(&mut self, to: Reg, spread: Spread) {
+    pub(in super::super) fn index(&mut self, to: Reg, spread: LanePermute) {
         let (lanes, low) = (self.vectors.lanes(), self.low(to));
         let eight = |first: u8| {
             let bytes = [0, 1, 2, 3, 4, 5, 6, 7].map(|lane| match lane | first {
@@ -238,7 +238,7 @@ impl Encoder {
     }
 
     /// Lanes of every four by the same four numbers.
-    pub(in super::super) fn spread_fours(&mut self, to: Reg, from: Operand, spread: Spread) {
+    pub(in super::super) fn spread_fours(&mut self, to: Reg, from: Operand, spread: LanePermute) {
         let code = if self.wide() {
             Code::EVEX_Vpermilps_zmm_k1z_zmmm512b32_imm8
         } else {

@@ -1,5 +1,5 @@
-//! Loops: counters, and the pointers that move with them, as numbers modulo 2^64: on the way back a pointer is
-//! where it was, however far it went.
+//! Loops: counters, and the pointers that move with them, as numbers modulo 2^64: on the way back a
+//! pointer is where it was, however far it went.
 
 use iced_x86::{Code, Instruction, Register};
 
@@ -14,8 +14,8 @@ pub(in super::super) enum Counter {
     Word(usize),
 }
 
-/// A loop that has begun: its counter, its first instruction and the one after its last, and the words
-/// that hold its first value and its end, unless it has fixed ones.
+/// A loop that has begun: its counter, its first instruction and the one after its last, and the
+/// words that hold its first value and its end, unless it has fixed ones.
 pub(in super::super) struct Begun {
     counter: Counter,
     top: Label,

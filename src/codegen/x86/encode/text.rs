@@ -1,6 +1,7 @@
 //! Machine code as it grows: each instruction becomes bytes at once, jumps go to labels.
 //!
-//! A jump back is short if it can be. A jump forward is a long one, whose distance is filled in at the end.
+//! A jump back is short if it can be. A jump forward is a long one, whose distance is filled in at
+//! the end.
 
 use iced_x86::{Code, Encoder, IcedError, Instruction};
 

@@ -1,13 +1,15 @@
 //! Transposes: between vectors and memory in which neighbouring lanes lie apart.
 //!
-//! A quarter of a register is four elements, a quad. Four registers are put together of quads from memory,
+//! A quarter of a register is four elements, a quad. Four registers are put together of quads from
+//! memory,
 //! ```text
 //! r0 = a0..a3 | e0..e3 | ..      r1 = b0..b3 | ..      r2 = c0..c3 | ..      r3 = d0..d3 | ..
 //! ->
 //! a0 b0 c0 d0 | e0 f0 g0 h0 | ..      a1 b1 c1 d1 | ..      a2 b2 c2 d2 | ..      a3 b3 c3 d3 | ..
 //! ```
-//! and eight shuffles within quads exchange rows and columns. Loads put quads into their place without
-//! a shuffle, so a transpose of sixteen vectors takes 32 shuffles where registers alone take 64.
+//! and eight shuffles within quads exchange rows and columns. Loads put quads into their place
+//! without a shuffle, so a transpose of sixteen vectors takes 32 shuffles where registers alone
+//! take 64.
 
 use iced_x86::{Code, Instruction, MemoryOperand, Register};
 
@@ -90,8 +92,8 @@ impl Encoder {
         }
     }
 
-    /// Stores vectors that lie in memory, their lanes `bytes` apart: of each lane the elements of all
-    /// vectors, side by side. `mask_register` is for the mask of these.
+    /// Stores vectors that lie in memory, their lanes `bytes` apart: of each lane the elements of
+    /// all vectors, side by side. `mask_register` is for the mask of these.
     pub(in super::super) fn scatter_all(
         &mut self,
         registers: [Reg; TRANSPOSE_REGISTERS],

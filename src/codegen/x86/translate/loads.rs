@@ -4,7 +4,8 @@ use convgen_ir::PaddingMode;
 use convgen_ir::nest::{Access, Affine, AxisId, Dim, Guard, Role};
 
 use super::{
-    Brought, Cell, LaneStep, Lanes, Mask, Op, OuterLanes, Place, Spread, Step, Translator, Value,
+    Brought, Cell, LanePermute, LaneStep, Lanes, Mask, Op, OuterLanes, Place, Step, Translator,
+    Value,
 };
 use crate::codegen::exact;
 use crate::codegen::x86::{Argument, Unfit, fit, unfit};
@@ -12,8 +13,8 @@ use crate::codegen::x86::{Argument, Unfit, fit, unfit};
 /// How many neighbouring elements a load can bring over and over.
 const BROADCAST: [i64; 4] = [1, 2, 4, 8];
 
-/// The furthest lane that a limit is compared with: the limits are clamped to 2^30, so all that are clamped
-/// lie beyond each lane up to this one.
+/// The furthest lane that a limit is compared with: the limits are clamped to 2^30, so all that are
+/// clamped lie beyond each lane up to this one.
 const FURTHEST_LANE: i32 = 1 << 29;
 
 impl<'n> Translator<'n> {
@@ -106,8 +107,8 @@ impl<'n> Translator<'n> {
             LaneStep::By(step) => return self.gather(access, lanes, step),
             LaneStep::Uneven => return unfit("lanes are loaded unevenly"),
         };
-        // Of a condition on lanes only masks know: an element for all of them is loaded also where it holds
-        // in none, and V4 may have proved it inside by that condition.
+        // Of a condition on lanes only masks know: an element for all of them is loaded also where
+        // it holds in none, and V4 may have proved it inside by that condition.
         let masked = matches!(brought, Brought::Lanes(_)) || lanes.mask.limit.is_none();
         if !masked && !self.is_inside(access) {
             return unfit("an element is loaded where a condition may not hold");
@@ -162,9 +163,9 @@ impl<'n> Translator<'n> {
         Ok(value)
     }
 
-    /// A load whose lanes move with the outer vector loop alone. Memory is taken in blocks of the stride:
-    /// where each term of the offset and the buffer itself are whole blocks, all of the block of an
-    /// element that V4 proves inside lies inside.
+    /// A load whose lanes move with the outer vector loop alone. Memory is taken in blocks of the
+    /// stride: where each term of the offset and the buffer itself are whole blocks, all of the
+    /// block of an element that V4 proves inside lies inside.
     fn spread(
         &mut self,
         access: &'n Access,
@@ -194,17 +195,17 @@ impl<'n> Translator<'n> {
     }
 
     /// Some lanes of a value.
-    fn permuted(&mut self, from: Value, spread: Spread) -> Result<Value, Unfit> {
+    fn permuted(&mut self, from: Value, spread: LanePermute) -> Result<Value, Unfit> {
         if let Some(value) = self.line.spreads.get(&(from, spread)) {
             return Ok(*value);
         }
         let index = if spread.within_fours() { None } else { Some(self.index(spread)?) };
-        let value = self.define(Op::Spread(from, index, spread))?;
+        let value = self.define(Op::LanePermute(from, index, spread))?;
         self.line.spreads.insert((from, spread), value);
         Ok(value)
     }
 
-    fn index(&mut self, spread: Spread) -> Result<Value, Unfit> {
+    fn index(&mut self, spread: LanePermute) -> Result<Value, Unfit> {
         if let Some(value) = self.line.indices.get(&spread) {
             return Ok(*value);
         }
@@ -213,8 +214,9 @@ impl<'n> Translator<'n> {
         Ok(value)
     }
 
-    /// A padded load is a zero or a plain load where this is known, and a masked one if only the end of
-    /// the lanes can be outside. Indices that stand for others are left to the surrounding code.
+    /// A padded load is a zero or a plain load where this is known, and a masked one if only the
+    /// end of the lanes can be outside. Indices that stand for others are left to the surrounding
+    /// code.
     pub(super) fn pad(
         &mut self,
         mode: PaddingMode,
@@ -259,8 +261,8 @@ impl<'n> Translator<'n> {
 }
 
 /// A spread of all lanes, by numbers below those of a register.
-fn spread_of(repeat: i64, stride: i64, phase: i64, lanes: Lanes) -> Result<Spread, Unfit> {
+fn spread_of(repeat: i64, stride: i64, phase: i64, lanes: Lanes) -> Result<LanePermute, Unfit> {
     let small = |number: i64| fit(u8::try_from(number).ok());
     let [repeat, stride, phase] = [small(repeat)?, small(stride)?, small(phase)?];
-    Ok(Spread { repeat, stride, phase, lanes: small(lanes.mask.lanes)? })
+    Ok(LanePermute { repeat, stride, phase, lanes: small(lanes.mask.lanes)? })
 }

@@ -1,4 +1,4 @@
-//! Loops of a scope: written out, as lanes, or as loops whose pointers move.
+//! Loops of a scope: unrolled, as lanes, or as loops whose pointers move.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,15 +7,16 @@ use convgen_ir::nest::{
 };
 
 use super::{
-    Item, Lanes, Level, Looking, Mask, Moving, Op, OuterLanes, Place, Step, Stream, StreamInfo,
-    Terms, Translator, Trips,
+    Item, Lanes, Level, Mask, Moving, Op, OuterLanes, Place, PrefetchScope, Step, Stream,
+    StreamInfo, Terms, Translator, Trips,
 };
 use crate::codegen::exact;
 use crate::codegen::x86::{Argument, Outside, Unfit, fit, unfit};
 
-impl Looking {
-    /// The innermost task loop around a scope, if it looks ahead: the next task is its next iteration.
-    pub(super) fn outside(nest: &Nest, outside: &Outside) -> Option<Looking> {
+impl PrefetchScope {
+    /// The innermost task loop around a scope, if it looks ahead: the next task is its next
+    /// iteration.
+    pub(super) fn outside(nest: &Nest, outside: &Outside) -> Option<PrefetchScope> {
         let mut tasks = None;
         visit_loops(&nest.body, &mut |l| {
             if l.mode == Mode::Parallel {
@@ -25,7 +26,7 @@ impl Looking {
         let (axis, ahead) = tasks?;
         let around = outside.variables.last().is_some_and(|(last, _)| *last == axis);
         let by = ahead.filter(|_| around)?.into();
-        Some(Looking { axis, by, between: vec![] })
+        Some(PrefetchScope { axis, by, between: vec![] })
     }
 }
 
@@ -49,7 +50,7 @@ impl<'n> Translator<'n> {
             Mode::Parallel => return unfit("a task loop is inside the scope"),
             Mode::Serial if !open.is_empty() => self.bounded_loop(l, &open)?,
             Mode::Unroll | Mode::Vector if !open.is_empty() => {
-                return unfit("a loop that is written out has a guard");
+                return unfit("an unrolled loop has a guard");
             }
             Mode::Serial if trips > 1 => {
                 self.lows.insert(l.axis, l.lo);
@@ -80,7 +81,7 @@ impl<'n> Translator<'n> {
         };
         self.known.enter(&inner.with_body(vec![]).unguarded());
         if !inner.guards.iter().all(|guard| self.known.always(guard)) {
-            return unfit("a loop that is written out has a guard");
+            return unfit("an unrolled loop has a guard");
         }
         let both = trips.saturating_mul(repeat);
         if both > self.width {
@@ -110,8 +111,8 @@ impl<'n> Translator<'n> {
         Ok(())
     }
 
-    /// A loop whose ends depend on others: on those outside alone, and the surrounding code computes
-    /// them, or on loops of the scope too. Its variable counts from the true zero.
+    /// A loop whose ends depend on others: on those outside alone, and the surrounding code
+    /// computes them, or on loops of the scope too. Its variable counts from the true zero.
     fn bounded_loop(&mut self, l: &'n Loop, open: &[Guard]) -> Result<(), Unfit> {
         let mut bounds = Loop { lo: l.lo, ..Loop::new(l.axis, l.hi, vec![]) };
         for guard in open {
@@ -126,7 +127,7 @@ impl<'n> Translator<'n> {
             let terms = outer.into_iter().chain([(l.axis, step)]);
             let bound = guard.map(|_| Affine::from_terms(constant, terms));
             // The surrounding code must be able to compute it: it has no place for a test.
-            if exact::Bound::of(&bound, l.axis, self.around).is_none() {
+            if exact::ExactBound::of(&bound, l.axis, self.around).is_none() {
                 return unfit("a condition exceeds 64 bits");
             }
             bounds.guards.push(bound);
@@ -160,16 +161,16 @@ impl<'n> Translator<'n> {
         self.runtime_loop(l, Trips::Within { lo: l.lo, hi, at_least, below })
     }
 
-    /// A loop that stays a loop. Its variable counts from zero; its first value, if it is a number, is
-    /// a displacement.
+    /// A loop that stays a loop. Its variable counts from zero; its first value, if it is a number,
+    /// is a displacement.
     fn runtime_loop(&mut self, l: &'n Loop, trips: Trips) -> Result<(), Unfit> {
         self.end_line();
         let before = std::mem::take(&mut self.finished);
         self.variables.push((l.axis, None));
-        let around = self.looking.clone();
-        self.looking = self.looking_within(l);
+        let around = self.prefetch.clone();
+        self.prefetch = self.prefetch_within(l);
         self.block(&l.body, None)?;
-        self.looking = around;
+        self.prefetch = around;
         let mut fetched = Vec::new();
         for fetch in &l.fetch {
             fetched.extend(self.fetched(fetch)?);
@@ -177,8 +178,8 @@ impl<'n> Translator<'n> {
         self.variables.pop();
         self.end_line();
         let mut body = std::mem::replace(&mut self.finished, before);
-        if let (Some(looking), Trips::Fixed(trips)) = (self.looking.clone(), &trips) {
-            let lines = self.spread_ahead(&body, (l.axis, *trips), &looking);
+        if let (Some(prefetch), Trips::Fixed(trips)) = (self.prefetch.clone(), &trips) {
+            let lines = self.interleave_prefetch(&body, (l.axis, *trips), &prefetch);
             body.insert(0, Item::Line(lines));
         }
         if !fetched.is_empty() {
@@ -193,7 +194,8 @@ impl<'n> Translator<'n> {
         Ok(())
     }
 
-    /// The lines that a loop fetches early in an iteration, into the cache that its own data leave alone.
+    /// The lines that a loop fetches early in an iteration, into the cache that its own data leave
+    /// alone.
     fn fetched(&mut self, fetch: &'n Fetch) -> Result<Vec<Step>, Unfit> {
         let offset = self.offset(&fetch.from)?;
         let (outer, inner, constant) = self.resolve(&offset, None)?;
@@ -215,7 +217,8 @@ impl<'n> Translator<'n> {
         Ok(strides)
     }
 
-    /// By how many units of how many bytes a stream moves with a loop, or with one outside of the scope.
+    /// By how many units of how many bytes a stream moves with a loop, or with one outside of the
+    /// scope.
     fn coefficient(&self, info: &StreamInfo, axis: AxisId) -> Option<(i64, i64)> {
         let terms = info.inner.iter().chain(&info.outer);
         let (_, coefficient) = terms.copied().find(|(other, _)| *other == axis)?;
@@ -233,23 +236,24 @@ impl<'n> Translator<'n> {
     }
 
     /// The loop that looks ahead, seen from inside of `l`.
-    fn looking_within(&self, l: &Loop) -> Option<Looking> {
+    fn prefetch_within(&self, l: &Loop) -> Option<PrefetchScope> {
         if let Some(by) = l.ahead {
-            return Some(Looking { axis: l.axis, by: by.into(), between: vec![] });
+            return Some(PrefetchScope { axis: l.axis, by: by.into(), between: vec![] });
         }
-        let mut looking = self.looking.clone()?;
-        looking.between.push((l.axis, l.hi.fixed()?.checked_sub(l.lo)?));
-        Some(looking)
+        let mut prefetch = self.prefetch.clone()?;
+        prefetch.between.push((l.axis, l.hi.fixed()?.checked_sub(l.lo)?));
+        Some(prefetch)
     }
 
-    /// What a loop around reads some iterations later, fetched a line or two an iteration of a loop inside of
-    /// it, which walks along the lines: a tile of pixels, along their channels. If loops between the two
-    /// pass the same lines several times, each pass fetches its share: a panel of weights, for tiles of pixels.
-    fn spread_ahead(
+    /// What a loop around reads some iterations later, fetched a line or two an iteration of a loop
+    /// inside of it, which walks along the lines: a tile of pixels, along their channels. If loops
+    /// between the two pass the same lines several times, each pass fetches its share: a panel of
+    /// weights, for tiles of pixels.
+    fn interleave_prefetch(
         &mut self,
         body: &[Item],
         (inner, trips): (AxisId, i64),
-        looking: &Looking,
+        prefetch: &PrefetchScope,
     ) -> Vec<Step> {
         let mut first: BTreeMap<Stream, i64> = BTreeMap::new();
         for (place, _) in loads(body) {
@@ -259,10 +263,10 @@ impl<'n> Translator<'n> {
         let mut lines = Vec::new();
         for (stream, displacement) in first {
             let info = &self.streams[stream];
-            let steps = (self.stride(info, looking.axis), self.stride(info, inner));
+            let steps = (self.stride(info, prefetch.axis), self.stride(info, inner));
             let (Some(block), Some(step)) = steps else { continue };
             let Moving::Pointer(buffer) = info.what else { continue };
-            let between = looking.between.iter().copied();
+            let between = prefetch.between.iter().copied();
             let (moving, passing): (Vec<_>, Vec<_>) =
                 between.partition(|(axis, _)| self.stride(info, *axis).is_some());
             let passes = passing.iter().try_fold(1_i64, |all, (_, trips)| all.checked_mul(*trips));
@@ -281,7 +285,7 @@ impl<'n> Translator<'n> {
             let each = walked.saturating_add(share.saturating_sub(1)).div_euclid(share);
             let worth = if passes > 1 { i64::MAX } else { WORTH_A_PREFETCH };
             let near = (1..worth).contains(&step) && (1..=MOST_LINES).contains(&each);
-            let ahead = block.saturating_mul(looking.by);
+            let ahead = block.saturating_mul(prefetch.by);
             let start = ahead.saturating_add(displacement);
             if !near || !(i32::MIN.into()..=FURTHEST_FETCHED).contains(&start) {
                 continue;
@@ -317,7 +321,8 @@ const SPREAD_NEAR: i64 = 32 << 10;
 /// Bytes from one iteration to the next from which on what is read is worth a prefetch each time.
 const WORTH_A_PREFETCH: i64 = LINE / 2;
 
-/// Lines that a loop fetches in one iteration because it is told to, at most: the rest would wait for them.
+/// Lines that a loop fetches in one iteration because it is told to, at most: the rest would wait
+/// for them.
 const MOST_FETCHED: i64 = 16;
 
 /// Lines fetched early in an iteration of a loop that walks along them, at most.
@@ -355,8 +360,8 @@ fn loads(body: &[Item]) -> impl Iterator<Item = (Place, i64)> {
     })
 }
 
-/// The lines of memory that the loads which stand directly in a loop touch so many iterations later, if the
-/// pointers begin at one.
+/// The lines of memory that the loads which stand directly in a loop touch so many iterations
+/// later, if the pointers begin at one.
 fn lines_ahead(body: &[Item], strides: &[(Stream, i64)], ahead: i64) -> Vec<Step> {
     let mut lines = BTreeSet::new();
     for (place, bytes) in loads(body) {

@@ -5,18 +5,18 @@
 //! ->
 //! a0 += x0*w0; a1 += x1*w0; a0 += x1*w1; a2 += x2*w0; a1 += x2*w1
 //! ```
-//! Each `x` is then loaded once and dies before the next one, while the `w` stay in registers. Several
-//! permutations of one `x` follow each other, each at its first use, or each permutation of all of
-//! them. The products of one cell keep their order, so no bit changes. Multiply-adds that share no operand, as
-//! those of different vectors of channels, are taken one set after the other. A line in which such an
-//! order would exchange two products of one cell stays as it is.
+//! Each `x` is then loaded once and dies before the next one, while the `w` stay in registers.
+//! Several permutations of one `x` follow each other, each at its first use, or each permutation of
+//! all of them. The products of one cell keep their order, so no bit changes. Multiply-adds that
+//! share no operand, as those of different vectors of channels, are taken one set after the other.
+//! A line in which such an order would exchange two products of one cell stays as it is.
 
 use rustc_hash::FxHashMap as HashMap;
 
 use super::program::{Cell, Op, Place, Step, Stream, Value};
 
 /// Reorders every run of loads and multiply-adds in a line.
-pub(super) fn share_loads(line: Vec<Step>) -> Vec<Step> {
+pub(super) fn cluster_uses(line: Vec<Step>) -> Vec<Step> {
     let mut result = Vec::with_capacity(line.len());
     let mut run = Run::default();
     for step in line {
@@ -35,12 +35,12 @@ pub(super) fn share_loads(line: Vec<Step>) -> Vec<Step> {
             Step::Define(value, Op::Index(spread)) => {
                 run.loads.push(Step::Define(value, Op::Index(spread)));
             }
-            Step::Define(value, Op::Spread(from, index, spread))
+            Step::Define(value, Op::LanePermute(from, index, spread))
                 if run.places.contains_key(&from) =>
             {
                 let place = run.places[&from];
                 run.places.insert(value, Origin { phase: spread.phase, ..place });
-                run.spreads.push((value, Op::Spread(from, index, spread)));
+                run.spreads.push((value, Op::LanePermute(from, index, spread)));
             }
             Step::Accumulate(cell, a, b) => run.products.push(Product { cell, a, b }),
             Step::Define(..)
@@ -59,7 +59,7 @@ pub(super) fn share_loads(line: Vec<Step>) -> Vec<Step> {
 }
 
 /// Where a product's operand comes from: a stream, a displacement and the first of its lanes.
-type Key = (Option<Stream>, i64, u8);
+type LoadKey = (Option<Stream>, i64, u8);
 
 #[derive(Clone, Copy)]
 struct Product {
@@ -104,8 +104,9 @@ impl Run {
         result.extend(later.map(|(value, spread)| Step::Define(value, spread)));
     }
 
-    /// The products by set, then by the place of the operand that fewer of them use and by its permutation, or
-    /// the other way round; none if either way two products of one cell would change places.
+    /// The products by set, then by the place of the operand that fewer of them use and by its
+    /// permutation, or the other way round; none if either way two products of one cell would
+    /// change places.
     fn ordered(&self) -> Option<Vec<Product>> {
         let mut uses: HashMap<Value, usize> = HashMap::default();
         for value in self.products.iter().flat_map(|p| [p.a, p.b]) {
@@ -115,7 +116,7 @@ impl Run {
         let sets = self.sets();
         let moving = |p: &Product| if uses[&p.a] <= uses[&p.b] { p.a } else { p.b };
         // A product of a constant stays with the one before it of its cell.
-        let mut latest: HashMap<Cell, Key> = HashMap::default();
+        let mut latest: HashMap<Cell, LoadKey> = HashMap::default();
         let mut place = |p: &Product| {
             let found = self.places.get(&moving(p));
             let before = latest.get(&p.cell).copied().unwrap_or((None, i64::MIN, 0));
@@ -125,7 +126,7 @@ impl Run {
             latest.insert(p.cell, place);
             place
         };
-        let places: Vec<Key> = self.products.iter().map(&mut place).collect();
+        let places: Vec<LoadKey> = self.products.iter().map(&mut place).collect();
         self.sorted(|i| (sets[i], places[i]))
             .or_else(|| self.sorted(|i| (sets[i], places[i].2, places[i])))
     }
