@@ -15,7 +15,7 @@
 //! | V7 | a vector loop is innermost or holds just one that is, of fixed length, and its lanes are independent |
 //! | V8 | unrolled code stays below a limit, and so does the work of checking the rules |
 //! | V9 | a register tile has a fixed address after unrolling and fits its budget |
-//! | V10 | sizes and ranges are positive, and every index and offset, term by term, is small enough to compute with |
+//! | V10 | sizes and ranges are positive, every index and offset, term by term, is small enough to compute with, and so is the nest |
 //! | V11 | scratch, register tiles and packed weights are written before they are read |
 //! | V12 | every element of the output, or of its stripes, is written, and no other |
 //! | V13 | the operands of an operation have one type |
