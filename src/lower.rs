@@ -14,7 +14,7 @@ mod tiles;
 mod trim;
 
 use convgen_ir::nest::{Nest, Oversize};
-use convgen_ir::verify::{Fault, Limits, Place, VerifiedNest, VerifyError, verify};
+use convgen_ir::verify::{Limits, VerifiedNest, VerifyError, verify};
 
 /// A rewrite of the whole nest that needs no parameters.
 #[derive(Clone, Copy)]
@@ -59,12 +59,11 @@ pub fn lower_traced(
     limits: &Limits,
     mut show: impl FnMut(&'static str, &Nest),
 ) -> Result<VerifiedNest, VerifyError> {
-    let refused = |size| VerifyError { place: Place::Nest, fault: Fault::Oversize(size) };
-    nest.check_size().map_err(refused)?;
+    nest.check_size()?;
     for pass in PASSES {
         match pass.run {
             Run::Keeps(run) => run(&mut nest),
-            Run::Copies(run) => run(&mut nest).map_err(refused)?,
+            Run::Copies(run) => run(&mut nest)?,
         }
         show(pass.name, &nest);
     }

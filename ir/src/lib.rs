@@ -93,7 +93,7 @@
 //!
 //! A loop's mode says how its iterations are carried out, never what they compute: reading every
 //! mode as `for` gives the same bits. That is not a hope but rules V6 and V7 of [`verify`].
-//! `parallel` iterations are tasks; `unroll` iterations are written out; `vector` iterations are
+//! `parallel` iterations are tasks; `unroll` iterations are copies of the body; `vector` iterations are
 //! lanes, and where a vector loop is all there is in another one, the iterations of both are: lane
 //! `i*E+j` of a loop `i` around a loop `j` of length `E`. The **tasks** of a nest are the
 //! iterations of the chain of parallel loops that begins with the body and in which each loop is
@@ -103,7 +103,7 @@
 //! An axis has one kind. `reduce` marks a reduction: its iterations feed one sum, so their order is
 //! the order of rounding. The iterations of all others may be reordered by a schedule. `where` and
 //! `cut` mean the same; `cut` asks lowering to split an outer loop so that the guard goes away.
-//! `ahead 32` says that memory which the iteration 32 later reads may be brought nearer,
+//! `ahead 32` says that memory which the iteration 32 later reads may be prefetched,
 //! `fetch 16 x[i]` that the 16 elements from that one on may be, wherever it lies; they mean
 //! nothing else.
 //!

@@ -60,7 +60,7 @@ pub enum Directive {
         /// The axis.
         axis: String,
     },
-    /// `unroll ow.i`: the iterations are written out.
+    /// `unroll ow.i`: the iterations are copies of the body.
     Unroll {
         /// The axis.
         axis: String,

@@ -19,15 +19,14 @@ pub struct Oversize {
     pub what: &'static str,
     /// The most that is allowed.
     pub limit: usize,
+    /// The statement that is too much, or has it: its number in the order of the text.
+    pub at: usize,
 }
-
-const TERMS: Oversize = Oversize { what: "a sum of more terms", limit: MAX_TERMS };
-const STATEMENTS: Oversize = Oversize { what: "more statements", limit: MAX_STATEMENTS };
-const LEVELS: Oversize = Oversize { what: "blocks nested deeper", limit: MAX_LEVELS };
 
 impl Oversize {
     /// The fault of a nest with too many statements, for who counts them as they are made.
-    pub const STATEMENTS: Oversize = STATEMENTS;
+    pub const STATEMENTS: Oversize =
+        Oversize { what: "more statements", limit: MAX_STATEMENTS, at: MAX_STATEMENTS };
 }
 
 impl Nest {
@@ -36,9 +35,9 @@ impl Nest {
     /// # Errors
     /// The first limit that it exceeds, in the order of the text.
     pub fn check_size(&self) -> Result<(), Oversize> {
-        let mut left = MAX_STATEMENTS;
-        block(&self.pack, MAX_LEVELS, &mut left)?;
-        block(&self.body, MAX_LEVELS, &mut left)
+        let mut count = Count { statements: 0 };
+        count.block(&self.pack, 1)?;
+        count.block(&self.body, 1)
     }
 }
 
@@ -52,44 +51,65 @@ pub fn count_statements(stmts: &[Stmt]) -> usize {
     stmts.iter().fold(stmts.len(), |count, stmt| count.saturating_add(inside(stmt)))
 }
 
-fn block(stmts: &[Stmt], levels: usize, left: &mut usize) -> Result<(), Oversize> {
-    let inner = levels.checked_sub(1).ok_or(LEVELS)?;
-    for stmt in stmts {
-        *left = left.checked_sub(1).ok_or(STATEMENTS)?;
-        match stmt {
-            Stmt::Loop(l) => {
-                l.guards.iter().try_for_each(|guard| sum(guard.sum()))?;
-                l.fetch.iter().try_for_each(|fetch| access(&fetch.from))?;
-                block(&l.body, inner, left)?;
+/// The statements met so far, the one at hand included.
+struct Count {
+    statements: usize,
+}
+
+impl Count {
+    fn block(&mut self, stmts: &[Stmt], level: usize) -> Result<(), Oversize> {
+        self.level(level)?;
+        for stmt in stmts {
+            self.statements = self.statements.saturating_add(1);
+            if self.statements > MAX_STATEMENTS {
+                return Err(Oversize::STATEMENTS);
             }
-            Stmt::If(guards, body) => {
-                guards.iter().try_for_each(|guard| sum(guard.sum()))?;
-                block(body, inner, left)?;
-            }
-            Stmt::Declare(_) => {}
-            Stmt::Let(_, given) => value(given, MAX_LEVELS)?,
-            Stmt::Store(dst, given) => {
-                access(dst)?;
-                value(given, MAX_LEVELS)?;
+            match stmt {
+                Stmt::Loop(l) => {
+                    l.guards.iter().try_for_each(|guard| self.sum(guard.sum()))?;
+                    l.fetch.iter().try_for_each(|fetch| self.access(&fetch.from))?;
+                    self.block(&l.body, level.saturating_add(1))?;
+                }
+                Stmt::If(guards, body) => {
+                    guards.iter().try_for_each(|guard| self.sum(guard.sum()))?;
+                    self.block(body, level.saturating_add(1))?;
+                }
+                Stmt::Declare(_) => {}
+                Stmt::Let(_, value) => self.value(value, 1)?,
+                Stmt::Store(dst, value) => {
+                    self.access(dst)?;
+                    self.value(value, 1)?;
+                }
             }
         }
+        Ok(())
     }
-    Ok(())
-}
 
-fn value(expr: &Expr, levels: usize) -> Result<(), Oversize> {
-    let inner = levels.checked_sub(1).ok_or(LEVELS)?;
-    if let Expr::Load(from) | Expr::Pad(_, from) = expr {
-        access(from)?;
+    fn value(&self, value: &Expr, level: usize) -> Result<(), Oversize> {
+        self.level(level)?;
+        if let Expr::Load(from) | Expr::Pad(_, from) = value {
+            self.access(from)?;
+        }
+        let mut operands = value.operands();
+        operands.try_for_each(|operand| self.value(operand, level.saturating_add(1)))
     }
-    let mut operands = expr.operands();
-    operands.try_for_each(|operand| value(operand, inner))
-}
 
-fn access(access: &Access) -> Result<(), Oversize> {
-    access.index.iter().try_for_each(sum)
-}
+    fn access(&self, access: &Access) -> Result<(), Oversize> {
+        access.index.iter().try_for_each(|sum| self.sum(sum))
+    }
 
-fn sum(sum: &Affine) -> Result<(), Oversize> {
-    if sum.terms().len() > MAX_TERMS { Err(TERMS) } else { Ok(()) }
+    fn sum(&self, sum: &Affine) -> Result<(), Oversize> {
+        let fits = sum.terms().len() <= MAX_TERMS;
+        fits.then_some(()).ok_or_else(|| self.excess("a sum of more terms", MAX_TERMS))
+    }
+
+    fn level(&self, level: usize) -> Result<(), Oversize> {
+        let fits = level <= MAX_LEVELS;
+        let what = "blocks or operations nested deeper";
+        fits.then_some(()).ok_or_else(|| self.excess(what, MAX_LEVELS))
+    }
+
+    fn excess(&self, what: &'static str, limit: usize) -> Oversize {
+        Oversize { what, limit, at: self.statements.saturating_sub(1) }
+    }
 }

@@ -1,7 +1,7 @@
 //! Buffers of the nest's own that no statement uses any more: what a rewrite has replaced or
 //! removed.
 
-use super::{Access, BufferId, Expr, Nest, Stmt};
+use super::{BufferId, Nest, Stmt, visit_accesses_mut, visit_loops_mut};
 
 impl Nest {
     /// Removes the scratch buffers and register tiles that no statement declares or accesses from
@@ -33,37 +33,23 @@ impl Nest {
 
     /// Calls `f` on every place where a statement names a buffer.
     fn visit_buffers(&mut self, f: &mut impl FnMut(&mut BufferId)) {
-        of_block(&mut self.pack, f);
-        of_block(&mut self.body, f);
-    }
-}
-
-fn of_block(block: &mut [Stmt], f: &mut impl FnMut(&mut BufferId)) {
-    for stmt in block {
-        match stmt {
-            Stmt::Loop(l) => {
+        for block in [&mut self.pack, &mut self.body] {
+            visit_accesses_mut(block, &mut |access| f(&mut access.buffer));
+            visit_loops_mut(block, &mut |l| {
                 l.fetch.iter_mut().for_each(|fetch| f(&mut fetch.from.buffer));
-                of_block(&mut l.body, f);
-            }
-            Stmt::If(_, body) => of_block(body, f),
-            Stmt::Declare(id) => f(id),
-            Stmt::Let(_, value) => of_value(value, f),
-            Stmt::Store(Access { buffer, .. }, value) => {
-                f(buffer);
-                of_value(value, f);
-            }
+            });
+            visit_declared(block, f);
         }
     }
 }
 
-fn of_value(value: &mut Expr, f: &mut impl FnMut(&mut BufferId)) {
-    value.visit_mut(&mut |expr| match expr {
-        Expr::Load(access) | Expr::Pad(_, access) => f(&mut access.buffer),
-        Expr::Const(_)
-        | Expr::Local(_)
-        | Expr::Unary(..)
-        | Expr::Binary(..)
-        | Expr::Fma(..)
-        | Expr::Select { .. } => {}
-    });
+fn visit_declared(block: &mut [Stmt], f: &mut impl FnMut(&mut BufferId)) {
+    for stmt in block {
+        match stmt {
+            Stmt::Loop(l) => visit_declared(&mut l.body, f),
+            Stmt::If(_, body) => visit_declared(body, f),
+            Stmt::Declare(id) => f(id),
+            Stmt::Let(..) | Stmt::Store(..) => {}
+        }
+    }
 }

@@ -142,7 +142,7 @@ pub(super) enum Use {
     /// A load that V4 does not ask to be inside: its mode says what is outside.
     Pad(PaddingMode),
     Store,
-    /// Not at all: it may be brought nearer.
+    /// Not at all: it may be prefetched.
     Fetch,
 }
 

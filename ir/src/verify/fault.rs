@@ -93,8 +93,6 @@ pub enum Fault {
     Overflow { sum: String },
     #[error(transparent)]
     Oversize(Oversize),
-    #[error("blocks or operations are nested deeper than {limit} levels")]
-    TooDeep { limit: usize },
     #[error("`{name}` is read before every element of it is provably written")]
     Undefined { name: String },
     #[error("not every element of `{name}` is provably written")]
@@ -128,10 +126,7 @@ impl Fault {
             | Fault::Branches { .. }
             | Fault::Work { .. } => Rule::V8,
             Fault::DynamicRegister { .. } | Fault::RegisterBudget { .. } => Rule::V9,
-            Fault::Size { .. }
-            | Fault::Overflow { .. }
-            | Fault::Oversize(_)
-            | Fault::TooDeep { .. } => Rule::V10,
+            Fault::Size { .. } | Fault::Overflow { .. } | Fault::Oversize(_) => Rule::V10,
             Fault::Undefined { .. } => Rule::V11,
             Fault::Incomplete { .. }
             | Fault::Stripe { .. }
@@ -139,6 +134,13 @@ impl Fault {
             | Fault::Parts { .. } => Rule::V12,
             Fault::Type { .. } => Rule::V13,
         }
+    }
+}
+
+impl From<Oversize> for VerifyError {
+    fn from(size: Oversize) -> VerifyError {
+        let place = u32::try_from(size.at).map_or(Place::Nest, Place::Stmt);
+        VerifyError { place, fault: Fault::Oversize(size) }
     }
 }
 

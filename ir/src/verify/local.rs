@@ -2,9 +2,8 @@
 //! read.
 
 use super::cover::{self, Region};
-use super::tasks::count_stmts;
 use super::{Check, Checker, Fault, Place, VerifyError};
-use crate::nest::{BufferId, Role, Stmt, visit_accesses, visit_stores};
+use crate::nest::{BufferId, Role, Stmt, count_statements, visit_accesses, visit_stores};
 
 impl Checker<'_> {
     /// V1, V9, V10 and V11 for the declaration of a local buffer; `rest` is its scope.
@@ -34,7 +33,7 @@ impl Checker<'_> {
             }
         }
         let what = || format!("showing that `{name}` is written before it is read");
-        self.spend(count_stmts(rest), what)?;
+        self.spend(count_statements(rest), what)?;
         self.spend_boxes(id, rest, what)?;
         let ends = cover::read_ends(self.nest, id, rest, &self.context);
         match defined_before_read(&ends, id, rest, &Region::default()) {

@@ -1,11 +1,12 @@
-//! What the other rules rely on: every id names an entry of its table, nothing is nested deeper
-//! than the stages recurse, and every buffer of the nest's own is declared by a statement.
+//! What the other rules rely on: the nest is within its [size](crate::nest::Nest::check_size), so
+//! that stages may recurse, every id names an entry of its table, and every buffer of the nest's
+//! own is declared by a statement.
 //!
 //! A text satisfies all of this, since the parser gives out the ids. A [`Nest`](crate::nest::Nest)
 //! is plain data, which a rewrite may leave in any state.
 
 use super::{Check, Checker, Fault, Place, VerifyError};
-use crate::nest::{Access, Affine, AxisId, BufferId, Expr, LocalId, MAX_LEVELS, Stmt};
+use crate::nest::{Access, Affine, AxisId, BufferId, Expr, LocalId, Stmt};
 
 /// The most buffers of a nest: some ten times what the longest schedules declare.
 const MAX_BUFFERS: usize = 1 << 12;
@@ -19,12 +20,10 @@ impl Checker<'_> {
             let fault = Fault::Size { what, given, low: 0, high: limit as i128 };
             return Err(VerifyError { place: Place::Nest, fault });
         }
-        self.nest
-            .check_size()
-            .map_err(|size| VerifyError { place: Place::Nest, fault: Fault::Oversize(size) })?;
+        self.nest.check_size()?;
         let mut declared = vec![false; given];
-        self.ids_of_block(&self.nest.pack, 1, &mut declared)?;
-        self.ids_of_block(&self.nest.body, 1, &mut declared)?;
+        self.ids_of_block(&self.nest.pack, &mut declared)?;
+        self.ids_of_block(&self.nest.body, &mut declared)?;
         self.stmt = 0;
         for (id, declared) in self.nest.buffer_ids().zip(declared) {
             let buffer = self.nest.buffer(id);
@@ -36,8 +35,7 @@ impl Checker<'_> {
         Ok(())
     }
 
-    fn ids_of_block(&mut self, block: &[Stmt], level: usize, declared: &mut [bool]) -> Check {
-        self.level(level)?;
+    fn ids_of_block(&mut self, block: &[Stmt], declared: &mut [bool]) -> Check {
         for stmt in block {
             self.stmt = self.stmt.saturating_add(1);
             match stmt {
@@ -45,11 +43,11 @@ impl Checker<'_> {
                     self.axis_id(l.axis)?;
                     l.guards.iter().try_for_each(|guard| self.ids_of_sum(guard.sum()))?;
                     l.fetch.iter().try_for_each(|fetch| self.ids_of_access(&fetch.from))?;
-                    self.ids_of_block(&l.body, level.saturating_add(1), declared)?;
+                    self.ids_of_block(&l.body, declared)?;
                 }
                 Stmt::If(guards, body) => {
                     guards.iter().try_for_each(|guard| self.ids_of_sum(guard.sum()))?;
-                    self.ids_of_block(body, level.saturating_add(1), declared)?;
+                    self.ids_of_block(body, declared)?;
                 }
                 Stmt::Declare(id) => {
                     self.buffer_id(*id)?;
@@ -57,19 +55,18 @@ impl Checker<'_> {
                 }
                 Stmt::Let(id, value) => {
                     self.local_id(*id)?;
-                    self.ids_of_value(value, 1)?;
+                    self.ids_of_value(value)?;
                 }
                 Stmt::Store(dst, value) => {
                     self.ids_of_access(dst)?;
-                    self.ids_of_value(value, 1)?;
+                    self.ids_of_value(value)?;
                 }
             }
         }
         Ok(())
     }
 
-    fn ids_of_value(&self, value: &Expr, level: usize) -> Check {
-        self.level(level)?;
+    fn ids_of_value(&self, value: &Expr) -> Check {
         match value {
             Expr::Local(id) => self.local_id(*id)?,
             Expr::Load(access) | Expr::Pad(_, access) => self.ids_of_access(access)?,
@@ -80,7 +77,7 @@ impl Checker<'_> {
             | Expr::Select { .. } => {}
         }
         let mut operands = value.operands();
-        operands.try_for_each(|operand| self.ids_of_value(operand, level.saturating_add(1)))
+        operands.try_for_each(|operand| self.ids_of_value(operand))
     }
 
     fn ids_of_access(&self, access: &Access) -> Check {
@@ -90,13 +87,6 @@ impl Checker<'_> {
 
     fn ids_of_sum(&self, sum: &Affine) -> Check {
         sum.terms().iter().try_for_each(|(axis, _)| self.axis_id(*axis))
-    }
-
-    fn level(&self, level: usize) -> Check {
-        match level > MAX_LEVELS {
-            true => self.fail(Fault::TooDeep { limit: MAX_LEVELS }),
-            false => Ok(()),
-        }
     }
 
     fn buffer_id(&self, id: BufferId) -> Check {

@@ -2,7 +2,7 @@
 
 use super::{Check, Checker, Fault, Place, VerifyError};
 use crate::bounds::Context;
-use crate::nest::{Access, Affine, AxisId, Loop, MAX_LEVELS, Nest, Role, Stmt};
+use crate::nest::{Access, Affine, AxisId, Loop, MAX_LEVELS, Nest, Role, Stmt, count_statements};
 
 impl Checker<'_> {
     /// V6: two tasks never write one element of the output.
@@ -11,7 +11,7 @@ impl Checker<'_> {
         let outer: Vec<AxisId> = chain.iter().map(|l| l.axis).collect();
         let mut stores = Vec::new();
         // What is known in a block or at a store is copied for each.
-        let statements = count_stmts(&self.nest.body).saturating_mul(MAX_LEVELS);
+        let statements = count_statements(&self.nest.body).saturating_mul(MAX_LEVELS);
         self.spend(statements, || "showing that tasks write different elements".to_string())?;
         collect_stores(self.nest, &self.nest.body, &Context::default(), &mut stores);
         for (depth, l) in chain.iter().enumerate() {
@@ -30,19 +30,8 @@ impl Checker<'_> {
     }
 
     fn first_body_stmt(&self) -> u32 {
-        u32::try_from(count_stmts(&self.nest.pack)).unwrap_or(u32::MAX)
+        u32::try_from(count_statements(&self.nest.pack)).unwrap_or(u32::MAX)
     }
-}
-
-/// Statements of a block, in it and below it.
-pub(super) fn count_stmts(block: &[Stmt]) -> usize {
-    block.iter().fold(0_usize, |count, stmt| {
-        let below = match stmt {
-            Stmt::Loop(Loop { body, .. }) | Stmt::If(_, body) => count_stmts(body),
-            Stmt::Declare(_) | Stmt::Let(..) | Stmt::Store(..) => 0,
-        };
-        count.saturating_add(below).saturating_add(1)
-    })
 }
 
 /// Every store to the output with what is known at that point.
