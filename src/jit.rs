@@ -26,6 +26,7 @@
 #![allow(unsafe_code)]
 #![deny(clippy::arithmetic_side_effects, clippy::cast_possible_truncation)]
 
+mod scratch;
 pub(crate) mod stage;
 
 use std::marker::PhantomData;
@@ -33,21 +34,18 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use convgen_ir::nest::{BufferId, Nest, Role};
-use convgen_ir::verify::{SCRATCH_ALIGN, VerifiedNest};
-use cranelift_codegen::Context;
-use cranelift_codegen::control::ControlPlane;
-use cranelift_codegen::ir::{Function, UserExternalName};
+use convgen_ir::verify::VerifiedNest;
 use cranelift_codegen::isa::TargetIsa;
 use cranelift_jit::{JITBuilder, JITModule};
-use cranelift_module::{FuncId, Linkage, Module, ModuleError, ModuleReloc, default_libcall_names};
+use cranelift_module::{FuncId, Linkage, Module, default_libcall_names};
 
-use self::stage::{Stage, Workspace};
-use crate::codegen::clif::Emitted;
+pub use self::scratch::Scratch;
+use self::stage::Stage;
 use crate::codegen::probe::Probe;
 use crate::codegen::{self, Entry};
 use crate::error::{Error, RunError};
 use crate::held;
-use crate::pages::Pages;
+use crate::link::{CodeSizes, codegen_error, define, part_prefix};
 use crate::target::Target;
 
 /// The C signature of the kernel ABI; see [`codegen`].
@@ -63,15 +61,6 @@ pub struct Code {
     scratch_bytes: i64,
     /// What computes the nest's input for each task, where that is not the caller's.
     stage: Option<Arc<dyn Stage>>,
-}
-
-/// What functions take.
-#[derive(Default)]
-pub(crate) struct CodeSizes {
-    /// The bytes of machine code of each.
-    functions: Vec<usize>,
-    /// The bytes of stack of the one that needs most of it, with what it calls.
-    stack: u32,
 }
 
 /// One nest, which writes a part of the output, and its code.
@@ -383,11 +372,6 @@ impl CompiledPart {
 /// The word for the input in errors.
 const INPUT: &str = "input";
 
-/// The prefix of a part's symbols: none for the first, which is the only one of most kernels.
-pub(crate) fn part_prefix(number: usize) -> String {
-    if number == 0 { String::new() } else { format!("part{number}_") }
-}
-
 /// Sums that one nest computes at most: a convolution, or a depthwise one and a pointwise one.
 pub(crate) const MAX_SUMS: usize = 2;
 
@@ -425,87 +409,6 @@ fn elements(nest: &Nest, id: BufferId, batch: i64) -> Option<usize> {
     nest.buffer(id).len(batch).and_then(|elements| usize::try_from(elements).ok())
 }
 
-pub(crate) fn codegen_error(error: ModuleError) -> Error {
-    Error::Codegen { message: error.to_string() }
-}
-
-/// Compiles the entry points of a nest into any module: this process's memory, or an object file.
-/// The names of the functions begin with the prefix. Loops around calls may be compiled another way
-/// than the module says.
-pub(crate) fn define(
-    module: &mut impl Module,
-    entries: Vec<(Entry, Emitted)>,
-    quick: Option<&dyn TargetIsa>,
-    prefix: &str,
-    sizes: &mut CodeSizes,
-) -> Result<Vec<(Entry, FuncId)>, Error> {
-    let mut context = Context::new();
-    let mut ids = Vec::new();
-    for (entry, emitted) in entries {
-        context.func = emitted.function;
-        let name = format!("{prefix}{}", entry.symbol());
-        let id = module
-            .declare_function(&name, Linkage::Export, &context.func.signature)
-            .map_err(codegen_error)?;
-        let signature = codegen::clif::micro_kernel_signature(module.isa());
-        for (number, kernel) in (0_u32..).zip(&emitted.micro_kernels) {
-            let name = format!("{name}_{number}");
-            let micro = module
-                .declare_function(&name, Linkage::Local, &signature)
-                .map_err(codegen_error)?;
-            module
-                .define_function_bytes(micro, MICRO_KERNEL_ALIGN, &kernel.code, &[])
-                .map_err(codegen_error)?;
-            resolve_micro_kernel(&mut context.func, number, micro);
-            sizes.functions.push(kernel.code.len());
-        }
-        match quick.filter(|_| emitted.calls_alone) {
-            Some(isa) => define_with(module, id, &mut context, isa)?,
-            None => module.define_function(id, &mut context).map_err(codegen_error)?,
-        }
-        if let Some(code) = context.compiled_code() {
-            sizes.functions.push(code.code_buffer().len());
-            let stack = codegen::clif::stack_bytes(code, &emitted.micro_kernels)?;
-            sizes.stack = sizes.stack.max(stack);
-        }
-        module.clear_context(&mut context);
-        ids.push((entry, id));
-    }
-    Ok(ids)
-}
-
-/// As [`Module::define_function`], by another compiler for the same machine.
-fn define_with(
-    module: &mut impl Module,
-    id: FuncId,
-    context: &mut Context,
-    isa: &dyn TargetIsa,
-) -> Result<(), Error> {
-    let compiled = context.compile(isa, &mut ControlPlane::default());
-    compiled.map_err(|error| Error::Codegen { message: format!("{:?}", error.inner) })?;
-    let Some(compiled) = context.compiled_code() else { return Ok(()) };
-    let relocations = compiled.buffer.relocs().iter();
-    let relocations: Vec<ModuleReloc> = relocations
-        .map(|relocation| ModuleReloc::from_mach_reloc(relocation, &context.func, id))
-        .collect();
-    let align = compiled.buffer.alignment.max(isa.function_alignment().minimum);
-    module
-        .define_function_bytes(id, u64::from(align), compiled.code_buffer(), &relocations)
-        .map_err(codegen_error)
-}
-
-/// Micro-kernels start at a cache line.
-const MICRO_KERNEL_ALIGN: u64 = 64;
-
-/// Names the function behind a call of a micro-kernel.
-fn resolve_micro_kernel(function: &mut Function, number: u32, id: FuncId) {
-    let wanted = UserExternalName::new(codegen::clif::MICRO_KERNELS, number);
-    let found = function.params.user_named_funcs().iter().find(|(_, name)| **name == wanted);
-    if let Some(reference) = found.map(|(reference, _)| reference) {
-        function.params.reset_user_func_name(reference, UserExternalName::new(0, id.as_u32()));
-    }
-}
-
 /// Input, output, weights and bias of two sums, and what the longest epilogues of both take.
 const MAX_ARGUMENTS: usize = 40;
 
@@ -541,7 +444,8 @@ impl Call<'_> {
     fn pointers(&self, part: &CompiledPart, inputs: &Inputs) -> [*mut u8; MAX_ARGUMENTS] {
         let mut pointers = [std::ptr::null_mut(); MAX_ARGUMENTS];
         let mut places = pointers.iter_mut();
-        // Visiting does not fail, and there are places enough: `CompiledPart::new` counted the arguments.
+        // Visiting does not fail, and there are places enough: `CompiledPart::new` counted the
+        // arguments.
         let _ = part.slices(inputs, |_, _, slice| {
             if let Some(place) = places.next() {
                 *place = slice.map_or(self.output, |slice| slice.as_ptr().cast_mut()).cast();
@@ -625,59 +529,6 @@ impl<'c> Tasks<'c> {
             }
         }
         scratch.workspace = Some(workspace);
-    }
-}
-
-/// The scratch memory of one thread: grows to what kernels ask for and is kept.
-#[derive(Default)]
-pub struct Scratch {
-    lines: Vec<ScratchLine>,
-    /// In place of lines, if there are many.
-    pages: Option<Pages>,
-    /// What the stage before a nest works in.
-    workspace: Option<Box<dyn Workspace>>,
-}
-
-/// One aligned unit of scratch.
-#[derive(Clone, Copy)]
-#[repr(C, align(64))]
-struct ScratchLine([u8; LINE]);
-
-/// Bytes of a line.
-const LINE: usize = 64;
-const _: () = assert!(LINE as i64 == SCRATCH_ALIGN);
-
-impl Scratch {
-    /// No memory yet.
-    pub fn new() -> Scratch {
-        Scratch::default()
-    }
-
-    /// Bytes held.
-    pub fn bytes(&self) -> usize {
-        let pages = self.pages.as_ref().map_or(0, |pages| pages.len());
-        let lines = size_of_val(self.lines.as_slice());
-        lines
-            .saturating_add(pages)
-            .saturating_add(self.workspace.as_ref().map_or(0, |held| held.bytes()))
-    }
-
-    /// A pointer to at least this many bytes, all initialised.
-    fn reserve(&mut self, bytes: i64) -> *mut u8 {
-        let bytes = usize::try_from(bytes.max(0)).unwrap_or(usize::MAX);
-        if self.pages.as_ref().is_none_or(|pages| pages.len() < bytes)
-            && let Some(pages) = Pages::zeroed(bytes)
-        {
-            self.pages = Some(pages);
-        }
-        if let Some(pages) = self.pages.as_mut().filter(|pages| pages.len() >= bytes) {
-            return pages.as_mut_ptr();
-        }
-        let lines = bytes.div_ceil(LINE);
-        if self.lines.len() < lines {
-            self.lines.resize(lines, ScratchLine([0; LINE]));
-        }
-        self.lines.as_mut_ptr().cast()
     }
 }
 

@@ -31,12 +31,13 @@
 //! A module imports from the floors below its own and from nowhere else:
 //! ```text
 //! streaming cache tune
-//! check object
+//! check
 //! compiler
 //! runtime machine
 //! scheduler
 //! stages fourier
-//! jit record
+//! jit object
+//! link record
 //! codegen
 //! error
 //! algorithm transform lower fusion
@@ -85,6 +86,7 @@ pub mod fourier;
 pub mod fusion;
 mod held;
 pub mod jit;
+mod link;
 pub mod lower;
 pub mod machine;
 pub mod object;

@@ -11,7 +11,7 @@ use cranelift_object::{ObjectBuilder, ObjectModule};
 
 use crate::codegen::clif;
 use crate::error::Error;
-use crate::jit::{CodeSizes, codegen_error, define};
+use crate::link::{CodeSizes, codegen_error, define};
 use crate::target::Target;
 
 /// The object file of a nest in the format of the target's operating system: ELF, Mach-O or COFF.
