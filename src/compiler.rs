@@ -260,11 +260,7 @@ impl Compiler {
 
     /// The Cranelift functions of a nest: what [`Compiler::code`] compiles.
     pub fn emit(&self, nest: &VerifiedNest) -> Vec<(Entry, Emitted)> {
-        let mut context = FunctionBuilderContext::new();
-        let entries = Entry::of(nest.nest()).into_iter();
-        entries
-            .map(|entry| (entry, clif::emit(nest, entry, &self.target, &*self.isa, &mut context)))
-            .collect()
+        clif::emit_entries(nest, &self.target, &*self.isa, &mut FunctionBuilderContext::new())
     }
 
     /// The Cranelift functions of a nest as text.

@@ -30,7 +30,6 @@ pub struct Kernel {
     problem: ConvProblem,
     algorithm: Algorithm,
     schedule: Schedule,
-    transforms: Option<Arc<Transforms>>,
     callable: Callable,
 }
 
@@ -87,9 +86,8 @@ impl Kernel {
         let tile = plan.map_or_else(|| tile_name(&code), points_name);
         let name = format!("{algorithm}-{}-{}{tile}", problem.elem(), target.isa());
         let fingerprint = fingerprint(&problem, algorithm, &schedule, plan, &code);
-        let callable =
-            Callable::new(name, fingerprint, &problem, None, target, plan.cloned(), code);
-        Kernel { problem, algorithm, schedule, transforms, callable }
+        let callable = Callable::new(name, fingerprint, &problem, None, target, transforms, code);
+        Kernel { problem, algorithm, schedule, callable }
     }
 
     /// The problem it computes, for any batch.
@@ -131,7 +129,7 @@ impl Kernel {
 
     /// The stage before the nests, of a kernel of Fourier transforms.
     pub(crate) fn transforms(&self) -> Option<&Transforms> {
-        self.transforms.as_deref()
+        self.callable.transforms()
     }
 
     /// `{algorithm}-{type}-{isa}-{register tile}`.

@@ -1,7 +1,13 @@
 //! The stages before code, for any target: a problem and a schedule become verified nests.
 //!
 //! ```text
-//! problem, algorithm --parts--> nests --transform--> scheduled nests --lower, verify--> verified nests
+//! problem, algorithm
+//!     | parts
+//! nests
+//!     | transform
+//! scheduled nests
+//!     | lower, verify
+//! verified nests
 //! ```
 //! Promises: the nests of a problem together write every element of the output once, or the stage
 //! that refuses says why. Does not: choose, or generate code.
@@ -66,27 +72,35 @@ pub(crate) fn lower_for(
 /// What the names of the depthwise half begin with in a fused nest.
 const PREFIX: &str = "dw.";
 
-/// How the two halves of a separable convolution are scheduled.
-pub(crate) struct Halves<'a> {
+/// How a separable convolution is computed in one nest.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct SeparablePlan {
+    /// Indices of the first spatial axis of the output that are one task: a divisor of its length.
+    pub rows: u64,
+    /// Tasks that share the output channels of these rows.
+    pub parts: u64,
     /// The schedule of the depthwise half.
-    pub(crate) depthwise: &'a Schedule,
+    pub depthwise: Schedule,
     /// The schedule of the pointwise half.
-    pub(crate) pointwise: &'a Schedule,
-    /// Whether what is used later is prefetched in the innermost loop.
-    pub(crate) fetch: bool,
+    pub pointwise: Schedule,
+    /// Whether what the next task reads is fetched while the pointwise half of one multiplies.
+    pub fetch: bool,
 }
 
 /// The fused nest of a separable convolution, scheduled, before lowering.
-pub(crate) fn schedule_separable(separable: &Separable, halves: &Halves) -> Result<Nest, Error> {
+pub(crate) fn schedule_separable(
+    separable: &Separable,
+    plan: &SeparablePlan,
+) -> Result<Nest, Error> {
     let half = |problem, of_half| {
         let mut nests = schedule(problem, Algorithm::Direct, of_half)?;
         // A forward problem is one nest.
         Ok::<Nest, Error>(nests.swap_remove(0))
     };
-    let depthwise = half(separable.depthwise(), halves.depthwise)?;
-    let pointwise = half(separable.pointwise(), halves.pointwise)?;
+    let depthwise = half(separable.depthwise(), &plan.depthwise)?;
+    let pointwise = half(separable.pointwise(), &plan.pointwise)?;
     let mut nest = fusion::fuse(&depthwise, &pointwise, PREFIX)?;
-    if halves.fetch {
+    if plan.fetch {
         fusion::fetch_early(&mut nest);
     }
     Ok(nest)
@@ -96,9 +110,9 @@ pub(crate) fn schedule_separable(separable: &Separable, halves: &Halves) -> Resu
 pub(crate) fn lower_separable_for(
     target: &Target,
     separable: &Separable,
-    halves: &Halves,
+    plan: &SeparablePlan,
 ) -> Result<VerifiedNest, Error> {
-    let nest = schedule_separable(separable, halves)?;
+    let nest = schedule_separable(separable, plan)?;
     // The code of two kernels may be as long as that of both.
     let limits = target.limits();
     let limits = Limits { unrolled: 2 * limits.unrolled, ..limits };

@@ -2,9 +2,10 @@
 //! then three fully connected layers.
 //!
 //! ```sh
-//! cargo run --release -p convgen-nn --example lenet                       # on 1,500 digits that come with the source
-//! cargo run --release -p convgen-nn --example lenet -- --data DIR         # on MNIST, or anything in its format
-//! cargo run --release -p convgen-nn --example lenet -- --data DIR --save lenet.npz --plot lenet.svg
+//! cd nn                                           # on 1,500 digits that come with the source:
+//! cargo run --release --example lenet
+//! cargo run --release --example lenet -- --data DIR     # on MNIST, or anything in its format
+//! cargo run --release --example lenet -- --data DIR --save lenet.npz --plot lenet.svg
 //! ```
 
 #[path = "lenet/idx.rs"]

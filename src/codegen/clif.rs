@@ -93,16 +93,25 @@ pub fn emit_all(
 ) -> Result<Vec<Vec<(Entry, Emitted)>>, Error> {
     let mut context = FunctionBuilderContext::new();
     let mut size = FunctionSize::default();
-    let mut entry_of = |nest: &VerifiedNest, entry| {
-        let emitted = emit(nest, entry, target, isa, &mut context);
-        size = size.with(&emitted.function)?;
-        Ok((entry, emitted))
+    let emit_nest = |nest| {
+        let entries = emit_entries(nest, target, isa, &mut context);
+        for (_, emitted) in &entries {
+            size = size.with(&emitted.function)?;
+        }
+        Ok(entries)
     };
-    let mut entries_of = |nest: &VerifiedNest| {
-        let entries = Entry::of(nest.nest()).into_iter();
-        entries.map(|entry| entry_of(nest, entry)).collect::<Result<Vec<_>, Error>>()
-    };
-    nests.iter().map(&mut entries_of).collect()
+    nests.iter().map(emit_nest).collect()
+}
+
+/// Writes the entry points of a nest, however large they are.
+pub fn emit_entries(
+    nest: &VerifiedNest,
+    target: &Target,
+    isa: &dyn TargetIsa,
+    context: &mut FunctionBuilderContext,
+) -> Vec<(Entry, Emitted)> {
+    let entries = Entry::of(nest.nest()).into_iter();
+    entries.map(|entry| (entry, emit(nest, entry, target, isa, context))).collect()
 }
 
 /// An entry point as Cranelift sees it, and the functions that it calls.

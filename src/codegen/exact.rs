@@ -1,7 +1,8 @@
 //! Integers of the emitters: what fits is computed, what does not fit is said, nothing is cut.
 //!
-//! Rule V10 bounds every index, but not the products that it is the sum of: `2^50*a - 2^50*b` is 0
-//! where `a` and `b` are equal. So there are two ways to write a sum into code. **Modulo 2^64**:
+//! Rule V10 bounds every index, and the offset of a plain access, term by term. It does not bound
+//! what is made of them here: an index that padding folds first times its stride, a limit minus a
+//! sum. So there are two ways to write a sum into code. **Modulo 2^64**:
 //! instructions that add and multiply wrap, so the parts that are known here may wrap too, and the
 //! result is exact wherever the true one fits, as the indices, offsets and addresses do that are
 //! reached. **Exactly**, where something is decided here by a part, or where the code divides or

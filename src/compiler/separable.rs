@@ -44,7 +44,7 @@ impl Compiler {
     /// # Errors
     /// [`Error::Transform`] or [`Error::Fusion`].
     pub fn schedule_separable(separable: &Separable, plan: &SeparablePlan) -> Result<Nest, Error> {
-        stages::schedule_separable(separable, &plan.halves())
+        stages::schedule_separable(separable, plan)
     }
 
     /// The fused nest, verified.
@@ -56,6 +56,6 @@ impl Compiler {
         separable: &Separable,
         plan: &SeparablePlan,
     ) -> Result<VerifiedNest, Error> {
-        stages::lower_separable_for(&self.target, separable, &plan.halves())
+        stages::lower_separable_for(&self.target, separable, plan)
     }
 }

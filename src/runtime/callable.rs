@@ -1,6 +1,6 @@
 //! What all kernels have in common: code with a name, and calls that are checked before they run.
 
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use convgen_ir::problem::ConvProblem;
 
@@ -8,7 +8,7 @@ use super::aligned::Aligned;
 use super::{PackedWeights, threads};
 use crate::cost::{self, Rates};
 use crate::error::{Error, RunError};
-use crate::fourier::Plan;
+use crate::fourier::Transforms;
 use crate::jit::{Call, Code, Inputs, MAX_SUMS};
 use crate::target::Target;
 
@@ -28,8 +28,8 @@ pub(super) struct Callable {
     target: Target,
     /// Predicted seconds of an image on one thread: from the first shared call on.
     seconds: OnceLock<f64>,
-    /// The tiles, if the code comes after Fourier transforms.
-    plan: Option<Plan>,
+    /// The stage before the nests, of a kernel of Fourier transforms.
+    transforms: Option<Arc<Transforms>>,
     code: Code,
 }
 
@@ -41,7 +41,7 @@ impl Callable {
         first: &ConvProblem,
         second: Option<&ConvProblem>,
         target: &Target,
-        plan: Option<Plan>,
+        transforms: Option<Arc<Transforms>>,
         code: Code,
     ) -> Callable {
         let problems = || [first].into_iter().chain(second);
@@ -56,7 +56,18 @@ impl Callable {
             *bias = problem.bias();
         }
         let (problem, target, seconds) = (first.clone(), target.clone(), OnceLock::new());
-        Callable { name, fingerprint, image, biases, extras, problem, target, seconds, plan, code }
+        Callable {
+            name,
+            fingerprint,
+            image,
+            biases,
+            extras,
+            problem,
+            target,
+            seconds,
+            transforms,
+            code,
+        }
     }
 
     pub(super) fn name(&self) -> &str {
@@ -69,6 +80,10 @@ impl Callable {
 
     pub(super) fn code(&self) -> &Code {
         &self.code
+    }
+
+    pub(super) fn transforms(&self) -> Option<&Transforms> {
+        self.transforms.as_deref()
     }
 
     /// How many of so many threads a call with that many images is shared by.
@@ -95,11 +110,11 @@ impl Callable {
     fn seconds(&self) -> f64 {
         *self.seconds.get_or_init(|| {
             let rates = Rates::nominal(&self.target);
-            match &self.plan {
+            match self.transforms() {
                 // The nests of such code are its last stage only.
-                Some(plan) => {
+                Some(transforms) => {
                     let images = self.problem.batch().max(1) as f64;
-                    plan.seconds(&self.problem, &self.target, &rates) / images
+                    transforms.plan().seconds(&self.problem, &self.target, &rates) / images
                 }
                 None => cost::cost(self.code.nests(), &self.target, &rates, 1, 1).seconds,
             }

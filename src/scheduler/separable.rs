@@ -19,7 +19,8 @@ use super::caution::Caution;
 use super::plan::{LaneAxis, LoopClass, LoopOrder, Plan, weight_bytes};
 use super::{Picker, TASKS_A_CORE, divisor};
 use crate::error::Error;
-use crate::stages::{self, Halves};
+use crate::stages;
+pub use crate::stages::SeparablePlan;
 use crate::target::Target;
 
 /// Parts of the second-level cache, of eight, that the tensor between the halves may fill in one
@@ -46,28 +47,6 @@ const DEPTHWISE_TIME: u64 = 6;
 /// without fetching, 0.175 with; 48 to 48, five parts, 0.107 and 0.106.
 const PARTS_KEPT: u64 = 5;
 
-/// How a separable convolution is computed in one nest.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct SeparablePlan {
-    /// Indices of the first spatial axis of the output that are one task: a divisor of its length.
-    pub rows: u64,
-    /// Tasks that share the output channels of these rows.
-    pub parts: u64,
-    /// The schedule of the depthwise half.
-    pub depthwise: Schedule,
-    /// The schedule of the pointwise half.
-    pub pointwise: Schedule,
-    /// Whether what the next task reads is fetched while the pointwise half of one multiplies.
-    pub fetch: bool,
-}
-
-impl SeparablePlan {
-    /// How the halves are scheduled.
-    pub(crate) fn halves(&self) -> Halves<'_> {
-        Halves { depthwise: &self.depthwise, pointwise: &self.pointwise, fetch: self.fetch }
-    }
-}
-
 /// The default pick: legal, unless one row of the tensor between the halves does not fit the
 /// scratch.
 pub fn plan(separable: &Separable, target: &Target) -> SeparablePlan {
@@ -91,14 +70,14 @@ pub(crate) fn first_legal<T>(
     let mut refused = None;
     for caution in Caution::ALL {
         let plan = careful(separable, target, caution);
-        let nest = stages::lower_separable_for(target, separable, &plan.halves());
+        let nest = stages::lower_separable_for(target, separable, &plan);
         match nest.and_then(|nest| accept(plan, nest)) {
             Ok(accepted) => return Ok(accepted),
             Err(error) => refused = refused.or(Some(error)),
         }
     }
     let plan = row_by_row(separable, target);
-    let nest = stages::lower_separable_for(target, separable, &plan.halves());
+    let nest = stages::lower_separable_for(target, separable, &plan);
     nest.and_then(|nest| accept(plan, nest)).map_err(|error| refused.unwrap_or(error))
 }
 

@@ -13,8 +13,8 @@ pub fn suite(name: &str) -> Vec<Descriptor> {
     lines.map(|(_, descriptor)| descriptor.expect("every line is a descriptor")).collect()
 }
 
-#[allow(dead_code, reason = "some users ask for one suite by name")]
 /// The names of all suites, in alphabetical order.
+#[allow(dead_code, reason = "some users ask for one suite by name")]
 pub fn names() -> Vec<String> {
     let files = std::fs::read_dir(folder()).expect("a folder");
     let name = |path: &Path| path.file_stem()?.to_str().map(str::to_owned);
