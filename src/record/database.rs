@@ -207,8 +207,7 @@ impl Database {
 
     /// The text of a file: the header, then all lines in the order of their bytes.
     pub fn text(&self) -> Vec<u8> {
-        let held = self.lines.values().map(|held| held.text.as_ref());
-        let mut lines: Vec<&[u8]> = held.chain(self.unread.keys().map(Bytes::as_ref)).collect();
+        let mut lines: Vec<&[u8]> = self.all_lines().collect();
         lines.sort_unstable();
         let mut text = HEADER.as_bytes().to_vec();
         for line in lines {
@@ -221,11 +220,15 @@ impl Database {
 
     /// The bytes of [`Database::text`].
     pub(super) fn text_len(&self) -> u64 {
-        let held = self.lines.values().map(|held| held.text.as_ref());
-        let lines = held.chain(self.unread.keys().map(Bytes::as_ref));
         // Each line has an end, and so has the header.
         let size = |line: &[u8]| line.len() as u64 + 1;
-        size(HEADER.as_bytes()) + lines.map(size).sum::<u64>()
+        size(HEADER.as_bytes()) + self.all_lines().map(size).sum::<u64>()
+    }
+
+    /// The lines of the file behind the header, in no order.
+    fn all_lines(&self) -> impl Iterator<Item = &[u8]> {
+        let held = self.lines.values().map(|held| held.text.as_ref());
+        held.chain(self.unread.keys().map(Bytes::as_ref))
     }
 
     /// Adds one line.
