@@ -16,7 +16,7 @@
 //!   during the call.
 //!
 //! # The stack
-//! A function needs [`stack_bytes`](clif::stack_bytes) of stack, at most [`MOST_STACK_BYTES`]: most
+//! A function needs [`stack_bytes`](isa::clif::stack_bytes) of stack, at most [`MOST_STACK_BYTES`]: most
 //! need some hundred, those with more values alive than registers some thousand. A frame of more
 //! than a page touches one page after the other, so a thread whose stack is too small ends at its
 //! guard page and writes nothing else.
@@ -27,8 +27,7 @@
     clippy::cast_sign_loss
 )]
 
-pub mod clif;
-mod exact;
+pub mod isa;
 #[expect(
     clippy::arithmetic_side_effects,
     clippy::cast_possible_truncation,
@@ -36,7 +35,6 @@ mod exact;
     reason = "a probe has some dozen registers and loads, whatever is asked"
 )]
 pub(crate) mod probe;
-pub mod x86;
 
 #[cfg(test)]
 #[expect(
@@ -50,6 +48,13 @@ mod nests;
 
 use convgen_ir::interpret;
 use convgen_ir::nest::{BufferId, Nest, Role};
+use convgen_ir::verify::VerifiedNest;
+use cranelift_frontend::FunctionBuilderContext;
+
+use crate::error::Error;
+use crate::target::Target;
+use crate::vir;
+use isa::clif;
 
 /// Bytes of stack that a function needs at most: what the smallest stacks that threads get by
 /// default hold.
@@ -94,4 +99,21 @@ impl Entry {
             false => vec![Entry::Pack, Entry::Body],
         }
     }
+}
+
+/// The micro-kernels of a nest as text, in the vector IR; each is named as its function is.
+///
+/// # Errors
+/// [`Error::Codegen`] if Cranelift does not know the machine.
+pub fn vir_text(nest: &VerifiedNest, target: &Target) -> Result<String, Error> {
+    let isa = clif::isa(target, false, clif::Allocator::Backtracking)?;
+    let functions = clif::emit_entries(nest, target, &*isa, &mut FunctionBuilderContext::new());
+    let texts = functions.into_iter().flat_map(|(entry, function)| {
+        let kernels = function.micro_kernels.into_iter().enumerate();
+        kernels.map(move |(number, kernel)| {
+            let text = vir::print(nest.nest(), &kernel.program);
+            format!("; {}_{number}\n{text}", entry.symbol())
+        })
+    });
+    Ok(texts.collect::<Vec<_>>().join("\n"))
 }

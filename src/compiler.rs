@@ -15,14 +15,14 @@ use cranelift_frontend::FunctionBuilderContext;
 use crate::accuracy::Accuracy;
 use crate::algorithm::{Algorithm, Unsupported};
 use crate::codegen::Entry;
-use crate::codegen::clif::{self, Allocator, Emitted};
+use crate::codegen::isa::clif::{self, Allocator, Emitted};
 use crate::error::Error;
 use crate::fourier::{Plan, Transforms};
 use crate::jit::Code;
 use crate::record::Database;
 use crate::runtime::{Kernel, NestKernel};
 use crate::target::{Host, Isa, Target};
-use crate::{lower, scheduler, stages};
+use crate::{codegen, lower, scheduler, stages};
 
 pub use self::pick::{Origin, Pick};
 
@@ -198,8 +198,8 @@ impl Compiler {
         let unsupported = |reason| Unsupported { algorithm, reason };
         let plan = Plan::new(problem, &self.target).map_err(unsupported)?;
         let limits = self.target.limits();
-        let products = lower::lower(plan.products()?, &limits)?;
-        let finish = lower::lower(plan.finish(problem), &limits)?;
+        let products = lower::outline(lower::lower(plan.products()?, &limits)?, &self.target);
+        let finish = lower::outline(lower::lower(plan.finish(problem), &limits)?, &self.target);
         Ok((plan, [products, finish]))
     }
 
@@ -247,7 +247,7 @@ impl Compiler {
     /// # Errors
     /// [`Error::Codegen`] or [`Error::CodeSize`].
     pub fn compile_nest(&self, nest: VerifiedNest) -> Result<NestKernel, Error> {
-        self.code(vec![nest]).map(NestKernel::new)
+        self.code(vec![lower::outline(nest, &self.target)]).map(NestKernel::new)
     }
 
     /// The machine code of a kernel's nests, ready to run.
@@ -269,6 +269,14 @@ impl Compiler {
         let texts =
             functions.map(|(entry, f)| format!("; {}\n{}", entry.symbol(), f.function.display()));
         texts.collect::<Vec<_>>().join("\n")
+    }
+
+    /// The micro-kernels of a nest as text, in the vector IR; each is named as its function is.
+    ///
+    /// # Errors
+    /// As [`codegen::vir_text`](crate::codegen::vir_text).
+    pub fn vir_text(&self, nest: &VerifiedNest) -> Result<String, Error> {
+        codegen::vir_text(nest, &self.target)
     }
 
     /// The machine code of a nest as text, in Cranelift's own assembly syntax.

@@ -21,7 +21,6 @@
 //! before it hide; traffic is fetched ahead while the core computes, so of it only
 //! [`EXPOSED`] is added, unless the traffic is the longer of the two.
 
-mod fit;
 mod rates;
 mod traffic;
 mod trips;

@@ -66,6 +66,7 @@ fn statement(stmt: &Stmt) -> usize {
             guards(&l.guards) + fetched + block(&l.body)
         }
         Stmt::If(conditions, body) => guards(conditions) + block(body),
+        Stmt::MicroKernel(body) => block(body),
         Stmt::Declare(_) => 0,
         Stmt::Let(_, value) => expr(value),
         Stmt::Store(place, value) => access(place) + expr(value),

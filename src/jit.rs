@@ -106,7 +106,7 @@ impl Code {
         };
         let Some(module) = &mut code.module else { return Ok(code) };
         let mut functions = Vec::new();
-        let emitted = codegen::clif::emit_all(&nests, target, &**isa)?;
+        let emitted = codegen::isa::clif::emit_all(&nests, target, &**isa)?;
         for (number, entries) in emitted.into_iter().enumerate() {
             let prefix = part_prefix(number);
             functions.push(define(module, entries, Some(quick), &prefix, &mut code.sizes)?);

@@ -41,9 +41,9 @@
 //! codegen
 //! error
 //! algorithm transform lower fusion
-//! cost
+//! cost vir
 //! target
-//! accuracy pages held timing
+//! accuracy exact pages held timing
 //! ```
 //!
 //! # Example
@@ -82,6 +82,7 @@ pub mod codegen;
 pub mod compiler;
 pub mod cost;
 pub mod error;
+mod exact;
 pub mod fourier;
 pub mod fusion;
 mod held;
@@ -100,6 +101,7 @@ pub mod target;
 pub mod timing;
 pub mod transform;
 pub mod tune;
+mod vir;
 
 pub use accuracy::Accuracy;
 pub use compiler::{Compiler, Origin, Pick};

@@ -11,7 +11,7 @@ use cranelift_codegen::ir::{Function, UserExternalName};
 use cranelift_codegen::isa::TargetIsa;
 use cranelift_module::{FuncId, Linkage, Module, ModuleError, ModuleReloc};
 
-use crate::codegen::clif::Emitted;
+use crate::codegen::isa::clif::Emitted;
 use crate::codegen::{self, Entry};
 use crate::error::Error;
 
@@ -51,7 +51,7 @@ pub(crate) fn define(
         let id = module
             .declare_function(&name, Linkage::Export, &context.func.signature)
             .map_err(codegen_error)?;
-        let signature = codegen::clif::micro_kernel_signature(module.isa());
+        let signature = codegen::isa::clif::micro_kernel_signature(module.isa());
         for (number, kernel) in (0_u32..).zip(&emitted.micro_kernels) {
             let name = format!("{name}_{number}");
             let micro = module
@@ -69,7 +69,7 @@ pub(crate) fn define(
         }
         if let Some(code) = context.compiled_code() {
             sizes.functions.push(code.code_buffer().len());
-            let stack = codegen::clif::stack_bytes(code, &emitted.micro_kernels)?;
+            let stack = codegen::isa::clif::stack_bytes(code, &emitted.micro_kernels)?;
             sizes.stack = sizes.stack.max(stack);
         }
         module.clear_context(&mut context);
@@ -103,7 +103,7 @@ const MICRO_KERNEL_ALIGN: u64 = 64;
 
 /// Names the function behind a call of a micro-kernel.
 fn resolve_micro_kernel(function: &mut Function, number: u32, id: FuncId) {
-    let wanted = UserExternalName::new(codegen::clif::MICRO_KERNELS, number);
+    let wanted = UserExternalName::new(codegen::isa::clif::MICRO_KERNELS, number);
     let found = function.params.user_named_funcs().iter().find(|(_, name)| **name == wanted);
     if let Some(reference) = found.map(|(reference, _)| reference) {
         function.params.reset_user_func_name(reference, UserExternalName::new(0, id.as_u32()));

@@ -1,17 +1,20 @@
 //! From a scheduled nest to one the emitters take: the ordered list of passes, then the verifier.
 //!
-//! Each pass keeps every bit of the result. `convgen print --stage lower` shows the nest after
-//! each.
+//! Each pass keeps every bit of the result. `convgen print --stage lower --passes` shows the nest
+//! after each. [`outline`] then marks what becomes micro-kernels on a target.
 
 #![deny(clippy::arithmetic_side_effects, clippy::cast_possible_truncation)]
 #![deny(clippy::cast_possible_wrap, clippy::cast_sign_loss)]
 
 mod copies;
 mod cut;
+mod outline;
 mod pads;
 mod sums;
 mod tiles;
 mod trim;
+
+pub use outline::outline;
 
 use convgen_ir::nest::{Nest, Oversize};
 use convgen_ir::verify::{Limits, VerifiedNest, VerifyError, verify};

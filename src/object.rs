@@ -9,9 +9,10 @@ use convgen_ir::verify::VerifiedNest;
 use cranelift_module::default_libcall_names;
 use cranelift_object::{ObjectBuilder, ObjectModule};
 
-use crate::codegen::clif;
+use crate::codegen::isa::clif;
 use crate::error::Error;
 use crate::link::{CodeSizes, codegen_error, define};
+use crate::lower;
 use crate::target::Target;
 
 /// The object file of a nest in the format of the target's operating system: ELF, Mach-O or COFF.
@@ -22,8 +23,8 @@ use crate::target::Target;
 /// [`Error::CodeSize`] if the code is too large.
 pub fn object(nest: &VerifiedNest, target: &Target, prefix: &str) -> Result<Vec<u8>, Error> {
     let isa = clif::isa(target, false, clif::Allocator::Backtracking)?;
-    let entries =
-        clif::emit_all(std::slice::from_ref(nest), target, &*isa)?.into_iter().flatten().collect();
+    let entries = clif::emit_all(&[lower::outline(nest.clone(), target)], target, &*isa)?;
+    let entries = entries.into_iter().flatten().collect();
     let builder = ObjectBuilder::new(isa, format!("{prefix}convgen"), default_libcall_names());
     let mut module = ObjectModule::new(builder.map_err(codegen_error)?);
     define(&mut module, entries, None, prefix, &mut CodeSizes::default())?;
@@ -36,7 +37,7 @@ mod tests {
 
     use super::*;
     use crate::target::{Caches, Isa};
-    use crate::{Compiler, lower, scheduler};
+    use crate::{Compiler, scheduler};
 
     fn object_for(triple: &str) -> Vec<u8> {
         let target = Target::new(triple.parse().unwrap(), Isa::Clif, true, Caches::TYPICAL, 1);

@@ -252,7 +252,7 @@ impl<'p> Picker<'p> {
     /// GFLOP/s, 160 in tasks that write a panel of channels of all pixels after the other.
     fn weights_fit_l1(&self, lanes: LaneAxis) -> bool {
         lanes.share_pixels()
-            && self.target.isa().vectors().is_some()
+            && self.target.has_micro_kernels()
             && self.problem.layout() == Layout::ChannelsLast
             && self.problem.groups() == 1
             && weight_bytes(self.problem) <= self.target.caches().l1d as u64 / 2
@@ -328,7 +328,7 @@ impl<'p> Picker<'p> {
         PhaseLoop::in_all(&self.phases) > 1
             && !self.phases.iter().any(|phases| phases.guarded)
             && lanes == LaneAxis::Columns
-            && self.target.isa().vectors().is_some()
+            && self.target.has_micro_kernels()
             && row < FEW_ROWS
             && row * PhaseLoop::in_all(&self.phases) <= tile_registers(self.target)
     }

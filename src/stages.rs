@@ -6,8 +6,8 @@
 //! nests
 //!     | transform
 //! scheduled nests
-//!     | lower, verify
-//! verified nests
+//!     | lower, verify, outline
+//! verified nests with marks of micro-kernels
 //! ```
 //! Promises: the nests of a problem together write every element of the output once, or the stage
 //! that refuses says why. Does not: choose, or generate code.
@@ -66,7 +66,7 @@ pub(crate) fn lower_for(
     let lower = |nest| lower::lower(nest, &limits);
     let nests: Vec<VerifiedNest> = scheduled.map(lower).collect::<Result<_, _>>()?;
     verify_parts(&nests, &limits)?;
-    Ok(nests)
+    Ok(nests.into_iter().map(|nest| lower::outline(nest, target)).collect())
 }
 
 /// What the names of the depthwise half begin with in a fused nest.
@@ -116,5 +116,5 @@ pub(crate) fn lower_separable_for(
     // The code of two kernels may be as long as that of both.
     let limits = target.limits();
     let limits = Limits { unrolled: 2 * limits.unrolled, ..limits };
-    Ok(lower::lower(nest, &limits)?)
+    Ok(lower::outline(lower::lower(nest, &limits)?, target))
 }

@@ -6,6 +6,7 @@
 use std::fmt;
 use std::str::FromStr;
 
+use convgen_ir::elem::ElemType;
 use convgen_ir::verify::Limits;
 use target_lexicon::{Architecture, Triple};
 
@@ -49,12 +50,21 @@ impl Isa {
         }
     }
 
-    /// The registers of the micro-kernel emitter, if this set has one.
-    pub fn vectors(self) -> Option<Vectors> {
+    /// What micro-kernels are made for; none where Cranelift writes all code.
+    fn unit(self) -> Option<VectorUnit> {
+        let x64 = |bytes, registers, broadcast_operands| VectorUnit {
+            bytes,
+            registers,
+            pointers: VectorUnit::X64_POINTERS,
+            broadcast_operands,
+            masked_access: true,
+            permutes: true,
+            prefetches: true,
+        };
         match self {
             Isa::Clif => None,
-            Isa::Avx2 => Some(Vectors::Avx2),
-            Isa::Avx512 => Some(Vectors::Avx512),
+            Isa::Avx2 => Some(x64(32, 16, false)),
+            Isa::Avx512 => Some(x64(64, 32, true)),
         }
     }
 
@@ -74,30 +84,34 @@ impl fmt::Display for Isa {
     }
 }
 
-/// The vector registers an emitter may use.
+/// The vector registers of an instruction set and what its instructions do with them: all that
+/// the passes of a micro-kernel know of a machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Vectors {
-    /// Sixteen registers of eight lanes, VEX encoding.
-    Avx2,
-    /// Thirty-two registers of sixteen lanes, mask registers, EVEX encoding.
-    Avx512,
+pub struct VectorUnit {
+    /// Bytes of a register.
+    pub bytes: i64,
+    /// Vector registers.
+    pub registers: usize,
+    /// General registers for pointers and counters.
+    pub pointers: usize,
+    /// Whether an arithmetic instruction can take one element of memory for all lanes.
+    pub broadcast_operands: bool,
+    /// Whether a load or store of some lanes touches no memory of the others.
+    pub masked_access: bool,
+    /// Whether lanes can be put in any order by one instruction.
+    pub permutes: bool,
+    /// Whether lines of memory can be fetched ahead.
+    pub prefetches: bool,
 }
 
-impl Vectors {
-    /// Single floats in a register.
-    pub fn lanes(self) -> i64 {
-        match self {
-            Vectors::Avx2 => 8,
-            Vectors::Avx512 => 16,
-        }
-    }
+impl VectorUnit {
+    /// The registers of x86-64 that are neither the stack, the arguments, nor scratch.
+    pub(crate) const X64_POINTERS: usize = 12;
 
-    /// The number of registers.
-    pub fn registers(self) -> usize {
-        match self {
-            Vectors::Avx2 => 16,
-            Vectors::Avx512 => 32,
-        }
+    /// Elements in a register.
+    #[expect(clippy::cast_possible_wrap, reason = "an element has a few bytes")]
+    pub fn lanes(self, elem: ElemType) -> i64 {
+        self.bytes / elem.bytes() as i64
     }
 }
 
@@ -230,6 +244,31 @@ impl Target {
         format!("{} {} {fma} l1d{l1d} l2{l2} l3{l3}", self.triple.architecture, self.isa)
     }
 
+    /// What micro-kernels are made for; none where Cranelift writes all code.
+    pub fn unit(&self) -> Option<VectorUnit> {
+        self.isa.unit()
+    }
+
+    /// Whether loops over register tiles become micro-kernels, with sums in all registers.
+    pub fn has_micro_kernels(&self) -> bool {
+        self.unit().is_some()
+    }
+
+    /// Whether a vector may touch some of its lanes only: see [`VectorUnit::masked_access`].
+    pub fn has_masks(&self) -> bool {
+        self.unit().is_some_and(|unit| unit.masked_access)
+    }
+
+    /// Whether lanes can be put in any order: see [`VectorUnit::permutes`].
+    pub fn has_permutes(&self) -> bool {
+        self.unit().is_some_and(|unit| unit.permutes)
+    }
+
+    /// Whether code fetches ahead: see [`VectorUnit::prefetches`].
+    pub fn has_prefetch(&self) -> bool {
+        self.unit().is_some_and(|unit| unit.prefetches)
+    }
+
     /// Single floats in a vector.
     pub fn lanes(&self) -> u32 {
         self.isa.vector_bits() / 32
@@ -239,7 +278,7 @@ impl Target {
     /// them an iteration; none where a cache near the core holds the stream, or where nothing is
     /// emitted for it.
     pub fn ahead(&self, bytes: u64, step: u64) -> Option<u32> {
-        let far = bytes > self.caches.l2 as u64 / 2 && self.isa.vectors().is_some();
+        let far = bytes > self.caches.l2 as u64 / 2 && self.has_prefetch();
         far.then(|| LOOK_AHEAD_BYTES.div_ceil(step.max(1)) as u32)
     }
 
@@ -339,7 +378,7 @@ impl Host {
                 }
                 self.has("fma")
             }
-            other if isa.vectors().is_some() => {
+            other if isa.unit().is_some() => {
                 return Err(TargetError::Architecture { architecture: other.to_string() });
             }
             // Every 64-bit Arm has fmla; other architectures are refused by `Target::new`.

@@ -190,6 +190,10 @@ fn replace_loops(
                 replace_loops(&mut body, axis, f)?;
                 Stmt::If(guards, body)
             }
+            Stmt::MicroKernel(mut body) => {
+                replace_loops(&mut body, axis, f)?;
+                Stmt::MicroKernel(body)
+            }
             Stmt::Declare(_) | Stmt::Let(..) | Stmt::Store(..) => stmt,
         });
     }
@@ -206,7 +210,7 @@ fn loops_around_load<'n>(block: &'n [Stmt], role: Role, nest: &Nest) -> Option<V
                     return Some(inner);
                 }
             }
-            Stmt::If(_, body) => {
+            Stmt::If(_, body) | Stmt::MicroKernel(body) => {
                 if let Some(inner) = loops_around_load(body, role, nest) {
                     return Some(inner);
                 }

@@ -8,6 +8,7 @@
 //! | `lower` | the lowered nest is the snapshot, and computes the problem |
 //! | `interpret` | the lowered nest computes the problem, or writes what `expect:` lists |
 //! | `jit` | the kernel computes the problem, with the interpreter's bits |
+//! | `vir` | the micro-kernels of the lowered nest, of AVX2 and of AVX-512, are the snapshot |
 //! | `clif` | the Cranelift functions of the lowered nest are the snapshot |
 //!
 //! A line that carries `# error: text` must instead be refused, on that line, with that text.
@@ -26,7 +27,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
 use convgen::algorithm::{Algorithm, Part};
-use convgen::{Compiler, Host, Isa, Kernel, lower, transform};
+use convgen::codegen::vir_text;
+use convgen::target::Caches;
+use convgen::{Compiler, Host, Isa, Kernel, Target, lower, transform};
 use convgen_ir::nest::{Nest, Role};
 use convgen_ir::parse::{ParseError, parse_nest, parse_schedule};
 use convgen_ir::print::print_nest;
@@ -36,6 +39,7 @@ use convgen_ir::verify::{Place, VerifiedNest, VerifyError, verify};
 use convgen_ir::{interpret, schedule};
 use data::{Data, bits, compare};
 use format::{File, Line, Section};
+use target_lexicon::Triple;
 
 /// What went wrong in a file, or nothing.
 type Outcome = Result<(), String>;
@@ -135,6 +139,36 @@ fn jit_files() {
     });
 }
 
+/// The vector IR knows no host: only Cranelift, which writes the functions around it, may have been
+/// built without x86-64.
+#[test]
+fn vir_files() {
+    let triple: Triple = "x86_64-unknown-linux-gnu".parse().expect("a triple");
+    let targets = [Isa::Avx2, Isa::Avx512]
+        .map(|isa| Target::new(triple.clone(), isa, true, Caches::TYPICAL, 1).expect("known"));
+    check_all("vir", |file| {
+        file.allow(&["problem", "schedule", "nest"])?;
+        let nest = lowered(file, scheduled(file)?)?;
+        let mut text = String::new();
+        for target in &targets {
+            let outlined = lower::outline(nest.clone(), target);
+            match vir_text(&outlined, target) {
+                Ok(kernels) => text += &format!("# {}\n{kernels}\n", target.isa()),
+                Err(error) if !cfg!(target_arch = "x86_64") => {
+                    eprintln!("skipped: {error}");
+                    return Ok(());
+                }
+                Err(error) => return Err(error.to_string()),
+            }
+        }
+        if !text.contains("micro-kernel of") {
+            return Err("no micro-kernel".to_string());
+        }
+        compare_snapshot(file, text.trim_end());
+        Ok(())
+    });
+}
+
 /// The functions differ in calling convention and in instructions offered from host to host, so
 /// they are compared on one kind of host and reported as skipped on others.
 #[test]
@@ -165,7 +199,7 @@ fn every_rule_is_refused_somewhere() {
 /// A snapshot whose file is gone would pass forever.
 #[test]
 fn every_snapshot_has_its_file() {
-    for kind in ["schedule", "lower", "clif"] {
+    for kind in ["schedule", "lower", "vir", "clif"] {
         let stems: BTreeSet<_> =
             files(kind).iter().map(|path| path.file_stem().map(OsString::from)).collect();
         for entry in fs::read_dir(directory(kind).join("snapshots")).expect("snapshots") {

@@ -476,7 +476,7 @@ fn work(nest: &VerifiedNest) -> u128 {
                 let trips = (l.hi.at(BATCH) - l.lo).max(0) as u128;
                 trips.saturating_mul(block(&l.body).saturating_add(1))
             }
-            Stmt::If(_, body) => block(body),
+            Stmt::If(_, body) | Stmt::MicroKernel(body) => block(body),
             Stmt::Declare(_) | Stmt::Let(..) | Stmt::Store(..) => 1,
         };
         stmts.iter().map(stmt).fold(0, u128::saturating_add)

@@ -27,6 +27,7 @@ Examples:
   convgen print --stage nest conv1d ic8 oc8 iw64 kw3
   convgen print --stage schedule --directives conv1d ic8 oc8 iw64 kw3 > s.txt
   convgen print --stage lower --passes --schedule s.txt conv1d ic8 oc8 iw64 kw3
+  convgen print --stage vir conv1d ic8 oc16 iw64 kw3
   convgen print --stage asm conv1d ic8 oc8 iw64 kw3
   convgen print --stage lower 'conv1d g8 ic8 oc8 iw64 kw3 -> conv1d ic8 oc4 iw62 kw1'
   convgen print --stage toeplitz conv1d ic1 oc1 iw6 kw3 pw1
@@ -78,6 +79,8 @@ enum Stage {
     Schedule,
     /// The nest the code is made from
     Lower,
+    /// The micro-kernels, as vector operations
+    Vir,
     /// The functions given to Cranelift
     Clif,
     /// Machine code
@@ -140,6 +143,7 @@ fn pair(args: &PrintArgs, text: &str, out: &mut impl Write) -> anyhow::Result<Ve
         }
         Stage::Schedule => Compiler::schedule_separable(&separable, &plan)?.to_string(),
         Stage::Lower => lowered()?.nest().to_string(),
+        Stage::Vir => compiler.vir_text(&lowered()?)?,
         Stage::Clif => compiler.clif_text(&lowered()?),
         Stage::Asm => compiler.asm_text(&lowered()?)?,
         Stage::Nest | Stage::Toeplitz => bail!("a pair of convolutions is one nest when scheduled"),
@@ -198,6 +202,11 @@ impl Choice<'_> {
             Stage::Schedule => self.directives_and_nest()?,
             Stage::Lower if args.passes => self.passes()?,
             Stage::Lower => joined(self.lowered()?.iter().map(VerifiedNest::nest)),
+            Stage::Vir => {
+                let lowered = self.lowered()?;
+                let texts = lowered.iter().map(|nest| self.compiler.vir_text(nest));
+                joined(texts.collect::<Result<Vec<_>, _>>()?)
+            }
             Stage::Clif => joined(self.lowered()?.iter().map(|n| self.compiler.clif_text(n))),
             Stage::Asm => joined(self.compiler.asm_texts(&self.lowered()?)?),
         })
@@ -230,10 +239,13 @@ impl Choice<'_> {
         let mut texts = Vec::new();
         for nest in self.nests()? {
             let mut text = format!("# scheduled\n{nest}");
-            lower::lower_traced(nest, &self.compiler.target().limits(), |pass, nest| {
+            let target = self.compiler.target();
+            let lowered = lower::lower_traced(nest, &target.limits(), |pass, nest| {
                 // Writing to a string never fails.
                 let _ = write!(text, "\n# after {pass}\n{nest}");
             })?;
+            let outlined = lower::outline(lowered, target);
+            let _ = write!(text, "\n# after outline\n{}", outlined.nest());
             texts.push(text);
         }
         Ok(joined(texts))

@@ -243,6 +243,7 @@ impl Resolver<'_> {
         match stmt {
             Stmt::Loop(l) => Some(Op::Loop(self.iterations(l))),
             Stmt::If(guards, body) => Some(Op::If(conditions(guards), self.block(body))),
+            Stmt::MicroKernel(body) => Some(Op::If(conditions(&[]), self.block(body))),
             Stmt::Declare(_) => None,
             Stmt::Let(id, value) => {
                 let value = self.expr(value);

@@ -59,8 +59,8 @@
 //! type    = "f32" "[" [ extent { "," extent } ] "]"
 //! extent  = ( integer | "N" ) [ "from" integer ] [ "by" integer ]
 //! block   = "{" { stmt } "}"
-//! stmt    = loop | "if" guards block | ("scratch" | "reg") name type | "let" name "=" value
-//!         | access "=" value
+//! stmt    = loop | "if" guards block | "micro_kernel" block | ("scratch" | "reg") name type
+//!         | "let" name "=" value | access "=" value
 //! loop    = mode name "in" ["-"] integer ".." (["-"] integer | "N") [ ahead ] { fetch } [ ("where" | "cut") guards ] block
 //! ahead   = "ahead" integer
 //! fetch   = "fetch" integer access
@@ -79,7 +79,8 @@
 //! name    = word that is no keyword          word = (letter | "_") { letter | digit | "_" | "." }
 //! ```
 //! `#` begins a comment, which ends with the line; line ends and blanks only separate. Keywords are
-//! `nest pack for reduce parallel unroll vector in ahead fetch where cut and if let scratch reg N`.
+//! `nest pack for reduce parallel unroll vector in ahead fetch where cut and if let scratch reg
+//! micro_kernel N`.
 //! Sums are normal: each variable once, in the order of the loops around it. [`mod@print`] writes,
 //! [`parse`] reads; a printed text reads back as an equal nest.
 //!
@@ -105,7 +106,8 @@
 //! `cut` mean the same; `cut` asks lowering to split an outer loop so that the guard goes away.
 //! `ahead 32` says that memory which the iteration 32 later reads may be prefetched,
 //! `fetch 16 x[i]` that the 16 elements from that one on may be, wherever it lies; they mean
-//! nothing else.
+//! nothing else. `micro_kernel { .. }` is the block inside: lowering writes it around what a code
+//! generator makes one function of vector code of.
 //!
 //! ## Floats
 //!

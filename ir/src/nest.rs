@@ -8,6 +8,7 @@
 
 mod affine;
 mod expr;
+mod mark;
 mod size;
 mod unused;
 mod visit;
@@ -357,6 +358,9 @@ pub enum Stmt {
     Loop(Loop),
     /// Runs the body if all conditions hold.
     If(Vec<Guard>, Vec<Stmt>),
+    /// A block that a code generator makes a function of its own of. It says nothing about what is
+    /// computed.
+    MicroKernel(Vec<Stmt>),
     /// Declares a scratch or register buffer for the rest of the block.
     Declare(BufferId),
     /// Names a value for the rest of the block.

@@ -173,6 +173,10 @@ impl<'a> NestParser<'a> {
                 let guards = self.guards()?;
                 Ok(Stmt::If(guards, self.block()?))
             }
+            "micro_kernel" => {
+                self.cursor.take();
+                Ok(Stmt::MicroKernel(self.block()?))
+            }
             "let" => self.let_(),
             "scratch" => self.local_buffer(Role::Scratch),
             "reg" => self.local_buffer(Role::Reg),

@@ -162,6 +162,11 @@ impl<'a> Printer<'a> {
                 self.block(body);
                 self.close();
             }
+            Stmt::MicroKernel(body) => {
+                self.open("micro_kernel");
+                self.block(body);
+                self.close();
+            }
             Stmt::Declare(id) => self.declare(*id),
             Stmt::Let(id, value) => {
                 let name = self.names.local(*id);

@@ -35,6 +35,7 @@ mod structure;
 mod tasks;
 
 use std::cell::Cell;
+use std::collections::BTreeSet;
 
 use self::access::Use;
 use self::code::CodeSize;
@@ -103,6 +104,22 @@ impl VerifiedNest {
     /// Bytes from the start of a task's scratch to a scratch buffer.
     pub fn scratch_offset(&self, id: BufferId) -> i64 {
         self.scratch.offset(id)
+    }
+
+    /// The same nest without marks of micro-kernels.
+    #[must_use]
+    pub fn without_micro_kernels(mut self) -> VerifiedNest {
+        self.nest.unmark_micro_kernels();
+        self
+    }
+
+    /// The same nest with marks of micro-kernels: see [`Nest::mark_micro_kernels`]. If it would be
+    /// too large with them, it has none.
+    #[must_use]
+    pub fn with_micro_kernels(self, begins: &BTreeSet<usize>) -> VerifiedNest {
+        let mut marked = self.clone();
+        marked.nest.mark_micro_kernels(begins);
+        if marked.nest.check_size().is_ok() { marked } else { self }
     }
 
     /// The nest, to be rewritten and verified again.
@@ -204,6 +221,9 @@ impl Checker<'_> {
                     self.guards(guards)?;
                     self.inside(None, guards, |checker| checker.block(body, copies))?;
                 }
+                Stmt::MicroKernel(body) => {
+                    self.inside(None, &[], |checker| checker.block(body, copies))?;
+                }
                 Stmt::Declare(id) => self.declare(*id, &block[i + 1..])?,
                 Stmt::Let(id, value) => {
                     self.expr(value)?;
@@ -275,9 +295,12 @@ impl Checker<'_> {
             Stmt::Loop(l) if matches!(l.mode, Mode::Unroll | Mode::Vector) => {
                 copies.saturating_mul(l.trip_count().unwrap_or(1).max(1))
             }
-            Stmt::Loop(_) | Stmt::If(..) | Stmt::Declare(_) | Stmt::Let(..) | Stmt::Store(..) => {
-                copies
-            }
+            Stmt::Loop(_)
+            | Stmt::If(..)
+            | Stmt::MicroKernel(_)
+            | Stmt::Declare(_)
+            | Stmt::Let(..)
+            | Stmt::Store(..) => copies,
         };
         self.code.add_operations(copies.saturating_mul(self.operations_of(stmt)));
         let lanes = copies.saturating_mul(self.counted_lanes());
@@ -297,6 +320,7 @@ impl Checker<'_> {
         match stmt {
             Stmt::Loop(l) => conditions(&l.guards).saturating_add(1),
             Stmt::If(guards, _) => conditions(guards).saturating_add(1),
+            Stmt::MicroKernel(_) => 0,
             Stmt::Declare(_) => 1,
             Stmt::Let(_, value) | Stmt::Store(_, value) => {
                 operations(value).saturating_add(1).saturating_mul(self.counted_lanes())
@@ -312,7 +336,7 @@ impl Checker<'_> {
                 Mode::Serial | Mode::Parallel => l.guards.len().saturating_add(1),
             },
             Stmt::If(guards, _) => guards.len(),
-            Stmt::Declare(_) => 0,
+            Stmt::MicroKernel(_) | Stmt::Declare(_) => 0,
             Stmt::Let(_, value) | Stmt::Store(_, value) => {
                 let mut count = 0_usize;
                 value.visit(&mut |expr| {

@@ -7,7 +7,7 @@
 use std::path::{Path, PathBuf};
 
 use convgen_ir::interpret;
-use convgen_ir::nest::{Affine, AxisId, Dim, Nest, Role, substitute, visit_loops_mut};
+use convgen_ir::nest::{Affine, AxisId, Dim, Mode, Nest, Role, Stmt, substitute, visit_loops_mut};
 use convgen_ir::parse::{parse_nest, parse_schedule};
 use convgen_ir::problem::ConvProblem;
 use convgen_ir::verify::{Limits, VerifiedNest, verify};
@@ -15,15 +15,18 @@ use cranelift_codegen::Context;
 use cranelift_codegen::control::ControlPlane;
 use cranelift_frontend::FunctionBuilderContext;
 
-use super::x86::MicroKernel;
-use super::{Entry, MOST_STACK_BYTES, clif};
+use super::isa::{MicroKernel, clif};
+use super::{Entry, MOST_STACK_BYTES};
 use crate::algorithm::Algorithm;
 use crate::compiler::Compiler;
 use crate::jit::{Code, Inputs, MAX_SUMS};
-use crate::lower::lower;
+use crate::lower::{lower, outline};
 use crate::runtime::run_alone;
 use crate::scheduler::default_schedule;
-use crate::target::{Host, Isa};
+use crate::scheduler::space::Space;
+use crate::target::{Caches, Host, Isa, Target};
+use crate::tune::search::Draw;
+use crate::vir::Program;
 
 /// Images of a call.
 const BATCH: usize = 2;
@@ -181,6 +184,7 @@ fn check(name: &str, nest: &Nest, compilers: &[(Isa, Compiler)]) -> usize {
             ]
         });
         for form in std::iter::once(Some(plain.clone())).chain(moved).flatten() {
+            let form = outline(form, compiler.target());
             let text = || convgen_ir::print::print_nest(form.nest());
             let code = compiler.code(vec![form.clone()]).expect("a verified nest has code");
             assert_eq!(values.interpret(&form), want, "{name}: the interpreter on\n{}", text());
@@ -311,11 +315,22 @@ fn a_large_frame_fits_a_stack_of_its_size_and_is_probed() {
     });
 }
 
+fn empty() -> Program {
+    Program {
+        items: vec![],
+        lanes: 16,
+        types: vec![],
+        cells: 0,
+        streams: vec![],
+        arguments: vec![],
+    }
+}
+
 #[test]
 fn a_stack_beyond_the_limit_is_refused() {
     let compilers = compilers();
     let compiler = &compilers[0].1;
-    let called = |stack| MicroKernel { code: vec![], arguments: vec![], words: 0, stack };
+    let called = |stack| MicroKernel { code: vec![], program: empty(), words: 0, stack };
     let need = stack(&crowded(20), compiler, vec![]).expect("less than the limit");
     let rest = MOST_STACK_BYTES - need;
     let most = stack(&crowded(20), compiler, vec![called(rest)]).expect("just the limit");
@@ -350,5 +365,71 @@ fn what_registers_are_allocated_for_too_long_is_refused() {
         let nests = compiler.lower(&problem, Algorithm::Direct, &schedule).expect("verified");
         let error = compiler.code(nests).err().expect("too much").to_string();
         assert!(error.contains(why), "{error}");
+    }
+}
+
+/// The micro-kernels of a block by its marks: one a copy.
+fn marked(block: &[Stmt]) -> usize {
+    let of = |stmt: &Stmt| match stmt {
+        Stmt::MicroKernel(_) => 1,
+        Stmt::Loop(l) => match l.mode {
+            Mode::Unroll => l.trip_count().unwrap_or(0) as usize * marked(&l.body),
+            Mode::Serial | Mode::Parallel | Mode::Vector => marked(&l.body),
+        },
+        Stmt::If(_, body) => marked(body),
+        Stmt::Declare(_) | Stmt::Let(..) | Stmt::Store(..) => 0,
+    };
+    block.iter().map(of).sum()
+}
+
+/// Candidates drawn for each problem and instruction set.
+const DRAWN: usize = 24;
+
+#[test]
+fn each_mark_is_a_micro_kernel() {
+    let triple: target_lexicon::Triple = "x86_64-unknown-linux-gnu".parse().expect("a triple");
+    let mut kernels = 0;
+    for isa in [Isa::Avx2, Isa::Avx512] {
+        let target = Target::new(triple.clone(), isa, true, Caches::TYPICAL, 1).expect("known");
+        let Ok(flags) = clif::isa(&target, false, clif::Allocator::Backtracking) else { return };
+        let mut context = FunctionBuilderContext::new();
+        let mut draw = Draw(1);
+        for problem in PROBLEMS {
+            let problem: ConvProblem = problem.parse().expect("a problem");
+            let Some(space) = Space::of(&problem, &target).into_iter().next() else { continue };
+            let drawn = (0..DRAWN).map(|_| space.sample(|below| draw.below(below)));
+            for candidate in std::iter::once(space.default_candidate()).chain(drawn) {
+                let (algorithm, schedule) = (candidate.algorithm, &candidate.schedule);
+                let lowered = crate::stages::lower_for(&target, &problem, algorithm, schedule);
+                for nest in lowered.into_iter().flatten() {
+                    let emitted = clif::emit_entries(&nest, &target, &*flags, &mut context);
+                    let found: usize = emitted.iter().map(|(_, f)| f.micro_kernels.len()).sum();
+                    let marks = marked(&nest.nest().pack) + marked(&nest.nest().body);
+                    assert_eq!(found, marks, "{isa}, {problem}, {schedule}\n{}", nest.nest());
+                    kernels += found;
+                }
+            }
+        }
+    }
+    assert!(kernels > 1000, "{kernels}");
+}
+
+#[test]
+fn a_mark_of_what_is_no_micro_kernel_is_plain_code() {
+    let text = "nest t {
+        input f32[N,20]
+        output f32[N,20]
+        parallel n in 0..N {
+          micro_kernel {
+            for i in 0..20 { output[n,i] = add(input[n,i], 1.0) }
+          }
+        }
+      }";
+    let (nest, _) = parse_nest(text).expect("a nest");
+    let nest = verify(nest, &Limits::INTERPRETER).expect("a legal one");
+    let values = Values::new(nest.nest());
+    for (isa, compiler) in compilers() {
+        let code = compiler.code(vec![nest.clone()]).expect("code");
+        assert_eq!(values.run(&nest, &code), values.interpret(&nest), "{isa}");
     }
 }

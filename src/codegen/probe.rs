@@ -21,7 +21,7 @@ use cranelift_codegen::isa::{CallConv, TargetIsa};
 use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
 use target_lexicon::Architecture;
 
-use crate::codegen::clif;
+use crate::codegen::isa::clif;
 use crate::target::{Host, Isa};
 
 /// Independent sums: two units of latency five are kept busy by ten, and with two operands they fit

@@ -162,6 +162,11 @@ impl TrafficCount<'_> {
                     spread.extend(part.spread.iter().cloned());
                     parts.push(part);
                 }
+                Stmt::MicroKernel(body) => {
+                    let part = self.block(body);
+                    spread.extend(part.spread.iter().cloned());
+                    parts.extend(part.parts);
+                }
                 Stmt::Declare(_) => {}
                 Stmt::Let(..) | Stmt::Store(..) => self.touch(stmt, &mut spread),
             }

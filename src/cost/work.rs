@@ -9,7 +9,6 @@ use std::collections::HashSet;
 use convgen_ir::bounds::Context;
 use convgen_ir::nest::{Access, AxisId, BufferId, Expr, Loop, Mode, Nest, Role, Stmt, visit_exprs};
 
-use super::fit::Fit;
 use super::trips::Ranges;
 use super::{Rates, Term};
 use crate::target::{Isa, Target};
@@ -98,7 +97,6 @@ impl Work {
             ranges: Ranges::default(),
             known: Context::default(),
             inside: vec![],
-            fit: Fit { nest, target, batch },
             work: Work::default(),
         };
         walk.run(&nest.body, 1.0, Code::Loops);
@@ -187,7 +185,6 @@ struct WorkCount<'n> {
     known: Context,
     /// The loops around that are not unrolled, outermost first.
     inside: Vec<AxisId>,
-    fit: Fit<'n>,
     work: Work,
 }
 
@@ -208,14 +205,12 @@ impl WorkCount<'_> {
         straight: &mut Straight,
         tiles: &mut f64,
     ) {
-        for (i, stmt) in block.iter().enumerate() {
+        for stmt in block {
             match stmt {
-                Stmt::Loop(l) if code == Code::Loops && self.takes_loop(l, stmt) => {
+                Stmt::MicroKernel(body) => {
                     let runs = runs * written.copies();
                     self.call(runs);
-                    let mut inner = Straight::default();
-                    self.loop_(l, runs, Code::Wide, &Written::default(), &mut inner, tiles);
-                    self.finish(&mut inner, runs, Code::Wide, *tiles);
+                    self.run_all(body, runs, Code::Wide, *tiles);
                 }
                 Stmt::Loop(l) => self.loop_(l, runs, code, written, straight, tiles),
                 Stmt::If(guards, body) => {
@@ -237,13 +232,7 @@ impl WorkCount<'_> {
                 Stmt::Declare(id) if self.nest.buffer(*id).role == Role::Reg => {
                     *tiles += self.nest.buffer(*id).len(self.batch).unwrap_or(0) as f64;
                     if code == Code::Loops {
-                        code = match self.fit.takes(&block[i..], &self.known) {
-                            true => Code::Wide,
-                            false => Code::Narrow,
-                        };
-                        if code == Code::Wide {
-                            self.call(runs);
-                        }
+                        code = Code::Narrow;
                     }
                 }
                 Stmt::Declare(_) => {}
@@ -253,12 +242,6 @@ impl WorkCount<'_> {
         if written.unrolled.is_empty() && written.lanes.is_none() {
             self.finish(straight, runs, code, *tiles);
         }
-    }
-
-    /// Whether the loop and all that is in it is a micro-kernel.
-    fn takes_loop(&self, l: &Loop, stmt: &Stmt) -> bool {
-        matches!(l.mode, Mode::Serial | Mode::Unroll)
-            && self.fit.takes(std::slice::from_ref(stmt), &self.known)
     }
 
     fn call(&mut self, runs: f64) {

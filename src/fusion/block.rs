@@ -99,6 +99,7 @@ impl Block {
                     inside.assume(guards);
                     self.pads_inside(nest, body, &inside)?;
                 }
+                Stmt::MicroKernel(body) => self.pads_inside(nest, body, &inside)?,
                 Stmt::Declare(_) => {}
                 Stmt::Let(..) | Stmt::Store(..) => match self.pad_outside(stmt, &inside) {
                     None => {}

@@ -156,6 +156,10 @@ fn stays(stmt: &Stmt) -> Option<&Loop> {
             Mode::Serial | Mode::Parallel => Some(l),
             Mode::Unroll | Mode::Vector => None,
         },
-        Stmt::If(..) | Stmt::Declare(_) | Stmt::Let(..) | Stmt::Store(..) => None,
+        Stmt::If(..)
+        | Stmt::MicroKernel(_)
+        | Stmt::Declare(_)
+        | Stmt::Let(..)
+        | Stmt::Store(..) => None,
     }
 }

@@ -82,7 +82,7 @@ impl<'n> Names<'n> {
         for stmt in block {
             match stmt {
                 Stmt::Loop(l) => self.rename_bindings(&mut l.body),
-                Stmt::If(_, body) => self.rename_bindings(body),
+                Stmt::If(_, body) | Stmt::MicroKernel(body) => self.rename_bindings(body),
                 Stmt::Declare(id) => *id = self.buffers[id.0 as usize],
                 Stmt::Let(id, _) => *id = self.locals[id.0 as usize],
                 Stmt::Store(..) => {}

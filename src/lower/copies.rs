@@ -72,6 +72,7 @@ fn leave_rows(nest: &Nest, block: &[Stmt], context: &Context, found: &mut BTreeS
                 inside.assume(guards);
                 leave_rows(nest, body, &inside, found);
             }
+            Stmt::MicroKernel(body) => leave_rows(nest, body, context, found),
             Stmt::Declare(_) => {}
             Stmt::Let(..) | Stmt::Store(..) => {
                 let stmt = std::slice::from_ref(stmt);
@@ -137,6 +138,10 @@ fn vectors(nest: &mut Nest, block: &mut Vec<Stmt>) {
             Stmt::If(guards, mut body) => {
                 vectors(nest, &mut body);
                 result.push(Stmt::If(guards, body));
+            }
+            Stmt::MicroKernel(mut body) => {
+                vectors(nest, &mut body);
+                result.push(Stmt::MicroKernel(body));
             }
             Stmt::Declare(_) | Stmt::Let(..) | Stmt::Store(..) => result.push(stmt),
         }

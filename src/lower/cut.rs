@@ -54,6 +54,9 @@ fn block(stmts: Vec<Stmt>, around: &mut Vec<AxisId>, budget: &mut Budget) -> Vec
                 }
             }
             Stmt::If(guards, body) => result.push(Stmt::If(guards, block(body, around, budget))),
+            Stmt::MicroKernel(body) => {
+                result.push(Stmt::MicroKernel(block(body, around, budget)));
+            }
             Stmt::Declare(_) | Stmt::Let(..) | Stmt::Store(..) => result.push(stmt),
         }
     }
@@ -66,7 +69,11 @@ fn inner(stmt: Stmt, around: &mut Vec<AxisId>, budget: &mut Budget) -> Stmt {
             l.body = block(l.body, around, budget);
             Stmt::Loop(l)
         }
-        Stmt::If(..) | Stmt::Declare(_) | Stmt::Let(..) | Stmt::Store(..) => stmt,
+        Stmt::If(..)
+        | Stmt::MicroKernel(_)
+        | Stmt::Declare(_)
+        | Stmt::Let(..)
+        | Stmt::Store(..) => stmt,
     }
 }
 
@@ -189,7 +196,7 @@ fn find_cut(l: &Loop, around: &[AxisId]) -> Option<Cut> {
                     chain.pop();
                     found
                 }
-                Stmt::If(_, body) => search(body, chain, outer),
+                Stmt::If(_, body) | Stmt::MicroKernel(body) => search(body, chain, outer),
                 Stmt::Declare(_) | Stmt::Let(..) | Stmt::Store(..) => None,
             };
             if found.is_some() {

@@ -30,6 +30,7 @@ fn simplify(nest: &Nest, block: &mut [Stmt], context: &Context) {
                 inside.assume(guards);
                 simplify(nest, body, &inside);
             }
+            Stmt::MicroKernel(body) => simplify(nest, body, context),
             Stmt::Declare(_) => {}
             Stmt::Let(_, value) | Stmt::Store(_, value) => {
                 value.visit_mut(&mut |expr| plain_if_inside(nest, expr, context));

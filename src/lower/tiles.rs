@@ -20,7 +20,7 @@ fn shrink(nest: &mut Nest, block: &mut [Stmt]) {
         let Some((stmt, later)) = block[i..].split_first_mut() else { continue };
         match stmt {
             Stmt::Loop(l) => shrink(nest, &mut l.body),
-            Stmt::If(_, body) => shrink(nest, body),
+            Stmt::If(_, body) | Stmt::MicroKernel(body) => shrink(nest, body),
             Stmt::Declare(id) if nest.buffer(*id).role == Role::Reg => {
                 let id = *id;
                 let shape = used_shape(nest, later, id);
@@ -60,7 +60,7 @@ fn cover_indices(block: &[Stmt], id: BufferId, context: &Context, used: &mut [i6
                 inside.enter(&Loop { guards: vec![], ..l.with_body(vec![]) });
                 cover_indices(&l.body, id, &inside, used);
             }
-            Stmt::If(_, body) => cover_indices(body, id, context, used),
+            Stmt::If(_, body) | Stmt::MicroKernel(body) => cover_indices(body, id, context, used),
             Stmt::Declare(_) => {}
             Stmt::Let(..) | Stmt::Store(..) => {
                 visit_accesses(std::slice::from_ref(stmt), &mut |access, _| {
@@ -90,7 +90,7 @@ fn redeclare(block: &mut [Stmt], from: BufferId, to: BufferId) {
     for stmt in block {
         match stmt {
             Stmt::Loop(l) => redeclare(&mut l.body, from, to),
-            Stmt::If(_, body) => redeclare(body, from, to),
+            Stmt::If(_, body) | Stmt::MicroKernel(body) => redeclare(body, from, to),
             Stmt::Declare(id) if *id == from => *id = to,
             Stmt::Declare(_) | Stmt::Let(..) | Stmt::Store(..) => {}
         }

@@ -35,6 +35,8 @@ fn trimmed(stmt: Stmt, context: &Context) -> Vec<Stmt> {
             let body = block(body, &inside);
             if guards.is_empty() { body } else { vec![Stmt::If(guards, body)] }
         }
+        // What is a micro-kernel is decided at the end.
+        Stmt::MicroKernel(body) => block(body, context),
         Stmt::Declare(_) | Stmt::Let(..) | Stmt::Store(..) => vec![stmt],
     }
 }

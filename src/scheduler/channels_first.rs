@@ -31,7 +31,7 @@ const TILES_WORTH_A_COPY: u64 = 8;
 impl Picker<'_> {
     /// Whether data lie channels first and there are registers to transpose in.
     pub(super) fn transposes(&self) -> bool {
-        self.problem.layout() == Layout::ChannelsFirst && self.target.isa().vectors().is_some()
+        self.problem.layout() == Layout::ChannelsFirst && self.target.has_micro_kernels()
     }
 
     /// The lanes, where channels that are no neighbours are better lanes than columns are: groups

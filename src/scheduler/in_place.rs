@@ -49,7 +49,7 @@ impl Picker<'_> {
         let products = self.problem.out_channels_per_group() * taps / strides;
         let width = u64::from(self.target.lanes());
         lanes.share_pixels()
-            && self.target.isa().vectors().is_some()
+            && self.target.has_micro_kernels()
             && self.problem.layout() == Layout::ChannelsLast
             && (!self.problem.in_channels().is_multiple_of(width) || self.is_mostly_padding())
             && (products < PRODUCTS_WORTH_A_COPY * width
@@ -88,7 +88,7 @@ impl Picker<'_> {
         let padded = self.is_padded();
         let fits = plan.lanes.share_pixels()
             && self.block.is_none()
-            && self.target.isa().vectors().is_some()
+            && self.target.has_micro_kernels()
             && self.problem.layout() == Layout::ChannelsLast
             && (self.is_mostly_padding()
                 || (self.problem.in_channels_per_group() >= CHANNELS_WORTH_A_LOOP

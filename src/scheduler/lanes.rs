@@ -45,7 +45,7 @@ impl Picker<'_> {
             LaneAxis::Columns
         } else if self.problem.groups() >= enough {
             LaneAxis::Groups
-        } else if self.target.isa().vectors().is_some() && channels.max(columns) > 1 {
+        } else if self.target.has_masks() && channels.max(columns) > 1 {
             // Two lanes of a mask take as long as one element, and that as long as one of
             // Cranelift's.
             if channels >= columns { LaneAxis::OutChannels } else { LaneAxis::Columns }
@@ -81,7 +81,7 @@ impl Picker<'_> {
     fn columns_fill_more(&self, columns: u64, channels: u64) -> bool {
         let lanes = u64::from(self.target.lanes());
         let share = |extent: u64| extent as f64 / extent.next_multiple_of(lanes) as f64;
-        self.target.isa().vectors().is_some()
+        self.target.has_masks()
             && columns_are_neighbours(self.problem)
             && share(columns) >= 1.5 * share(channels)
     }

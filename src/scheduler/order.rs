@@ -94,7 +94,7 @@ fn reductions(
                     around.pop();
                 }
             }
-            Stmt::If(_, body) => reductions(nest, body, around, visit),
+            Stmt::If(_, body) | Stmt::MicroKernel(body) => reductions(nest, body, around, visit),
             Stmt::Declare(_) | Stmt::Let(..) | Stmt::Store(..) => {}
         }
     }

@@ -260,7 +260,7 @@ impl Plan {
             && problem.in_channels() > 1
             && problem.layout() == Layout::ChannelsFirst
             && self.lanes == LaneAxis::Columns
-            && target.isa().vectors().is_some()
+            && target.has_masks()
             && self.block <= self.lane_extent(problem, target)
     }
 
@@ -367,9 +367,9 @@ pub(super) fn sums_a_channel(problem: &ConvProblem, target: &Target) -> u64 {
     }
     let divides = |sums: &u64| problem.in_channels_per_group().is_multiple_of(*sums);
     let possible = SUMS_A_CHANNEL.into_iter().filter(divides);
-    match target.isa().vectors() {
-        Some(_) => possible.min_by_key(|sums| pixel_work(problem, target, *sums)).unwrap_or(1),
-        None => 1,
+    match target.has_permutes() {
+        true => possible.min_by_key(|sums| pixel_work(problem, target, *sums)).unwrap_or(1),
+        false => 1,
     }
 }
 
@@ -394,7 +394,7 @@ pub(super) fn groups_a_vector(problem: &ConvProblem, target: &Target) -> u64 {
 /// lanes of one group reach 21; with 8 and 28x28 it is 77 to 90, where they reach 44.
 pub(super) fn groups_fill_a_vector(problem: &ConvProblem, target: &Target) -> bool {
     let groups = groups_a_vector(problem, target).min(problem.groups());
-    target.isa().vectors().is_some()
+    target.has_permutes()
         && problem.layout() == Layout::ChannelsLast
         && problem.out_channels_per_group() > 1
         && groups > 1

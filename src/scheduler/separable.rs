@@ -164,7 +164,7 @@ fn exceeds_l2(separable: &Separable, target: &Target) -> bool {
     let elements = |shape: Vec<u64>| shape.iter().product::<u64>() * first.elem().bytes() as u64;
     let [read, written] = [first.input_shape(1), second.output_shape(1)].map(elements);
     let bytes = (read + written) * first.batch().max(1);
-    target.isa().vectors().is_some() && bytes > target.caches().l2 as u64 * PARTS_KEPT / 8
+    target.has_prefetch() && bytes > target.caches().l2 as u64 * PARTS_KEPT / 8
 }
 
 /// The tasks that suit a pair.
@@ -240,8 +240,8 @@ impl Wanted {
 /// Vectors for so many neighbours, the last one masked or lane by lane.
 fn vectors(neighbours: u64, target: &Target) -> u64 {
     let lanes = u64::from(target.lanes());
-    match target.isa().vectors() {
-        Some(_) => neighbours.div_ceil(lanes),
-        None => neighbours / lanes + neighbours % lanes,
+    match target.has_masks() {
+        true => neighbours.div_ceil(lanes),
+        false => neighbours / lanes + neighbours % lanes,
     }
 }

@@ -91,7 +91,11 @@ impl<'n> Parts<'n> {
         }
         let at = rest.iter().position(|stmt| match stmt {
             Stmt::Loop(l) => nest.axis(l.axis).kind == AxisKind::Reduction,
-            Stmt::If(..) | Stmt::Declare(_) | Stmt::Let(..) | Stmt::Store(..) => false,
+            Stmt::If(..)
+            | Stmt::MicroKernel(_)
+            | Stmt::Declare(_)
+            | Stmt::Let(..)
+            | Stmt::Store(..) => false,
         })?;
         let Stmt::Loop(reduce) = &rest[at] else { return None };
         Some(Parts { acc: *acc, init: &rest[..at], reduce, finish: &rest[at + 1..] })

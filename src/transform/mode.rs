@@ -26,7 +26,7 @@ pub(super) fn vectorize(nest: &mut Nest, name: &str) -> Result<(), Refusal> {
         };
         let nested = lanes.iter().any(|stmt| match stmt {
             Stmt::Loop(_) | Stmt::Declare(_) => true,
-            Stmt::If(..) | Stmt::Let(..) | Stmt::Store(..) => false,
+            Stmt::If(..) | Stmt::MicroKernel(_) | Stmt::Let(..) | Stmt::Store(..) => false,
         });
         if nested { Err(Refusal::NotInnermost { axis: name.to_string() }) } else { Ok(()) }
     })

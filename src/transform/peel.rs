@@ -52,6 +52,9 @@ fn block(
             Stmt::If(guards, body) => {
                 result.push(Stmt::If(guards, block(nest, body, axis, name, peeled)?));
             }
+            Stmt::MicroKernel(body) => {
+                result.push(Stmt::MicroKernel(block(nest, body, axis, name, peeled)?));
+            }
             Stmt::Declare(_) | Stmt::Let(..) | Stmt::Store(..) => result.push(stmt),
         }
     }
@@ -94,7 +97,7 @@ impl Interior {
                     self.visit(nest, &l.body, inner);
                     inner.pop();
                 }
-                Stmt::If(_, body) => self.visit(nest, body, inner),
+                Stmt::If(_, body) | Stmt::MicroKernel(body) => self.visit(nest, body, inner),
                 Stmt::Declare(_) => {}
                 Stmt::Let(..) | Stmt::Store(..) => {
                     visit_pads(std::slice::from_ref(stmt), &mut |_, access| {

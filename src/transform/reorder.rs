@@ -49,7 +49,9 @@ fn permute_everywhere(
                 *done += 1;
             }
             Stmt::Loop(l) => permute_everywhere(nest, &mut l.body, axes, done)?,
-            Stmt::If(_, body) => permute_everywhere(nest, body, axes, done)?,
+            Stmt::If(_, body) | Stmt::MicroKernel(body) => {
+                permute_everywhere(nest, body, axes, done)?
+            }
             Stmt::Declare(_) | Stmt::Let(..) | Stmt::Store(..) => {}
         }
     }

@@ -61,6 +61,7 @@ impl Rewrite<'_> {
                 Stmt::Loop(l) if l.axis == self.axis => return Err(self.no_sum()),
                 Stmt::Loop(l) => Stmt::Loop(l.with_body(self.block(nest, &l.body)?)),
                 Stmt::If(guards, body) => Stmt::If(guards.clone(), self.block(nest, body)?),
+                Stmt::MicroKernel(body) => Stmt::MicroKernel(self.block(nest, body)?),
                 Stmt::Declare(_) | Stmt::Let(..) | Stmt::Store(..) => stmt.clone(),
             });
         }

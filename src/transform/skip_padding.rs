@@ -101,7 +101,11 @@ fn only_sums(
             sources.extend(source.clone());
             source.is_some() && matches!(&**c, Expr::Load(access) if access == dst)
         }
-        Stmt::Store(..) | Stmt::If(..) | Stmt::Declare(_) | Stmt::Let(..) => false,
+        Stmt::Store(..)
+        | Stmt::If(..)
+        | Stmt::MicroKernel(_)
+        | Stmt::Declare(_)
+        | Stmt::Let(..) => false,
     })
 }
 

@@ -191,6 +191,7 @@ fn stores_of(block: &[Stmt], acc: BufferId, make: &impl Fn(&Access) -> Stmt) -> 
                     result.push(Stmt::If(guards.clone(), inner));
                 }
             }
+            Stmt::MicroKernel(body) => result.extend(stores_of(body, acc, make)),
             Stmt::Store(access, _) if access.buffer == acc => result.push(make(access)),
             Stmt::Declare(_) | Stmt::Let(..) | Stmt::Store(..) => {}
         }

@@ -139,6 +139,10 @@ fn guard_stores(nest: &Nest, block: &mut Vec<Stmt>, guards: &[Guard]) {
                 guard_stores(nest, &mut body, guards);
                 Stmt::If(conditions, body)
             }
+            Stmt::MicroKernel(mut body) => {
+                guard_stores(nest, &mut body, guards);
+                Stmt::MicroKernel(body)
+            }
             Stmt::Store(dst, value) if nest.buffer(dst.buffer).role == Role::Output => {
                 Stmt::If(guards.to_vec(), vec![Stmt::Store(dst, value)])
             }

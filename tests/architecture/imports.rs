@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 
-/// The modules of a crate by their paths, `codegen::clif`; the root is the empty path.
+/// The modules of a crate by their paths, `codegen::isa::clif`; the root is the empty path.
 pub struct Crate {
     modules: BTreeMap<String, Module>,
 }

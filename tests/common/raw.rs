@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use convgen::check::same_bits;
 use convgen::codegen::Entry;
-use convgen::codegen::clif::{self, Allocator, MICRO_KERNELS};
+use convgen::codegen::isa::clif::{self, Allocator, MICRO_KERNELS};
 use convgen::{Error, Host, Isa, Target};
 use convgen_ir::interpret;
 use convgen_ir::nest::{BufferId, Role};

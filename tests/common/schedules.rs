@@ -276,7 +276,7 @@ fn chains(nest: &Nest) -> Vec<Vec<String>> {
                     chains.push(chain.iter().map(|l| nest.axis(l.axis).name.clone()).collect());
                     visit(nest, &last.body, chains);
                 }
-                Stmt::If(_, body) => visit(nest, body, chains),
+                Stmt::If(_, body) | Stmt::MicroKernel(body) => visit(nest, body, chains),
                 Stmt::Declare(_) | Stmt::Let(..) | Stmt::Store(..) => {}
             }
         }

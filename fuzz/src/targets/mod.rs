@@ -189,7 +189,7 @@ pub fn work(nest: &Nest, batch: i64) -> u128 {
                 let trips = (i128::from(l.hi.at(batch)) - i128::from(l.lo)).max(0) as u128;
                 trips.saturating_mul(block(&l.body, batch).saturating_add(1))
             }
-            Stmt::If(_, body) => block(body, batch),
+            Stmt::If(_, body) | Stmt::MicroKernel(body) => block(body, batch),
             Stmt::Declare(_) | Stmt::Let(..) | Stmt::Store(..) => 1,
         };
         stmts.iter().map(stmt).fold(0, u128::saturating_add)

@@ -354,7 +354,11 @@ mod tests {
         fn values(&self) -> impl Iterator<Item = &Expr> {
             let values = self.lets.iter().map(|stmt| match stmt {
                 Stmt::Let(_, value) => value,
-                Stmt::Loop(_) | Stmt::If(..) | Stmt::Declare(_) | Stmt::Store(..) => {
+                Stmt::Loop(_)
+                | Stmt::If(..)
+                | Stmt::MicroKernel(_)
+                | Stmt::Declare(_)
+                | Stmt::Store(..) => {
                     panic!("an expansion consists of lets")
                 }
             });

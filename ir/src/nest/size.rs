@@ -45,7 +45,7 @@ impl Nest {
 pub fn count_statements(stmts: &[Stmt]) -> usize {
     let inside = |stmt: &Stmt| match stmt {
         Stmt::Loop(l) => count_statements(&l.body),
-        Stmt::If(_, body) => count_statements(body),
+        Stmt::If(_, body) | Stmt::MicroKernel(body) => count_statements(body),
         Stmt::Declare(_) | Stmt::Let(..) | Stmt::Store(..) => 0,
     };
     stmts.iter().fold(stmts.len(), |count, stmt| count.saturating_add(inside(stmt)))
@@ -74,6 +74,7 @@ impl Count {
                     guards.iter().try_for_each(|guard| self.sum(guard.sum()))?;
                     self.block(body, level.saturating_add(1))?;
                 }
+                Stmt::MicroKernel(body) => self.block(body, level.saturating_add(1))?,
                 Stmt::Declare(_) => {}
                 Stmt::Let(_, value) => self.value(value, 1)?,
                 Stmt::Store(dst, value) => {

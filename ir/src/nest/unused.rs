@@ -47,7 +47,7 @@ fn visit_declared(block: &mut [Stmt], f: &mut impl FnMut(&mut BufferId)) {
     for stmt in block {
         match stmt {
             Stmt::Loop(l) => visit_declared(&mut l.body, f),
-            Stmt::If(_, body) => visit_declared(body, f),
+            Stmt::If(_, body) | Stmt::MicroKernel(body) => visit_declared(body, f),
             Stmt::Declare(id) => f(id),
             Stmt::Let(..) | Stmt::Store(..) => {}
         }

@@ -12,7 +12,7 @@ pub fn visit_loops<'a>(block: &'a [Stmt], f: &mut impl FnMut(&'a Loop)) {
                 f(l);
                 visit_loops(&l.body, f);
             }
-            Stmt::If(_, body) => visit_loops(body, f),
+            Stmt::If(_, body) | Stmt::MicroKernel(body) => visit_loops(body, f),
             Stmt::Declare(_) | Stmt::Let(..) | Stmt::Store(..) => {}
         }
     }
@@ -26,7 +26,7 @@ pub fn visit_loops_mut(block: &mut [Stmt], f: &mut impl FnMut(&mut Loop)) {
                 f(l);
                 visit_loops_mut(&mut l.body, f);
             }
-            Stmt::If(_, body) => visit_loops_mut(body, f),
+            Stmt::If(_, body) | Stmt::MicroKernel(body) => visit_loops_mut(body, f),
             Stmt::Declare(_) | Stmt::Let(..) | Stmt::Store(..) => {}
         }
     }
@@ -43,7 +43,7 @@ pub fn visit_exprs<'a>(block: &'a [Stmt], f: &mut impl FnMut(&'a Expr)) {
     for stmt in block {
         match stmt {
             Stmt::Loop(l) => visit_exprs(&l.body, f),
-            Stmt::If(_, body) => visit_exprs(body, f),
+            Stmt::If(_, body) | Stmt::MicroKernel(body) => visit_exprs(body, f),
             Stmt::Declare(_) => {}
             Stmt::Let(_, value) | Stmt::Store(_, value) => operands(value, f),
         }
@@ -55,7 +55,7 @@ pub fn visit_exprs_mut(block: &mut [Stmt], f: &mut impl FnMut(&mut Expr)) {
     for stmt in block {
         match stmt {
             Stmt::Loop(l) => visit_exprs_mut(&mut l.body, f),
-            Stmt::If(_, body) => visit_exprs_mut(body, f),
+            Stmt::If(_, body) | Stmt::MicroKernel(body) => visit_exprs_mut(body, f),
             Stmt::Declare(_) => {}
             Stmt::Let(_, value) | Stmt::Store(_, value) => value.visit_mut(f),
         }
@@ -67,7 +67,7 @@ pub fn visit_stores<'a>(block: &'a [Stmt], f: &mut impl FnMut(&'a Access)) {
     for stmt in block {
         match stmt {
             Stmt::Loop(l) => visit_stores(&l.body, f),
-            Stmt::If(_, body) => visit_stores(body, f),
+            Stmt::If(_, body) | Stmt::MicroKernel(body) => visit_stores(body, f),
             Stmt::Declare(_) | Stmt::Let(..) => {}
             Stmt::Store(dst, _) => f(dst),
         }
@@ -100,7 +100,7 @@ pub fn visit_accesses_mut(block: &mut [Stmt], f: &mut impl FnMut(&mut Access)) {
     for stmt in block {
         match stmt {
             Stmt::Loop(l) => visit_accesses_mut(&mut l.body, f),
-            Stmt::If(_, body) => visit_accesses_mut(body, f),
+            Stmt::If(_, body) | Stmt::MicroKernel(body) => visit_accesses_mut(body, f),
             Stmt::Declare(_) => {}
             Stmt::Let(_, value) => loads(value, f),
             Stmt::Store(dst, value) => {
@@ -148,6 +148,7 @@ pub fn map_affines(block: &mut [Stmt], f: &mut impl FnMut(&mut Affine)) {
                 guards(conditions, f);
                 map_affines(body, f);
             }
+            Stmt::MicroKernel(body) => map_affines(body, f),
             Stmt::Declare(_) => {}
             Stmt::Let(_, value) => expr(value, f),
             Stmt::Store(dst, value) => {
@@ -186,6 +187,7 @@ pub fn has_conditions(block: &[Stmt]) -> bool {
         block.iter().any(|stmt| match stmt {
             Stmt::If(..) => true,
             Stmt::Loop(l) => !l.guards.is_empty() || guarded(&l.body),
+            Stmt::MicroKernel(body) => guarded(body),
             Stmt::Declare(_) | Stmt::Let(..) | Stmt::Store(..) => false,
         })
     }

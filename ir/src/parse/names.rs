@@ -6,9 +6,26 @@ use crate::lex::{Named, ParseError, ParseErrorKind, Token, TokenKind};
 use crate::nest::{Axis, AxisId, AxisKind, BufferId, LocalId};
 
 /// The words that cannot name a buffer, an axis or a value; `N` is the batch size.
-const RESERVED: [&str; 18] = [
-    "nest", "pack", "for", "reduce", "parallel", "unroll", "vector", "in", "ahead", "fetch",
-    "where", "cut", "and", "if", "let", "scratch", "reg", "N",
+const RESERVED: [&str; 19] = [
+    "nest",
+    "pack",
+    "for",
+    "reduce",
+    "parallel",
+    "unroll",
+    "vector",
+    "in",
+    "ahead",
+    "fetch",
+    "where",
+    "cut",
+    "and",
+    "if",
+    "let",
+    "scratch",
+    "reg",
+    "micro_kernel",
+    "N",
 ];
 
 /// Whether a word is a keyword.

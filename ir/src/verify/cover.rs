@@ -179,7 +179,9 @@ fn extend_ends(nest: &Nest, buffer: BufferId, block: &[Stmt], around: &Context, 
                 inside.enter(l);
                 extend_ends(nest, buffer, &l.body, &inside, ends);
             }
-            Stmt::If(_, body) => extend_ends(nest, buffer, body, around, ends),
+            Stmt::If(_, body) | Stmt::MicroKernel(body) => {
+                extend_ends(nest, buffer, body, around, ends)
+            }
             Stmt::Declare(_) => {}
             Stmt::Let(_, value) | Stmt::Store(_, value) => value.visit(&mut |expr| {
                 let (access, anywhere) = match expr {
@@ -214,7 +216,9 @@ fn extend_ends(nest: &Nest, buffer: BufferId, block: &[Stmt], around: &Context, 
 /// Whether some statement of a block stores to a buffer.
 fn stores(block: &[Stmt], buffer: BufferId) -> bool {
     block.iter().any(|stmt| match stmt {
-        Stmt::Loop(Loop { body, .. }) | Stmt::If(_, body) => stores(body, buffer),
+        Stmt::Loop(Loop { body, .. }) | Stmt::If(_, body) | Stmt::MicroKernel(body) => {
+            stores(body, buffer)
+        }
         Stmt::Store(dst, _) => dst.buffer == buffer,
         Stmt::Declare(_) | Stmt::Let(..) => false,
     })
@@ -232,7 +236,8 @@ impl WriteBoxes {
     fn stmt(&mut self, stmt: &Stmt) {
         match stmt {
             // Most loops write other buffers, and what is known inside costs more than a look.
-            Stmt::Loop(Loop { body, .. }) | Stmt::If(_, body) if !stores(body, self.buffer) => {}
+            Stmt::Loop(Loop { body, .. }) | Stmt::If(_, body) | Stmt::MicroKernel(body)
+                if !stores(body, self.buffer) => {}
             Stmt::Loop(l) => {
                 self.scoped(&l.guards, |walk| {
                     walk.inner.enter(l);
@@ -243,6 +248,7 @@ impl WriteBoxes {
                 walk.inner.assume(guards);
                 body.iter().for_each(|stmt| walk.stmt(stmt));
             }),
+            Stmt::MicroKernel(body) => body.iter().for_each(|stmt| self.stmt(stmt)),
             Stmt::Declare(_) | Stmt::Let(..) => {}
             Stmt::Store(dst, _) if dst.buffer == self.buffer => self.found.extend(self.spans(dst)),
             Stmt::Store(..) => {}

@@ -93,7 +93,7 @@ fn defined_before_read(ends: &[i64], id: BufferId, scope: &[Stmt], before: &Regi
         if reads(stmt, id) && !region.covers_below(ends) {
             let body: &[Stmt] = match stmt {
                 Stmt::Loop(l) => &l.body,
-                Stmt::If(_, body) => body,
+                Stmt::If(_, body) | Stmt::MicroKernel(body) => body,
                 Stmt::Declare(_) | Stmt::Let(..) | Stmt::Store(..) => return false,
             };
             if !defined_before_read(ends, id, body, &region) {

@@ -115,7 +115,7 @@ impl Checker<'_> {
 fn has_loop_or_declaration(block: &[Stmt]) -> bool {
     block.iter().any(|stmt| match stmt {
         Stmt::Loop(_) | Stmt::Declare(_) => true,
-        Stmt::If(_, body) => has_loop_or_declaration(body),
+        Stmt::If(_, body) | Stmt::MicroKernel(body) => has_loop_or_declaration(body),
         Stmt::Let(..) | Stmt::Store(..) => false,
     })
 }

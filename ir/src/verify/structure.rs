@@ -49,6 +49,7 @@ impl Checker<'_> {
                     guards.iter().try_for_each(|guard| self.ids_of_sum(guard.sum()))?;
                     self.ids_of_block(body, declared)?;
                 }
+                Stmt::MicroKernel(body) => self.ids_of_block(body, declared)?,
                 Stmt::Declare(id) => {
                     self.buffer_id(*id)?;
                     declared[id.index()] = true;
@@ -193,7 +194,7 @@ mod tests {
             for stmt in block {
                 match stmt {
                     Stmt::Loop(l) => shift(&mut l.body, at),
-                    Stmt::If(_, body) => shift(body, at),
+                    Stmt::If(_, body) | Stmt::MicroKernel(body) => shift(body, at),
                     Stmt::Declare(id) => *id = at(*id),
                     Stmt::Let(_, value) => shift_value(value, at),
                     Stmt::Store(dst, value) => {

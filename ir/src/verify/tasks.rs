@@ -53,6 +53,7 @@ fn collect_stores(
                 inside.assume(guards);
                 collect_stores(nest, body, &inside, found);
             }
+            Stmt::MicroKernel(body) => collect_stores(nest, body, context, found),
             Stmt::Declare(_) | Stmt::Let(..) => {}
             Stmt::Store(dst, _) if nest.buffer(dst.buffer).role == Role::Output => {
                 found.push((dst.clone(), context.clone()));

@@ -39,7 +39,7 @@ pub(super) fn operations(matrix: &Matrix) -> u64 {
     for stmt in &out {
         match stmt {
             Stmt::Let(_, value) | Stmt::Store(_, value) => visit(value),
-            Stmt::Loop(_) | Stmt::If(..) | Stmt::Declare(_) => {}
+            Stmt::Loop(_) | Stmt::If(..) | Stmt::MicroKernel(_) | Stmt::Declare(_) => {}
         }
     }
     rows.iter().for_each(visit);

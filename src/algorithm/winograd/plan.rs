@@ -294,7 +294,7 @@ impl Plan {
             writes,
             lanes,
             ahead: None,
-            wide: target.isa().vectors().is_some(),
+            wide: target.has_micro_kernels(),
         }
     }
 

@@ -176,7 +176,7 @@ impl Plan {
     fn check_group_lanes(&self, problem: &ConvProblem, target: &Target) -> Result<(), Excluded> {
         let excluded = |reason| Err(Excluded::GroupLanes { reason });
         let copied = self.copy.and_then(|copy| copy.layout).unwrap_or(problem.layout());
-        if target.isa().vectors().is_none() {
+        if !target.has_permutes() {
             return excluded("no micro-kernels permute lanes here");
         }
         if problem.out_channels_per_group() < 2 {

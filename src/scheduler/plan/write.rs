@@ -261,7 +261,7 @@ impl PlanWriter<'_> {
         let dense = problem.spatial().iter().all(|s| s.kernel == 1 && s.stride == 1);
         let pixels: u64 = problem.spatial().iter().map(|s| s.input).product();
         let bytes = pixels * problem.in_channels() * problem.elem().bytes() as u64;
-        let far = bytes > self.target.caches().l1d as u64 && self.target.isa().vectors().is_some();
+        let far = bytes > self.target.caches().l1d as u64 && self.target.has_prefetch();
         let in_place = self.plan.copy.is_none() && self.plan.lanes.share_pixels();
         if let (true, true, true, Some(axis)) = (dense, far, in_place, loops.columns.last()) {
             self.directives.push(Directive::Prefetch { axis: axis.clone(), by: 1 });
@@ -279,8 +279,10 @@ impl PlanWriter<'_> {
         self.directives.push(Directive::PackInput { at, layout: copy.layout });
         let channels = self.plan.copied_channels(self.problem, self.lane_extent);
         let transposed = copy.layout.is_some() && copy.transposed;
-        let registers = self.target.isa().vectors().is_some();
-        if transposed && registers && self.transposed_copy(loops, copy, channels) {
+        if transposed
+            && self.target.has_micro_kernels()
+            && self.transposed_copy(loops, copy, channels)
+        {
             return;
         }
         if copy.at.is_none() && self.plan.is_one_strip(self.problem, self.target) {

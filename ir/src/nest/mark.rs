@@ -1,0 +1,126 @@
+//! The marks of micro-kernels, which say nothing about what a nest computes.
+
+use std::collections::BTreeSet;
+
+use super::{Nest, Stmt};
+
+impl Nest {
+    /// Puts blocks into `micro_kernel { .. }`: those that begin with the statements of these
+    /// numbers, in the order of the text. A loop is one by itself; a declaration is one with the
+    /// rest of its block.
+    pub fn mark_micro_kernels(&mut self, begins: &BTreeSet<usize>) {
+        let mut number = 0;
+        for block in [&mut self.pack, &mut self.body] {
+            mark(block, begins, &mut number);
+        }
+    }
+}
+
+impl Nest {
+    /// Takes all marks away.
+    pub fn unmark_micro_kernels(&mut self) {
+        unmark(&mut self.pack);
+        unmark(&mut self.body);
+    }
+}
+
+fn unmark(block: &mut Vec<Stmt>) {
+    for mut stmt in std::mem::take(block) {
+        match &mut stmt {
+            Stmt::Loop(l) => unmark(&mut l.body),
+            Stmt::If(_, body) | Stmt::MicroKernel(body) => unmark(body),
+            Stmt::Declare(_) | Stmt::Let(..) | Stmt::Store(..) => {}
+        }
+        match stmt {
+            Stmt::MicroKernel(body) => block.extend(body),
+            Stmt::Loop(_) | Stmt::If(..) | Stmt::Declare(_) | Stmt::Let(..) | Stmt::Store(..) => {
+                block.push(stmt)
+            }
+        }
+    }
+}
+
+fn mark(block: &mut Vec<Stmt>, begins: &BTreeSet<usize>, number: &mut usize) {
+    let mut rest = std::mem::take(block).into_iter();
+    while let Some(mut stmt) = rest.next() {
+        let begun = begins.contains(number);
+        *number = number.saturating_add(1);
+        match &mut stmt {
+            Stmt::Loop(l) => mark(&mut l.body, begins, number),
+            Stmt::If(_, body) | Stmt::MicroKernel(body) => mark(body, begins, number),
+            Stmt::Declare(_) | Stmt::Let(..) | Stmt::Store(..) => {}
+        }
+        match stmt {
+            Stmt::Loop(_) if begun => block.push(Stmt::MicroKernel(vec![stmt])),
+            Stmt::Declare(_) if begun => {
+                let mut scope: Vec<Stmt> = rest.by_ref().collect();
+                mark(&mut scope, begins, number);
+                scope.insert(0, stmt);
+                block.push(Stmt::MicroKernel(scope));
+            }
+            Stmt::Loop(_)
+            | Stmt::If(..)
+            | Stmt::MicroKernel(_)
+            | Stmt::Declare(_)
+            | Stmt::Let(..)
+            | Stmt::Store(..) => block.push(stmt),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::parse::parse_nest;
+    use crate::print::print_nest;
+
+    #[test]
+    fn a_loop_is_marked_alone_and_a_declaration_with_what_follows() {
+        let text = "nest n {
+          input f32[N,8]
+          output f32[N,8]
+          parallel n in 0..N {
+            vector i in 0..8 { output[n,i] = input[n,i] }
+            if n < 1 {
+              output[n,0] = 1.0
+              reg acc f32[8]
+              vector i in 0..8 { acc[i] = input[n,i] }
+              vector i in 0..8 { output[n,i] = acc[i] }
+            }
+          }
+        }";
+        let (mut nest, _) = parse_nest(text).expect("a nest");
+        nest.mark_micro_kernels(&BTreeSet::from([1, 5]));
+        let marked = print_nest(&nest);
+        let want = "\
+nest n {
+  input f32[N,8]
+  output f32[N,8]
+
+  parallel n in 0..N {
+    micro_kernel {
+      vector i in 0..8 {
+        output[n,i] = input[n,i]
+      }
+    }
+    if n < 1 {
+      output[n,0] = 1.0
+      micro_kernel {
+        reg acc f32[8]
+        vector i in 0..8 {
+          acc[i] = input[n,i]
+        }
+        vector i in 0..8 {
+          output[n,i] = acc[i]
+        }
+      }
+    }
+  }
+}
+";
+        assert_eq!(marked, want);
+        assert_eq!(parse_nest(&marked).expect("its own text").0, nest);
+        nest.unmark_micro_kernels();
+        assert_eq!(nest, parse_nest(text).expect("a nest").0);
+    }
+}

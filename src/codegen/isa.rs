@@ -1,0 +1,51 @@
+//! The back ends: Cranelift, which writes the functions of a nest, and those that write the
+//! micro-kernels they call.
+//!
+//! A micro-kernel is a function `fn(arguments: *mut i64)` of the System V convention on every
+//! platform. `arguments` holds what [`MicroKernel::arguments`] lists, and is the function's to
+//! change. Every operation of the nest becomes the instruction of the same rounding, in the nest's
+//! order for each value, so the bits are the interpreter's.
+//!
+//! A back end of micro-kernels implements [`Encoder`](crate::vir::encoder::Encoder).
+
+pub mod clif;
+mod x64;
+
+use crate::target::Target;
+use crate::vir::{Argument, BuildError, Program};
+
+/// A compiled scope.
+pub struct MicroKernel {
+    /// Position-independent machine code.
+    pub code: Vec<u8>,
+    /// The vector IR that it was made from.
+    pub(crate) program: Program,
+    /// Words behind the arguments, with what the function needs for itself.
+    pub words: usize,
+    /// Bytes of stack that it needs, with the address that it returns to.
+    pub stack: u32,
+}
+
+impl MicroKernel {
+    /// The code of a program.
+    ///
+    /// # Errors
+    /// If the registers do not suffice, or the target has no micro-kernels.
+    pub(crate) fn new(program: Program, target: &Target) -> Result<MicroKernel, BuildError> {
+        let Some(unit) = target.unit() else {
+            return Err(BuildError { reason: "the instruction set has no micro-kernels" });
+        };
+        let x64::Function { code, words, stack } = x64::function(&program, target.isa(), unit)?;
+        Ok(MicroKernel { code, program, words, stack })
+    }
+
+    /// What the caller passes, in order.
+    pub(crate) fn arguments(&self) -> &[Argument] {
+        &self.program.arguments
+    }
+
+    /// The instructions as text, one a line.
+    pub fn assembly(&self) -> String {
+        x64::disassemble(&self.code)
+    }
+}
