@@ -82,6 +82,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use convgen_ir::every;
+
 /// What transforms may be off by, in multiples of the norms of the tile and of the weights. A plain
 /// sum of `k` products is within `k * 2^-24`: this is the bound of a sum of 1,677.
 pub const ERROR_BUDGET: f64 = 1e-4;
@@ -103,8 +105,7 @@ pub enum Accuracy {
 
 impl Accuracy {
     /// Every accuracy, the most exact first.
-    pub const ALL: [Accuracy; 4] =
-        [Accuracy::Reproducible, Accuracy::Strict, Accuracy::Local, Accuracy::Default];
+    pub const ALL: [Accuracy; 4] = every!(Accuracy { Reproducible, Strict, Local, Default });
 
     /// The word on the command line.
     pub fn name(self) -> &'static str {

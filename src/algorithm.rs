@@ -11,6 +11,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use convgen_ir::elem::Layout;
+use convgen_ir::every;
 use convgen_ir::nest::Nest;
 use convgen_ir::problem::{ConvProblem, Direction};
 use convgen_ir::schedule::{Directive, Schedule};
@@ -87,7 +88,7 @@ const FILL: u64 = 64;
 
 impl Algorithm {
     /// Every algorithm, the most general first.
-    pub const ALL: [Algorithm; 3] = [Algorithm::Direct, Algorithm::Winograd, Algorithm::Fourier];
+    pub const ALL: [Algorithm; 3] = every!(Algorithm { Direct, Winograd, Fourier });
 
     /// The name in kernels' names, reports and the command line.
     pub fn name(self) -> &'static str {

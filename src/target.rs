@@ -7,6 +7,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use convgen_ir::elem::ElemType;
+use convgen_ir::every;
 use convgen_ir::verify::Limits;
 use target_lexicon::{Architecture, Triple};
 
@@ -30,7 +31,7 @@ pub enum Isa {
 
 impl Isa {
     /// Every instruction set of this build, the plainest first.
-    pub const ALL: [Isa; 3] = [Isa::Clif, Isa::Avx2, Isa::Avx512];
+    pub const ALL: [Isa; 3] = every!(Isa { Clif, Avx2, Avx512 });
 
     /// The name in kernels' names and on the command line.
     pub fn name(self) -> &'static str {

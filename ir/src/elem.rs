@@ -10,6 +10,8 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::every;
+
 /// The type of one tensor element.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum ElemType {
@@ -20,7 +22,7 @@ pub enum ElemType {
 
 impl ElemType {
     /// Every element type, in the order of the documentation.
-    pub const ALL: &'static [ElemType] = &[ElemType::F32];
+    pub const ALL: &'static [ElemType] = &every!(ElemType { F32 });
 
     /// The canonical text.
     pub fn name(self) -> &'static str {
@@ -34,6 +36,11 @@ impl ElemType {
         match self {
             ElemType::F32 => 4,
         }
+    }
+
+    /// The size of one element in bits.
+    pub fn bits(self) -> u32 {
+        u8::BITS * self.bytes() as u32
     }
 
     /// The element type with this canonical text.
@@ -56,7 +63,7 @@ pub enum Layout {
 
 impl Layout {
     /// Every layout, in the order of the documentation.
-    pub const ALL: &'static [Layout] = &[Layout::ChannelsFirst, Layout::ChannelsLast];
+    pub const ALL: &'static [Layout] = &every!(Layout { ChannelsFirst, ChannelsLast });
 
     /// The canonical text, the same at every rank.
     pub fn name(self) -> &'static str {

@@ -255,6 +255,7 @@
 pub mod bounds;
 pub mod elem;
 pub mod epilogue;
+mod every;
 pub mod interpret;
 mod lex;
 pub mod nest;

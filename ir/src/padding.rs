@@ -12,6 +12,8 @@
 
 use std::fmt;
 
+use crate::every;
+
 /// How a tensor goes on beyond its ends, along every spatial axis alike.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum PaddingMode {
@@ -28,8 +30,7 @@ pub enum PaddingMode {
 
 impl PaddingMode {
     /// Every mode.
-    pub const ALL: [PaddingMode; 4] =
-        [PaddingMode::Zeros, PaddingMode::Reflect, PaddingMode::Replicate, PaddingMode::Circular];
+    pub const ALL: [PaddingMode; 4] = every!(PaddingMode { Zeros, Reflect, Replicate, Circular });
 
     /// The word in descriptors and messages.
     pub fn name(self) -> &'static str {

@@ -4,6 +4,7 @@
 //! the compiler crate; a directive that does not apply is refused with its reason.
 
 use crate::elem::Layout;
+use crate::every;
 
 /// What becomes of the last, incomplete tile of a split.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -19,7 +20,7 @@ pub enum Tail {
 
 impl Tail {
     /// Every treatment.
-    pub const ALL: [Tail; 3] = [Tail::Guard, Tail::Cut, Tail::Pad];
+    pub const ALL: [Tail; 3] = every!(Tail { Guard, Cut, Pad });
 
     /// The word after `tail=`.
     pub fn name(self) -> &'static str {

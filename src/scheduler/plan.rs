@@ -12,6 +12,7 @@ mod check;
 mod write;
 
 use convgen_ir::elem::Layout;
+use convgen_ir::every;
 use convgen_ir::problem::{ConvProblem, SpatialAxis};
 use convgen_ir::schedule::Schedule;
 
@@ -43,14 +44,8 @@ pub enum LaneAxis {
 
 impl LaneAxis {
     /// Every choice.
-    pub const ALL: [LaneAxis; 6] = [
-        LaneAxis::OutChannels,
-        LaneAxis::Channels,
-        LaneAxis::Groups,
-        LaneAxis::GroupChannels,
-        LaneAxis::Columns,
-        LaneAxis::None,
-    ];
+    pub const ALL: [LaneAxis; 6] =
+        every!(LaneAxis { OutChannels, Channels, Groups, GroupChannels, Columns, None });
 
     /// Whether weights are vectors of the channels of one group, which all read the same pixel.
     pub(super) fn share_pixels(self) -> bool {

@@ -13,6 +13,7 @@ use std::collections::HashSet;
 use std::fmt;
 
 use convgen_ir::elem::Layout;
+use convgen_ir::every;
 use convgen_ir::problem::ConvProblem;
 use convgen_ir::schedule::Schedule;
 
@@ -296,18 +297,18 @@ enum Knob {
 
 impl Knob {
     /// Every knob, those on which the choices of others depend first.
-    const ALL: [Knob; 12] = [
-        Knob::Fused,
-        Knob::Lanes,
-        Knob::Vectors,
-        Knob::Rows,
-        Knob::Block,
-        Knob::ChannelTasks,
-        Knob::LoopOrder,
-        Knob::Copy,
-        Knob::PackWeights,
-        Knob::Steps,
-        Knob::Taps,
-        Knob::Phases,
-    ];
+    const ALL: [Knob; 12] = every!(Knob {
+        Fused,
+        Lanes,
+        Vectors,
+        Rows,
+        Block,
+        ChannelTasks,
+        LoopOrder,
+        Copy,
+        PackWeights,
+        Steps,
+        Taps,
+        Phases,
+    });
 }

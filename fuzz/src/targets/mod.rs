@@ -12,6 +12,7 @@ use std::str::FromStr;
 use std::sync::{Arc, LazyLock};
 
 use convgen::{Accuracy, Compiler, Host, Isa, Kernel, check};
+use convgen_ir::every;
 use convgen_ir::nest::{Nest, Stmt};
 use convgen_ir::problem::ConvProblem;
 use convgen_ir::verify::VerifiedNest;
@@ -31,14 +32,7 @@ pub enum Target {
 }
 
 impl Target {
-    pub const ALL: [Target; 6] = [
-        Target::Descriptor,
-        Target::Schedule,
-        Target::Nest,
-        Target::Record,
-        Target::Onnx,
-        Target::Npy,
-    ];
+    pub const ALL: [Target; 6] = every!(Target { Descriptor, Schedule, Nest, Record, Onnx, Npy });
 
     pub fn name(self) -> &'static str {
         match self {

@@ -2,6 +2,7 @@
 
 use super::{Access, LocalId};
 use crate::elem::ElemType;
+use crate::every;
 use crate::padding::PaddingMode;
 
 /// A constant of an element type.
@@ -44,7 +45,7 @@ pub enum UnaryOp {
 
 impl UnaryOp {
     /// Every operation.
-    pub const ALL: [UnaryOp; 4] = [UnaryOp::Neg, UnaryOp::Abs, UnaryOp::Round, UnaryOp::Pow2];
+    pub const ALL: [UnaryOp; 4] = every!(UnaryOp { Neg, Abs, Round, Pow2 });
 
     /// The function name in the text.
     pub fn name(self) -> &'static str {
@@ -76,8 +77,7 @@ pub enum BinaryOp {
 
 impl BinaryOp {
     /// Every operation.
-    pub const ALL: [BinaryOp; 6] =
-        [BinaryOp::Add, BinaryOp::Sub, BinaryOp::Mul, BinaryOp::Div, BinaryOp::Max, BinaryOp::Min];
+    pub const ALL: [BinaryOp; 6] = every!(BinaryOp { Add, Sub, Mul, Div, Max, Min });
 
     /// The function name in the text.
     pub fn name(self) -> &'static str {

@@ -5,6 +5,7 @@
 
 use crate::elem::{ElemType, Layout};
 use crate::epilogue::EpilogueOp;
+use crate::every;
 use crate::padding::PaddingMode;
 
 /// One spatial dimension of a convolution.
@@ -107,13 +108,8 @@ pub enum Direction {
 
 impl Direction {
     /// Every direction.
-    pub const ALL: [Direction; 5] = [
-        Direction::Forward,
-        Direction::Transposed,
-        Direction::BackwardData,
-        Direction::BackwardWeights,
-        Direction::BackwardBias,
-    ];
+    pub const ALL: [Direction; 5] =
+        every!(Direction { Forward, Transposed, BackwardData, BackwardWeights, BackwardBias });
 
     /// The word in descriptors, also benchdnn's, in lower case.
     pub fn name(self) -> &'static str {
