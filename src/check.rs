@@ -10,7 +10,7 @@ pub mod separable;
 
 use std::fmt;
 
-use convgen_ir::epilogue::EpilogueOp;
+use convgen_ir::epilogue::{EpilogueOp, LARGEST_ERROR};
 use convgen_ir::interpret;
 use convgen_ir::nest::Role;
 use convgen_ir::problem::{ConvProblem, Direction};
@@ -280,7 +280,8 @@ fn against_formula(
     let Ok(reference) = Reference::new(problem, problem.batch(), given) else {
         return Ok((0, 0.0));
     };
-    let tolerance = if problem.epilogue().iter().all(is_exact) { 0.0 } else { ROUNDED };
+    let exact = problem.epilogue().iter().all(EpilogueOp::is_exact);
+    let tolerance = if exact { 0.0 } else { LARGEST_ERROR };
     // What an inexact operation gets is at most the sum's magnitude, or one, times the integer
     // scales of the chain; a later `add` may cancel it, its error stays.
     let scale_ops = problem.epilogue().iter().filter(|op| **op == EpilogueOp::ScaleChannel);
@@ -330,7 +331,7 @@ impl SumError {
         Some(SumError {
             channels,
             operations: problem.epilogue().len() as f64 + 1.0,
-            slope: problem.epilogue().iter().map(slope).product(),
+            slope: problem.epilogue().iter().map(|op| op.steepest(MAX_INTEGER)).product(),
         })
     }
 
@@ -373,42 +374,6 @@ fn weight_sums(problem: &ConvProblem, weights: &[f32]) -> Vec<f64> {
         sums[channel] += kernel.iter().map(|weight| f64::from(weight.abs())).sum::<f64>();
     }
     sums
-}
-
-/// The steepest slope of an operation on small integers' scales, or one.
-fn slope(op: &EpilogueOp) -> f64 {
-    match op {
-        EpilogueOp::Relu
-        | EpilogueOp::Clamp { .. }
-        | EpilogueOp::AddResidual
-        | EpilogueOp::Sigmoid
-        | EpilogueOp::Tanh => 1.0,
-        EpilogueOp::LeakyRelu { slope } => f64::from(slope.abs()).max(1.0),
-        EpilogueOp::ScaleChannel => MAX_INTEGER,
-        // Below 1.1, at 3 exactly 1.5, below 1.13 twice.
-        EpilogueOp::Silu | EpilogueOp::HardSwish | EpilogueOp::GeluErf | EpilogueOp::GeluTanh => {
-            1.5
-        }
-    }
-}
-
-/// Relative error granted to epilogues that are no exact operations on integers: the largest that
-/// their expansions document, of which gelu by tanh has 300 units in the last place.
-const ROUNDED: f64 = 300.0 * f32::EPSILON as f64;
-
-fn is_exact(op: &EpilogueOp) -> bool {
-    match op {
-        EpilogueOp::Relu | EpilogueOp::AddResidual | EpilogueOp::ScaleChannel => true,
-        EpilogueOp::Clamp { .. } => true,
-        // Exact if the slope is a power of two.
-        EpilogueOp::LeakyRelu { slope } => slope.to_bits() & 0x007f_ffff == 0,
-        EpilogueOp::Sigmoid
-        | EpilogueOp::Tanh
-        | EpilogueOp::Silu
-        | EpilogueOp::HardSwish
-        | EpilogueOp::GeluErf
-        | EpilogueOp::GeluTanh => false,
-    }
 }
 
 /// All outputs, or the first, the last and evenly spread ones (a step coprime to powers of two

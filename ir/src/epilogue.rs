@@ -1,8 +1,8 @@
 //! What may happen to an output element between its last multiply-add and its store.
 //!
 //! An epilogue is a chain of [`EpilogueOp`]s applied in order to `sum + bias`. This file fixes each
-//! operation's text name and its meaning over the reals, evaluated in f64; the f32 order and
-//! rounding of a compiled epilogue is the nest's business.
+//! operation's text name, its meaning over the reals, evaluated in f64, and what becomes of an error
+//! in it; the f32 order and rounding of a compiled epilogue is the nest's business.
 //!
 //! Two definitions decide every NaN and every tie: `max(a, b) = a > b ? a : b` and
 //! `min(a, b) = a < b ? a : b` (what the machine's maxps and minps do). `relu` is `max(0, x)` and
@@ -13,12 +13,15 @@
 
 pub mod expand;
 
+use std::borrow::Borrow;
 use std::f64::consts::{FRAC_1_SQRT_2, FRAC_2_SQRT_PI, PI};
 use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
+
+use crate::every;
 
 /// One operation of an epilogue. Parameters are compared and hashed by their bits.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
@@ -69,7 +72,7 @@ pub enum ExtraArg {
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum EpilogueError {
     /// No operation has this name.
-    #[error("unknown epilogue operation `{given}`, expected one of {EXPECTED}")]
+    #[error("unknown epilogue operation `{given}`, expected one of {}", signatures())]
     UnknownOp {
         /// The text found.
         given: String,
@@ -110,9 +113,29 @@ pub enum EpilogueError {
     },
 }
 
-const EXPECTED: &str = "relu clamp(lo,hi) relu6 leaky_relu(slope) sigmoid tanh silu hardswish gelu gelu_tanh add scale";
+/// The relative error of an operation that is not exact, at most: the largest that [`expand`]
+/// documents is that of gelu by tanh, in units of the last place.
+pub const LARGEST_ERROR: f64 = 300.0 * f32::EPSILON as f64;
+
+/// Another name of `clamp(0,6)`.
+const RELU6: (&str, EpilogueOp) = ("relu6", EpilogueOp::Clamp { lo: 0.0, hi: 6.0 });
 
 impl EpilogueOp {
+    /// Every operation; those with parameters, with some of no importance.
+    pub const ALL: [EpilogueOp; 11] = every!(EpilogueOp {
+        Relu,
+        Clamp { lo: -1.0, hi: 2.5 },
+        LeakyRelu { slope: 0.1 },
+        Sigmoid,
+        Tanh,
+        Silu,
+        HardSwish,
+        GeluErf,
+        GeluTanh,
+        AddResidual,
+        ScaleChannel,
+    });
+
     /// A checked [`EpilogueOp::Clamp`].
     pub fn clamp(lo: f32, hi: f32) -> Result<Self, EpilogueError> {
         let op = EpilogueOp::Clamp { lo, hi };
@@ -130,25 +153,17 @@ impl EpilogueOp {
     /// Checks the parameters: all finite, bounds in order.
     pub fn validate(&self) -> Result<(), EpilogueError> {
         let op = self.name();
-        for given in self.parameters() {
+        for (_, given) in self.parameters() {
             if !given.is_finite() {
                 return Err(EpilogueError::NotFinite { op, given });
             }
         }
-        match *self {
-            EpilogueOp::Clamp { lo, hi } if lo > hi => Err(EpilogueError::EmptyRange { lo, hi }),
-            EpilogueOp::Clamp { .. }
-            | EpilogueOp::LeakyRelu { .. }
-            | EpilogueOp::Relu
-            | EpilogueOp::Sigmoid
-            | EpilogueOp::Tanh
-            | EpilogueOp::Silu
-            | EpilogueOp::HardSwish
-            | EpilogueOp::GeluErf
-            | EpilogueOp::GeluTanh
-            | EpilogueOp::AddResidual
-            | EpilogueOp::ScaleChannel => Ok(()),
+        if let EpilogueOp::Clamp { lo, hi } = *self
+            && lo > hi
+        {
+            return Err(EpilogueError::EmptyRange { lo, hi });
         }
+        Ok(())
     }
 
     /// The name without parameters.
@@ -212,10 +227,47 @@ impl EpilogueOp {
         }
     }
 
-    fn parameters(&self) -> Vec<f32> {
+    /// The steepest slope, or somewhat more: how many times larger an error of the argument becomes
+    /// at most. `extra` is as in [`Self::apply`].
+    pub fn steepest(&self, extra: f64) -> f64 {
+        match self {
+            EpilogueOp::Relu
+            | EpilogueOp::Clamp { .. }
+            | EpilogueOp::Sigmoid
+            | EpilogueOp::Tanh
+            | EpilogueOp::AddResidual => 1.0,
+            EpilogueOp::LeakyRelu { slope } => f64::from(slope.abs()).max(1.0),
+            // 1.10 of `silu`, 1.13 of the others.
+            EpilogueOp::Silu | EpilogueOp::GeluErf | EpilogueOp::GeluTanh => 1.2,
+            // At 3.
+            EpilogueOp::HardSwish => 1.5,
+            EpilogueOp::ScaleChannel => extra.abs(),
+        }
+    }
+
+    /// Whether it rounds nothing where the argument and what it reads are small integers.
+    pub fn is_exact(&self) -> bool {
+        match self {
+            EpilogueOp::Relu
+            | EpilogueOp::Clamp { .. }
+            | EpilogueOp::AddResidual
+            | EpilogueOp::ScaleChannel => true,
+            // Exact if the slope is a power of two.
+            EpilogueOp::LeakyRelu { slope } => slope.to_bits() & 0x007f_ffff == 0,
+            EpilogueOp::Sigmoid
+            | EpilogueOp::Tanh
+            | EpilogueOp::Silu
+            | EpilogueOp::HardSwish
+            | EpilogueOp::GeluErf
+            | EpilogueOp::GeluTanh => false,
+        }
+    }
+
+    /// The parameters in the order of the text, with their names.
+    fn parameters(&self) -> Vec<(&'static str, f32)> {
         match *self {
-            EpilogueOp::Clamp { lo, hi } => vec![lo, hi],
-            EpilogueOp::LeakyRelu { slope } => vec![slope],
+            EpilogueOp::Clamp { lo, hi } => vec![("lo", lo), ("hi", hi)],
+            EpilogueOp::LeakyRelu { slope } => vec![("slope", slope)],
             EpilogueOp::Relu
             | EpilogueOp::Sigmoid
             | EpilogueOp::Tanh
@@ -227,11 +279,47 @@ impl EpilogueOp {
             | EpilogueOp::ScaleChannel => Vec::new(),
         }
     }
+
+    /// The same operation with other parameters, as many as it has.
+    fn with_parameters(self, given: &[f32]) -> Self {
+        match self {
+            EpilogueOp::Clamp { .. } => EpilogueOp::Clamp { lo: given[0], hi: given[1] },
+            EpilogueOp::LeakyRelu { .. } => EpilogueOp::LeakyRelu { slope: given[0] },
+            EpilogueOp::Relu
+            | EpilogueOp::Sigmoid
+            | EpilogueOp::Tanh
+            | EpilogueOp::Silu
+            | EpilogueOp::HardSwish
+            | EpilogueOp::GeluErf
+            | EpilogueOp::GeluTanh
+            | EpilogueOp::AddResidual
+            | EpilogueOp::ScaleChannel => self,
+        }
+    }
+}
+
+/// What a text of an operation looks like: every name, with the names of the parameters.
+fn signatures() -> String {
+    let signature = |op: &EpilogueOp| {
+        let parameters: Vec<&str> = op.parameters().iter().map(|(name, _)| *name).collect();
+        call(op.name(), &parameters)
+    };
+    let all = EpilogueOp::ALL.iter().map(signature).chain([RELU6.0.to_owned()]);
+    all.collect::<Vec<_>>().join(" ")
+}
+
+/// `name(a,b)`, or the name alone if nothing is given to it.
+fn call(name: &str, parameters: &[impl Borrow<str>]) -> String {
+    if parameters.is_empty() {
+        name.to_owned()
+    } else {
+        format!("{name}({})", parameters.join(","))
+    }
 }
 
 impl PartialEq for EpilogueOp {
     fn eq(&self, other: &Self) -> bool {
-        let bits = |op: &Self| op.parameters().iter().map(|p| p.to_bits()).collect::<Vec<_>>();
+        let bits = |op: &Self| op.parameters().iter().map(|p| p.1.to_bits()).collect::<Vec<_>>();
         self.name() == other.name() && bits(self) == bits(other)
     }
 }
@@ -241,7 +329,7 @@ impl Eq for EpilogueOp {}
 impl Hash for EpilogueOp {
     fn hash<H: Hasher>(&self, state: &mut H) {
         self.name().hash(state);
-        for parameter in self.parameters() {
+        for (_, parameter) in self.parameters() {
             parameter.to_bits().hash(state);
         }
     }
@@ -249,12 +337,8 @@ impl Hash for EpilogueOp {
 
 impl fmt::Display for EpilogueOp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let parameters: Vec<String> = self.parameters().iter().map(f32::to_string).collect();
-        if parameters.is_empty() {
-            f.write_str(self.name())
-        } else {
-            write!(f, "{}({})", self.name(), parameters.join(","))
-        }
+        let parameters: Vec<String> = self.parameters().iter().map(|p| p.1.to_string()).collect();
+        f.write_str(&call(self.name(), &parameters))
     }
 }
 
@@ -264,25 +348,15 @@ impl FromStr for EpilogueOp {
     fn from_str(text: &str) -> Result<Self, EpilogueError> {
         let text = text.trim();
         let (name, parameters) = split_call(text);
-        let fixed = |op| expect_parameters(name, &parameters, 0).map(|_| op);
-        match name {
-            "relu" => fixed(EpilogueOp::Relu),
-            "relu6" => fixed(EpilogueOp::Clamp { lo: 0.0, hi: 6.0 }),
-            "clamp" => {
-                let bounds = expect_parameters(name, &parameters, 2)?;
-                EpilogueOp::clamp(bounds[0], bounds[1])
-            }
-            "leaky_relu" => EpilogueOp::leaky_relu(expect_parameters(name, &parameters, 1)?[0]),
-            "sigmoid" => fixed(EpilogueOp::Sigmoid),
-            "tanh" => fixed(EpilogueOp::Tanh),
-            "silu" => fixed(EpilogueOp::Silu),
-            "hardswish" => fixed(EpilogueOp::HardSwish),
-            "gelu" => fixed(EpilogueOp::GeluErf),
-            "gelu_tanh" => fixed(EpilogueOp::GeluTanh),
-            "add" => fixed(EpilogueOp::AddResidual),
-            "scale" => fixed(EpilogueOp::ScaleChannel),
-            _ => Err(EpilogueError::UnknownOp { given: text.to_owned() }),
+        if name == RELU6.0 {
+            return expect_parameters(name, &parameters, 0).map(|_| RELU6.1);
         }
+        let found = EpilogueOp::ALL.into_iter().find(|op| op.name() == name);
+        let op = found.ok_or_else(|| EpilogueError::UnknownOp { given: text.to_owned() })?;
+        let given = expect_parameters(name, &parameters, op.parameters().len())?;
+        let op = op.with_parameters(&given);
+        op.validate()?;
+        Ok(op)
     }
 }
 
@@ -383,30 +457,23 @@ fn erfc_fraction(x: f64) -> f64 {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
 
-    const ALL: [EpilogueOp; 11] = [
-        EpilogueOp::Relu,
-        EpilogueOp::Clamp { lo: 0.0, hi: 6.0 },
-        EpilogueOp::LeakyRelu { slope: 0.1 },
-        EpilogueOp::Sigmoid,
-        EpilogueOp::Tanh,
-        EpilogueOp::Silu,
-        EpilogueOp::HardSwish,
-        EpilogueOp::GeluErf,
-        EpilogueOp::GeluTanh,
-        EpilogueOp::AddResidual,
-        EpilogueOp::ScaleChannel,
-    ];
+    use EpilogueOp::{
+        AddResidual, Clamp, GeluErf, GeluTanh, HardSwish, LeakyRelu, Relu, ScaleChannel, Sigmoid,
+        Silu, Tanh,
+    };
 
     #[test]
     fn text_round_trips() {
-        let text = ALL.map(|op| op.to_string()).join(" ");
+        let text = EpilogueOp::ALL.map(|op| op.to_string()).join(" ");
         assert_eq!(
             text,
-            "relu clamp(0,6) leaky_relu(0.1) sigmoid tanh silu hardswish gelu gelu_tanh add scale"
+            "relu clamp(-1,2.5) leaky_relu(0.1) sigmoid tanh silu hardswish gelu gelu_tanh add scale"
         );
-        for op in ALL {
+        for op in EpilogueOp::ALL {
             assert_eq!(op.to_string().parse(), Ok(op));
         }
         assert_eq!("relu6".parse(), Ok(EpilogueOp::Clamp { lo: 0.0, hi: 6.0 }));
@@ -427,7 +494,11 @@ mod tests {
             message("leaky_relu(inf)"),
             "`leaky_relu` has the parameter inf, which is not finite"
         );
-        assert!(message("mish").starts_with("unknown epilogue operation `mish`, expected one of"));
+        assert_eq!(
+            message("mish"),
+            "unknown epilogue operation `mish`, expected one of relu clamp(lo,hi) leaky_relu(slope) \
+             sigmoid tanh silu hardswish gelu gelu_tanh add scale relu6"
+        );
         assert!(EpilogueOp::clamp(f32::NAN, 1.0).is_err());
     }
 
@@ -441,8 +512,22 @@ mod tests {
     }
 
     #[test]
+    fn the_grammar_and_the_book_name_every_operation() {
+        let book = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/src/problems.md");
+        let (grammar, book) = (include_str!("lib.rs"), std::fs::read_to_string(book).unwrap());
+        for op in EpilogueOp::ALL {
+            let names = |text: &str, quote| {
+                [format!("{quote}{}{quote}", op.name()), format!("{quote}{}(", op.name())]
+                    .iter()
+                    .any(|quoted| text.contains(quoted))
+            };
+            assert!(names(grammar, '"') && names(&book, '`'), "{op}");
+        }
+    }
+
+    #[test]
     fn nan_stays_nan() {
-        for op in ALL {
+        for op in EpilogueOp::ALL {
             assert!(op.apply(f64::NAN, 1.0).is_nan(), "{op}");
         }
     }
@@ -450,13 +535,28 @@ mod tests {
     #[test]
     fn infinities_go_to_their_limits() {
         let inf = f64::INFINITY;
-        let gates =
-            [EpilogueOp::Silu, EpilogueOp::HardSwish, EpilogueOp::GeluErf, EpilogueOp::GeluTanh];
-        for op in gates {
-            assert_eq!((op.apply(-inf, 1.0), op.apply(inf, 1.0)), (0.0, inf), "{op}");
+        for op in EpilogueOp::ALL {
+            let limits = match op {
+                Clamp { lo, hi } => (lo.into(), hi.into()),
+                LeakyRelu { .. } | AddResidual | ScaleChannel => (-inf, inf),
+                Relu | Silu | HardSwish | GeluErf | GeluTanh => (0.0, inf),
+                Sigmoid => (0.0, 1.0),
+                Tanh => (-1.0, 1.0),
+            };
+            assert_eq!((op.apply(-inf, 1.0), op.apply(inf, 1.0)), limits, "{op}");
         }
-        for (op, low) in [(EpilogueOp::Sigmoid, 0.0), (EpilogueOp::Tanh, -1.0)] {
-            assert_eq!((op.apply(-inf, 1.0), op.apply(inf, 1.0)), (low, 1.0), "{op}");
+    }
+
+    #[test]
+    fn no_slope_is_steeper() {
+        const STEP: f64 = 1.0 / 1024.0;
+        for op in EpilogueOp::ALL {
+            for extra in [-3.0, 0.5] {
+                let steps = (-20_000..20_000).map(|i| f64::from(i) * STEP);
+                let rise = |x: f64| op.apply(x + STEP, extra) - op.apply(x, extra);
+                let steepest = steps.map(|x| rise(x).abs() / STEP).fold(0.0, f64::max);
+                assert!(steepest <= op.steepest(extra) + 1e-9, "{op}: {steepest}");
+            }
         }
     }
 

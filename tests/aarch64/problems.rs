@@ -27,6 +27,11 @@ impl Random {
         lo + self.next() % (hi - lo + 1)
     }
 
+    /// One of some.
+    fn one<'v, T>(&mut self, from: &'v [T]) -> &'v T {
+        &from[self.pick(0, from.len() as u64 - 1) as usize]
+    }
+
     /// Reals from -1 to 1.
     pub fn reals(&mut self, count: i64) -> Vec<f32> {
         let real = |bits: u64| (bits % (1 << 24)) as f32 / (1 << 23) as f32 - 1.0;
@@ -59,7 +64,7 @@ fn invented(rank: usize, random: &mut Random) -> ConvSpec {
         ..SpatialAxis::new(1, random.pick(1, 5))
     });
     let mut spec = ConvSpec::new(1, 1, axes.collect());
-    spec.groups = [1, 1, 2, 3, 40][random.pick(0, 4) as usize];
+    spec.groups = *random.one(&[1, 1, 2, 3, 40]);
     spec.in_channels = spec.groups * random.pick(1, 12);
     spec.out_channels = spec.groups * random.pick(1, 40);
     spec
@@ -77,16 +82,16 @@ fn shrunk(mut spec: ConvSpec, random: &mut Random) -> ConvSpec {
     spec.out_channels = spec.groups * outputs;
     let longest = [40, 12, 5][spec.spatial.len() - 1];
     spec.spatial.iter_mut().for_each(|axis| shrink(axis, longest, random));
-    spec.padding_mode = PaddingMode::ALL[random.pick(0, 3) as usize];
+    spec.padding_mode = *random.one(&PaddingMode::ALL);
     for axis in spec.spatial.iter_mut().filter(|_| spec.padding_mode != PaddingMode::Zeros) {
         // What is found inside of the input is no further than its other end.
         let least = axis.pad_before.max(axis.pad_after).max(0) as u64 + 1;
         axis.input = axis.input.max(least);
     }
-    spec.layout = [Layout::ChannelsLast, Layout::ChannelsFirst][random.pick(0, 1) as usize];
+    spec.layout = *random.one(Layout::ALL);
     spec.batch = random.pick(1, 2);
     spec.bias = random.pick(0, 1) == 1;
-    spec.epilogue = (0..random.pick(0, 2)).map(|_| operation(random)).collect();
+    spec.epilogue = (0..random.pick(0, 2)).map(|_| *random.one(&EpilogueOp::ALL)).collect();
     spec
 }
 
@@ -100,21 +105,4 @@ fn shrink(axis: &mut SpatialAxis, longest: u64, random: &mut Random) {
     let outputs = random.pick(1, longest);
     let padded = (outputs - 1) * axis.stride + axis.extent();
     axis.input = (padded as i64 - axis.pad_before - axis.pad_after).max(1) as u64;
-}
-
-fn operation(random: &mut Random) -> EpilogueOp {
-    let all = [
-        EpilogueOp::Relu,
-        EpilogueOp::Clamp { lo: -0.5, hi: 0.75 },
-        EpilogueOp::LeakyRelu { slope: 0.1 },
-        EpilogueOp::Sigmoid,
-        EpilogueOp::Tanh,
-        EpilogueOp::Silu,
-        EpilogueOp::HardSwish,
-        EpilogueOp::GeluErf,
-        EpilogueOp::GeluTanh,
-        EpilogueOp::AddResidual,
-        EpilogueOp::ScaleChannel,
-    ];
-    all[random.pick(0, all.len() as u64 - 1) as usize]
 }

@@ -22,7 +22,8 @@ pub fn pair() -> impl Strategy<Value = Separable> {
         1 => prop::sample::select(&PaddingMode::ALL[1..]),
     ];
     let rest = any::<[bool; 2]>().prop_flat_map(|biases| {
-        let operations = || prop::collection::vec(operation(), 0..=2);
+        let operations =
+            || prop::collection::vec(prop::sample::select(&EpilogueOp::ALL[..]), 0..=2);
         (Just(biases), operations(), operations())
     });
     (channels, spatial, (layout, mode, 0..=3u64), rest).prop_map(
@@ -55,19 +56,5 @@ fn axis(most: u64) -> impl Strategy<Value = SpatialAxis> {
             let needed = axis.extent() as i64 - input as i64 - pad_before;
             SpatialAxis { pad_after: after.max(needed), ..axis }
         },
-    )
-}
-
-fn operation() -> impl Strategy<Value = EpilogueOp> {
-    prop::sample::select(
-        &[
-            EpilogueOp::Relu,
-            EpilogueOp::Clamp { lo: -2.0, hi: 3.0 },
-            EpilogueOp::LeakyRelu { slope: 0.1 },
-            EpilogueOp::AddResidual,
-            EpilogueOp::ScaleChannel,
-            EpilogueOp::Silu,
-            EpilogueOp::HardSwish,
-        ][..],
     )
 }

@@ -35,13 +35,13 @@ pub fn problem() -> impl Strategy<Value = ConvProblem> {
 }
 
 fn direction() -> impl Strategy<Value = Direction> {
-    prop_oneof![
-        6 => Just(Direction::Forward),
-        2 => Just(Direction::Transposed),
-        1 => Just(Direction::BackwardData),
-        2 => Just(Direction::BackwardWeights),
-        1 => Just(Direction::BackwardBias),
-    ]
+    let weight = |direction| match direction {
+        Direction::Forward => 6,
+        Direction::Transposed | Direction::BackwardWeights => 2,
+        Direction::BackwardData | Direction::BackwardBias => 1,
+    };
+    let weighted = Direction::ALL.map(|direction| (weight(direction), Just(direction)));
+    prop::strategy::Union::new_weighted(weighted.to_vec())
 }
 
 fn padding_mode() -> impl Strategy<Value = PaddingMode> {
@@ -103,27 +103,16 @@ fn layout() -> impl Strategy<Value = Layout> {
 }
 
 fn operation() -> impl Strategy<Value = EpilogueOp> {
+    let (exact, rounded): (Vec<_>, Vec<_>) =
+        EpilogueOp::ALL.into_iter().partition(EpilogueOp::is_exact);
     let exact = prop_oneof![
-        Just(EpilogueOp::Relu),
-        (-4..=0i8, 0..=9i8)
+        3 => prop::sample::select(exact),
+        1 => (-4..=0i8, 0..=9i8)
             .prop_map(|(lo, hi)| EpilogueOp::Clamp { lo: f32::from(lo), hi: f32::from(hi) }),
-        prop::sample::select(&[0.125f32, -0.5, 0.0][..])
+        1 => prop::sample::select(&[0.125f32, -0.5, 0.0][..])
             .prop_map(|slope| EpilogueOp::LeakyRelu { slope }),
-        Just(EpilogueOp::AddResidual),
-        Just(EpilogueOp::ScaleChannel),
     ];
-    let rounded = prop::sample::select(
-        &[
-            EpilogueOp::Sigmoid,
-            EpilogueOp::Tanh,
-            EpilogueOp::Silu,
-            EpilogueOp::HardSwish,
-            EpilogueOp::GeluErf,
-            EpilogueOp::GeluTanh,
-            EpilogueOp::LeakyRelu { slope: 0.01 },
-        ][..],
-    );
-    prop_oneof![2 => exact, 1 => rounded]
+    prop_oneof![2 => exact, 1 => prop::sample::select(rounded)]
 }
 
 /// Fewer channels where the axes are long.

@@ -5,7 +5,7 @@
 
 use convgen::check::same_bits;
 use convgen::{Arguments, Kernel};
-use convgen_ir::EpilogueOp;
+use convgen_ir::epilogue::{EpilogueOp, LARGEST_ERROR};
 use convgen_ir::interpret;
 use convgen_ir::nest::Role;
 use convgen_ir::problem::ConvProblem;
@@ -174,25 +174,12 @@ impl Values {
     }
 }
 
-/// Relative error of one operation that is not exact: the largest that the expansions document.
-const ROUNDED: f64 = 300.0 * f32::EPSILON as f64;
-
 /// An operation on a value that is known up to an error.
 fn rounded(op: &EpilogueOp, x: f64, error: f64, extra: f64) -> (f64, f64) {
     let y = op.apply(x, extra);
-    // How much the operation magnifies an error, and whether it makes none of its own.
-    let (slope, exact) = match op {
-        EpilogueOp::Relu | EpilogueOp::Clamp { .. } | EpilogueOp::AddResidual => (1.0, true),
-        EpilogueOp::LeakyRelu { slope } => {
-            (f64::from(slope.abs()).max(1.0), slope.to_bits() & 0x007f_ffff == 0)
-        }
-        EpilogueOp::ScaleChannel => (extra.abs(), true),
-        EpilogueOp::Sigmoid | EpilogueOp::Tanh => (1.0, false),
-        EpilogueOp::Silu | EpilogueOp::GeluErf | EpilogueOp::GeluTanh => (1.2, false),
-        EpilogueOp::HardSwish => (1.5, false),
-    };
-    let own = if exact && error == 0.0 { 0.0 } else { ROUNDED * y.abs().max(ROUNDED) };
-    (y, error * slope + own)
+    let exact = op.is_exact() && error == 0.0;
+    let own = if exact { 0.0 } else { LARGEST_ERROR * y.abs().max(LARGEST_ERROR) };
+    (y, error * op.steepest(extra) + own)
 }
 
 /// The first element whose bits differ.

@@ -262,12 +262,10 @@ mod tests {
 
     fn op() -> impl Strategy<Value = EpilogueOp> {
         prop_oneof![
-            Just(EpilogueOp::Relu),
-            Just(EpilogueOp::AddResidual),
-            Just(EpilogueOp::GeluTanh),
-            (any::<f32>(), any::<f32>())
+            3 => prop::sample::select(&EpilogueOp::ALL[..]),
+            1 => (any::<f32>(), any::<f32>())
                 .prop_filter_map("finite", |(a, b)| { EpilogueOp::clamp(a.min(b), a.max(b)).ok() }),
-            any::<f32>().prop_filter_map("finite", |slope| EpilogueOp::leaky_relu(slope).ok()),
+            1 => any::<f32>().prop_filter_map("finite", |slope| EpilogueOp::leaky_relu(slope).ok()),
         ]
     }
 
