@@ -6,11 +6,7 @@
 
 use convgen_ir::nest::{Access, Affine, Expr, Fetch, Guard, Nest, Stmt};
 
-/// What the system maps at once.
-const PAGE_BYTES: usize = 4096;
-
-/// Functions of code begin at multiples of this many bytes, at most.
-const FUNCTION_ALIGN: usize = 64;
+use crate::target::{CACHE_LINE, PAGE_BYTES};
 
 /// What the JIT's tables hold of a function besides its code: its name twice, its signature, its
 /// place.
@@ -26,7 +22,8 @@ const TERMS_IN_PLACE: usize = 4;
 /// they were defined: one is put behind the others where it fits, else on pages of its own.
 pub(crate) fn code(functions: &[usize]) -> usize {
     let (mut mapped, mut left) = (0, 0);
-    for size in functions.iter().map(|size| size.next_multiple_of(FUNCTION_ALIGN)) {
+    // Functions begin at a cache line, at most.
+    for size in functions.iter().map(|size| size.next_multiple_of(CACHE_LINE)) {
         if size > left {
             left = size.next_multiple_of(PAGE_BYTES);
             mapped += left;

@@ -46,7 +46,7 @@ use crate::codegen::{self, Entry};
 use crate::error::{Error, RunError};
 use crate::held;
 use crate::link::{CodeSizes, codegen_error, define, part_prefix};
-use crate::target::Target;
+use crate::target::{CACHE_LINE, Target};
 
 /// The C signature of the kernel ABI; see [`codegen`].
 type EntryPoint = unsafe extern "C" fn(*const *mut u8, i64, i64, i64, *mut u8);
@@ -679,10 +679,8 @@ fn define_probe(module: &mut JITModule, probe: &Probe) -> Option<FuncId> {
     // The signature is Rust's alone: Cranelift compiles no call of it.
     let signature = module.make_signature();
     let id = module.declare_function("convgen_probe", Linkage::Export, &signature).ok()?;
-    module.define_function_bytes(id, PROBE_ALIGN, probe.bytes(), &[]).ok()?;
+    // At a cache line, so that the loop lies in as few as possible.
+    module.define_function_bytes(id, CACHE_LINE as u64, probe.bytes(), &[]).ok()?;
     module.finalize_definitions().ok()?;
     Some(id)
 }
-
-/// A cache line, so that the loop lies in as few as possible.
-const PROBE_ALIGN: u64 = 64;

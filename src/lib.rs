@@ -41,9 +41,9 @@
 //! codegen
 //! error
 //! algorithm transform lower fusion
-//! cost vir
+//! cost vir pages held
 //! target
-//! accuracy exact pages held timing
+//! accuracy exact timing
 //! ```
 //!
 //! # Example

@@ -14,6 +14,7 @@ use cranelift_module::{FuncId, Linkage, Module, ModuleError, ModuleReloc};
 use crate::codegen::isa::clif::Emitted;
 use crate::codegen::{self, Entry};
 use crate::error::Error;
+use crate::target::CACHE_LINE;
 
 /// What functions take.
 #[derive(Default)]
@@ -99,7 +100,7 @@ fn define_with(
 }
 
 /// Micro-kernels start at a cache line.
-const MICRO_KERNEL_ALIGN: u64 = 64;
+const MICRO_KERNEL_ALIGN: u64 = CACHE_LINE as u64;
 
 /// Names the function behind a call of a micro-kernel.
 fn resolve_micro_kernel(function: &mut Function, number: u32, id: FuncId) {

@@ -9,7 +9,7 @@ use convgen_ir::elem::ElemType;
 use crate::codegen::probe::Probe;
 use crate::cost::Rates;
 use crate::jit::ProbeCode;
-use crate::target::{Host, Isa};
+use crate::target::{CACHE_LINE, Host, Isa};
 use crate::timing;
 
 /// The widths of a vector register that a CPU may have, in bits.
@@ -17,9 +17,6 @@ pub const VECTOR_BITS: [u32; 3] = [128, 256, 512];
 
 /// Seconds of one call of a probe, about: the call itself is then nothing.
 const CALL_SECONDS: f64 = 200e-6;
-
-/// Bytes of a cache line: the data is aligned to it, so that no vector lies across two.
-const LINE: usize = 64;
 
 /// The most bytes read to measure main memory, whatever the caches.
 const MAX_BYTES: usize = 1 << 30;
@@ -108,7 +105,7 @@ pub fn rates(host: &Host, isa: Isa, seconds: f64) -> Option<Rates> {
 /// the first-level cache. None if the host lacks the width, or refuses executable memory.
 pub fn vector_rates(host: &Host, bits: u32, seconds: f64) -> Option<[f64; 3]> {
     let operation = |probe: Probe| {
-        let operations = probe.flops() / (2.0 * f64::from(bits / 32));
+        let operations = probe.flops() / (2.0 * f64::from(bits / ElemType::F32.bits()));
         let code = ProbeCode::new(probe)?;
         Some(pass_seconds(&code, &[], seconds) / operations)
     };
@@ -129,12 +126,13 @@ fn pass_seconds(code: &ProbeCode, data: &[f32], seconds: f64) -> f64 {
 }
 
 fn read_gb_s(code: &ProbeCode, bytes: usize, seconds: f64) -> f64 {
-    let chunk = code.chunk_bytes().max(LINE);
+    let chunk = code.chunk_bytes().max(CACHE_LINE);
     let bytes = (bytes / chunk).max(1) * chunk;
-    let float = ElemType::F32.bytes();
+    let float = size_of::<f32>();
     // Written, not zeroed: pages that were never written may all be the same one.
-    let memory = vec![1.0_f32; (bytes + LINE) / float];
-    let start = memory.as_ptr().align_offset(LINE).min(LINE / float);
+    let memory = vec![1.0_f32; (bytes + CACHE_LINE) / float];
+    // No vector lies across two lines.
+    let start = memory.as_ptr().align_offset(CACHE_LINE).min(CACHE_LINE / float);
     let data = &memory[start..start + bytes / float];
     bytes as f64 / pass_seconds(code, data, seconds) / 1e9
 }

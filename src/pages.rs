@@ -17,6 +17,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use memmap2::MmapMut;
 
+use crate::target::CACHE_LINE;
+
 /// Bytes of a large page, the smallest of the common systems.
 const PAGE: usize = 2 << 20;
 
@@ -25,7 +27,7 @@ const LEAST: usize = PAGE / 4;
 
 /// Bytes from one beginning within a page to the next, and how many there are: an odd number of
 /// cache lines, and all within a small page.
-const SPREAD: usize = 9 * 64;
+const SPREAD: usize = 9 * CACHE_LINE;
 const BEGINNINGS: usize = 7;
 
 /// How many were mapped so far.
@@ -86,7 +88,7 @@ mod tests {
         for len in [LEAST, PAGE, PAGE + 1] {
             let mut pages = Pages::zeroed(len).unwrap();
             assert_eq!(pages.len(), len);
-            assert!(pages.as_ptr().addr().is_multiple_of(64));
+            assert!(pages.as_ptr().addr().is_multiple_of(CACHE_LINE));
             assert!(pages.iter().all(|byte| *byte == 0));
             pages.fill(1);
             assert!(pages.iter().all(|byte| *byte == 1));

@@ -29,7 +29,9 @@ use self::plan::{
     is_pointwise, weight_bytes,
 };
 use crate::algorithm::{Algorithm, PhaseLoop, phase_loops};
-use crate::target::{Isa, LATENCY_SUMS, Target};
+use crate::target::{
+    Isa, L1_WAY_BYTES, LATENCY_SUMS, MICRO_KERNEL_OPERANDS, PAGE_BYTES, Target, UNROLLED_STEPS,
+};
 
 /// The default pick among the schedules of the defining sum: legal for every problem on every
 /// target. Whoever compiles it has [`Compiler::compile_sum`](crate::Compiler::compile_sum), which
@@ -79,18 +81,10 @@ impl Planned {
 /// Lanes worth a vector, full or not.
 const SHORTEST_VECTOR: u64 = 4;
 
-/// Multiply-adds in the body of the innermost loop: enough to hide the loop's own instructions, few
-/// enough that compiling them stays well below a millisecond.
-const UNROLLED_STEPS: u64 = 32;
-
 /// Registers that Cranelift needs for operands: its multiply-add overwrites a factor, so a tile of
 /// twelve accumulators spills (35 GFLOP/s on ResNet-50's 3x3 layers), one of eight does not (45),
 /// and eight are enough to hide the latency of two units.
 const CRANELIFT_OPERANDS: u64 = 8;
-
-/// Registers that a micro-kernel needs for operands: two vectors of weights, a broadcast, and one
-/// for what the epilogue computes.
-const MICRO_KERNEL_OPERANDS: u64 = 4;
 
 /// Multiply-adds in the body of the innermost loop of a kernel without input channels to sum over:
 /// unrolled, neighbouring taps share the columns they load.
@@ -99,13 +93,6 @@ const UNROLLED_TAPS: u64 = 256;
 /// Columns of the tile of a depthwise kernel, at most: each border of the image is a kernel of its
 /// own, so tiles are kept short.
 const DEPTHWISE_COLUMNS: u64 = 14;
-
-/// Memory that is written as one stream.
-const PAGE_BYTES: u64 = 4096;
-
-/// One way of a first-level cache: a page, on every CPU that looks it up by virtual address. On 1x1
-/// layers of 1024 channels tiles of 14 rows reach 77 % of the peak, tiles of 7 rows 97 %.
-const L1_WAY_BYTES: u64 = 4096;
 
 /// Rows of input that a task copies for itself, for each that its neighbour copies too: on
 /// ResNet-50's first layer, tasks of one row copy seven for two.
@@ -353,7 +340,7 @@ impl<'p> Picker<'p> {
             return None;
         }
         let vectors = [4, 3].into_iter().find(|vectors| needed.is_multiple_of(*vectors))?;
-        let pixels = (PAGE_BYTES / (elem * self.problem.out_channels())).max(1);
+        let pixels = (PAGE_BYTES as u64 / (elem * self.problem.out_channels())).max(1);
         Some((vectors, balanced(row, pixels.min(budget / vectors))))
     }
 
@@ -364,8 +351,8 @@ impl<'p> Picker<'p> {
         let pixel = self.problem.in_channels() * self.problem.elem().bytes() as u64;
         let stride = self.problem.spatial().last().map_or(1, |s| s.stride);
         let in_place = lanes.share_pixels() && self.problem.layout() == Layout::ChannelsLast;
-        let ways = self.target.caches().l1d as u64 / L1_WAY_BYTES;
-        match in_place && (pixel * stride).is_multiple_of(L1_WAY_BYTES) {
+        let ways = (self.target.caches().l1d / L1_WAY_BYTES) as u64;
+        match in_place && (pixel * stride).is_multiple_of(L1_WAY_BYTES as u64) {
             true => ways.saturating_sub(1).max(1),
             false => u64::MAX,
         }

@@ -2,6 +2,9 @@
 
 use crate::target::{Isa, Target};
 
+/// Cycles that a multiply-add takes, on nearly every CPU.
+const LATENCY_CYCLES: f64 = 4.0;
+
 /// Seconds of one core, each of one thing.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Rates {
@@ -34,18 +37,18 @@ impl Rates {
         };
         Rates {
             fma: wide * fused,
-            latency: 4.0 * CYCLE,
+            latency: LATENCY_CYCLES * CYCLE,
             load: wide,
-            narrow: [0.5 * CYCLE * fused, 4.0 * CYCLE, 0.5 * CYCLE],
+            narrow: [0.5 * CYCLE * fused, LATENCY_CYCLES * CYCLE, 0.5 * CYCLE],
             l2: CYCLE / 32.0,
             l3: CYCLE / 12.0,
             memory: CYCLE / 6.0,
         }
     }
 
-    /// A clock cycle, taken from the latency of a multiply-add: four on nearly every CPU.
+    /// A clock cycle, taken from the latency of a multiply-add.
     pub fn cycle(&self) -> f64 {
-        self.latency / 4.0
+        self.latency / LATENCY_CYCLES
     }
 
     /// Seconds of a vector operation, of one that waits, and of a load: of a micro-kernel's

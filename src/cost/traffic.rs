@@ -10,10 +10,10 @@ use convgen_ir::nest::{Access, AxisId, Buffer, Mode, Nest, Role, Stmt, visit_acc
 
 use super::trips::Ranges;
 use super::{Rates, Term};
-use crate::target::Target;
+use crate::target::{CACHE_LINE, Target};
 
 /// Bytes of a cache line.
-const LINE: f64 = 64.0;
+const LINE: f64 = CACHE_LINE as f64;
 
 /// The part of a cache that a working set can count on: the rest is lost to other data and to sets
 /// that fill before others.

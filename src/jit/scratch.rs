@@ -4,6 +4,7 @@ use convgen_ir::verify::SCRATCH_ALIGN;
 
 use super::stage::Workspace;
 use crate::pages::Pages;
+use crate::target::CACHE_LINE;
 
 /// The scratch memory of one thread: grows to what kernels ask for and is kept.
 #[derive(Default)]
@@ -18,11 +19,10 @@ pub struct Scratch {
 /// One aligned unit of scratch.
 #[derive(Clone, Copy)]
 #[repr(C, align(64))]
-struct ScratchLine([u8; LINE]);
+struct ScratchLine([u8; CACHE_LINE]);
 
-/// Bytes of a line.
-const LINE: usize = 64;
-const _: () = assert!(LINE as i64 == SCRATCH_ALIGN);
+const _: () =
+    assert!(align_of::<ScratchLine>() == CACHE_LINE && CACHE_LINE as i64 == SCRATCH_ALIGN);
 
 impl Scratch {
     /// No memory yet.
@@ -50,9 +50,9 @@ impl Scratch {
         if let Some(pages) = self.pages.as_mut().filter(|pages| pages.len() >= bytes) {
             return pages.as_mut_ptr();
         }
-        let lines = bytes.div_ceil(LINE);
+        let lines = bytes.div_ceil(CACHE_LINE);
         if self.lines.len() < lines {
-            self.lines.resize(lines, ScratchLine([0; LINE]));
+            self.lines.resize(lines, ScratchLine([0; CACHE_LINE]));
         }
         self.lines.as_mut_ptr().cast()
     }

@@ -9,11 +9,10 @@ use std::ops::{Deref, DerefMut, Range};
 use bytemuck::{cast_slice, cast_slice_mut};
 
 use crate::pages::Pages;
+use crate::target::CACHE_LINE;
 
-/// The alignment, in bytes.
-const LINE: usize = 64;
-/// Floats of that many bytes.
-const LINE_FLOATS: usize = LINE / size_of::<f32>();
+/// Floats of a cache line.
+const LINE_FLOATS: usize = CACHE_LINE / size_of::<f32>();
 
 /// A vector of floats of fixed length whose first element begins a cache line.
 #[derive(Debug)]
@@ -37,7 +36,7 @@ impl Aligned {
     /// ```
     /// let zeros = convgen::Aligned::zeros(5);
     /// assert_eq!(zeros[..], [0.0; 5]);
-    /// assert!(zeros.as_ptr().addr().is_multiple_of(64));
+    /// assert!(zeros.as_ptr().addr().is_multiple_of(convgen::target::CACHE_LINE));
     /// ```
     pub fn zeros(len: usize) -> Aligned {
         Aligned::filled(0.0, len)
@@ -54,7 +53,7 @@ impl Aligned {
         // Without room for it, memory would not do either.
         let values = vec![value; len.saturating_add(LINE_FLOATS)];
         // The standard library may say that it does not know; then the beginning is as good as any.
-        let start = values.as_ptr().align_offset(LINE).min(values.len().saturating_sub(len));
+        let start = values.as_ptr().align_offset(CACHE_LINE).min(values.len().saturating_sub(len));
         let used = start..start.saturating_add(len);
         Aligned { memory: Memory::Heap { values, used } }
     }

@@ -4,8 +4,8 @@
 use convgen_ir::elem::Layout;
 
 use super::plan::{LaneAxis, LoopClass, LoopOrder, Plan, weight_bytes};
-use super::{DEPTHWISE_COLUMNS, FEWEST_PIXELS, L1_WAY_BYTES, Picker, balanced, tile_registers};
-use crate::target::{Isa, LATENCY_SUMS};
+use super::{DEPTHWISE_COLUMNS, FEWEST_PIXELS, Picker, balanced, tile_registers};
+use crate::target::{Isa, L1_WAY_BYTES, LATENCY_SUMS};
 
 /// Columns of such a tile of several vectors: neighbouring lines of memory are fetched together, so
 /// that few columns by many channels are read faster than many by few. 3x3 at stride 2 over 192
@@ -107,7 +107,8 @@ impl Picker<'_> {
     /// the first-level cache.
     pub(super) fn has_set_conflicts(&self) -> bool {
         let pixel = self.problem.in_channels() * self.problem.elem().bytes() as u64;
-        self.problem.layout() == Layout::ChannelsLast && pixel.is_multiple_of(L1_WAY_BYTES / 2)
+        self.problem.layout() == Layout::ChannelsLast
+            && pixel.is_multiple_of(L1_WAY_BYTES as u64 / 2)
     }
 
     /// The tile of a depthwise kernel: beside the sums, the weights of a row of taps stay in

@@ -16,15 +16,12 @@ use self::blocks::Tiles;
 use super::caution::Caution;
 use super::plan::{has_padding, loops_if_peeled};
 use super::{SHORTEST_VECTOR, balanced, tile_registers};
-use crate::target::{Isa, Target};
+use crate::target::{CACHE_LINE, Isa, Target};
 use crate::transform::peel::MAX_PARTS;
 
 /// Vectors of a tile at most: with few rows, as many give the multiply-adds that hide their
 /// latency.
 const MAX_VECTORS: u64 = 8;
-
-/// Bytes of a cache line.
-const CACHE_LINE: u64 = 64;
 
 /// Sums that Cranelift keeps in registers, of the sixteen of every target.
 const CRANELIFT_SUMS: u64 = 8;
@@ -235,7 +232,7 @@ impl GradientWriter<'_> {
     fn tile(&self, rows: u64, lane: u64) -> (u64, u64) {
         let lanes = self.lanes();
         let needed = lane.div_ceil(lanes);
-        let line = CACHE_LINE / self.problem.elem().bytes() as u64;
+        let line = self.line();
         let mut best = ((0.0, 0.0), 1, 1);
         for vectors in 1..=needed.min(MAX_VECTORS).min(self.registers()) {
             let rows_tile = balanced(rows, self.registers() / vectors);
@@ -272,9 +269,14 @@ impl GradientWriter<'_> {
     /// larger ones would live on the stack (64 to 64 channels of 56x56: 6 GFLOP/s in place of 19).
     fn lanes(&self) -> u64 {
         match self.problem.extends_input() {
-            true => u64::from(Isa::Clif.vector_bits()) / 32,
+            true => u64::from(Isa::Clif.lanes(self.problem.elem())),
             false => u64::from(self.target.lanes()),
         }
+    }
+
+    /// Elements of a cache line.
+    fn line(&self) -> u64 {
+        (CACHE_LINE / self.problem.elem().bytes()) as u64
     }
 
     /// Registers for the sums of a tile.

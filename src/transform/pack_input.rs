@@ -27,6 +27,7 @@ use convgen_ir::nest::{
 };
 
 use super::{Refusal, axis_with_loop, loads_role, loops_around_load, replace_loops, span};
+use crate::target::{CACHE_LINE, L1_WAY_BYTES};
 
 pub(super) fn apply(nest: &mut Nest, at: &str, layout: Option<Layout>) -> Result<(), Refusal> {
     let axis = axis_with_loop(nest, at)?;
@@ -48,18 +49,16 @@ pub(super) fn apply(nest: &mut Nest, at: &str, layout: Option<Layout>) -> Result
     result
 }
 
-/// Bytes of a cache line.
-const LINE: i64 = 64;
-
 /// Elements before the columns of a row, and all of them, that make column zero of the input begin
 /// a cache line if `first` is the first one of the row: none if that made short rows half as long
 /// again.
 pub(crate) fn aligned_columns(first: i64, columns: i64, elem: ElemType) -> (i64, i64) {
-    let line = LINE / elem.bytes() as i64;
+    let elements = |bytes: usize| (bytes / elem.bytes()) as i64;
+    let line = elements(CACHE_LINE);
     let lead = first.rem_euclid(line);
     let length = (lead + columns + line - 1) / line * line;
     // Rows a multiple of half a way apart would lie in two sets of a cache.
-    let length = length + if length % (LINE / 2 * line) == 0 { line } else { 0 };
+    let length = length + if length % elements(L1_WAY_BYTES / 2) == 0 { line } else { 0 };
     if 2 * length > 3 * columns { (0, columns) } else { (lead, length) }
 }
 

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use convgen::check::same_bits;
 use convgen::codegen::Entry;
 use convgen::codegen::isa::clif::{self, Allocator, MICRO_KERNELS};
+use convgen::target::CACHE_LINE;
 use convgen::{Error, Host, Isa, Target};
 use convgen_ir::interpret;
 use convgen_ir::nest::{BufferId, Role};
@@ -119,7 +120,7 @@ fn define(
     for (number, kernel) in emitted.micro_kernels.iter().enumerate() {
         let name = format!("{}_{number}", entry.symbol());
         let id = module.declare_function(&name, Linkage::Local, &signature).map_err(text)?;
-        module.define_function_bytes(id, 64, &kernel.code, &[]).map_err(text)?;
+        module.define_function_bytes(id, CACHE_LINE as u64, &kernel.code, &[]).map_err(text)?;
         let called = UserExternalName::new(MICRO_KERNELS, number as u32);
         let names = context.func.params.user_named_funcs();
         let found = names.iter().find(|(_, name)| **name == called).map(|(place, _)| place);

@@ -9,7 +9,8 @@
 use convgen_ir::problem::SpatialAxis;
 use convgen_ir::schedule::{Directive, Tail};
 
-use super::{CACHE_LINE, GradientWriter};
+use super::GradientWriter;
+use crate::target::CACHE_LINE;
 
 /// Positions of a block, at least: each tile of sums is loaded and stored once a block, which takes
 /// as long as some ten positions. 3x3 over 128 channels of 112x112: 151 GFLOP/s in blocks of 112
@@ -129,7 +130,7 @@ impl GradientWriter<'_> {
     /// Fetches the next block, which lies behind it, while one is summed.
     pub(super) fn prefetch(&mut self, blocks: &Blocks) {
         let bytes = self.read().iter().sum::<u64>() * self.problem.elem().bytes() as u64;
-        let far = self.target.ahead(bytes, CACHE_LINE * blocks.positions).is_some();
+        let far = self.target.ahead(bytes, CACHE_LINE as u64 * blocks.positions).is_some();
         if let (true, Some(_), Some(axis)) = (far, &blocks.over, blocks.inner.last()) {
             let (axis, by) = (axis.clone(), blocks.positions as u32);
             self.directives.push(Directive::Prefetch { axis, by });
@@ -138,8 +139,7 @@ impl GradientWriter<'_> {
 
     /// Whether a tile has enough multiply-adds for each line it reads of a position.
     pub(super) fn lines_worth_a_prefetch(&self, rows: u64, column: u64) -> bool {
-        let per_line = CACHE_LINE / self.problem.elem().bytes() as u64;
-        let lines = rows.div_ceil(per_line) + column.div_ceil(per_line);
+        let lines = rows.div_ceil(self.line()) + column.div_ceil(self.line());
         rows * column.div_ceil(self.lanes()) >= PRODUCTS_OF_A_PREFETCH * lines
     }
 

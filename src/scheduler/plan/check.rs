@@ -9,7 +9,7 @@ use super::{
     CopyInput, LaneAxis, LoopClass, Plan, Shape, columns_are_neighbours, groups_a_vector,
     has_padding, is_pointwise, sums_a_channel,
 };
-use crate::target::{Isa, Target};
+use crate::target::{Isa, MICRO_KERNEL_OPERANDS, Target};
 
 /// Why a plan is no schedule of a problem.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -47,13 +47,12 @@ pub enum Excluded {
     CopyLayout,
 }
 
-/// Vector registers that must be left for operands, at least: a weight, and a value or a broadcast;
-/// of a micro-kernel one more of each, or it is left to Cranelift where a mask or an epilogue needs
-/// some.
+/// Vector registers that must be left for operands, at least: of Cranelift's code a weight, and a
+/// value or a broadcast.
 pub fn fewest_operands(isa: Isa) -> u64 {
     match isa {
         Isa::Clif => 2,
-        Isa::Avx2 | Isa::Avx512 => 4,
+        Isa::Avx2 | Isa::Avx512 => MICRO_KERNEL_OPERANDS,
     }
 }
 
