@@ -88,6 +88,9 @@ use convgen_ir::every;
 /// sum of `k` products is within `k * 2^-24`: this is the bound of a sum of 1,677.
 pub const ERROR_BUDGET: f64 = 1e-4;
 
+/// The unit roundoff of single precision: the largest relative error of one rounding.
+pub(crate) const ROUNDOFF: f64 = f32::EPSILON as f64 / 2.0;
+
 /// Which algorithms and schedules may be chosen. See the [module](self) for what each promises.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Accuracy {

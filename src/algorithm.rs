@@ -83,6 +83,9 @@ const STAGES: &str = "it is stages around transforms, which no schedule rewrites
 /// Batch, channel and positions in the order of a layout.
 pub(crate) use self::build::ordered as in_layout;
 
+/// Bytes of the transformed weights of a kernel, at most.
+pub(crate) const TRANSFORMED_BYTES: u64 = 1 << 30;
+
 /// Elements that a part without a sum fills at a time.
 const FILL: u64 = 64;
 

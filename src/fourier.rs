@@ -36,5 +36,5 @@ mod nests;
 mod plan;
 mod transform;
 
-pub use self::plan::{AxisPlan, Plan, WORKSPACE_BYTES};
+pub use self::plan::{AxisPlan, Plan};
 pub(crate) use self::transform::{Memory, Transforms};

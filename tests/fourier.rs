@@ -8,9 +8,9 @@ use std::sync::Arc;
 
 use convgen::algorithm::Algorithm;
 use convgen::check::{self, Data};
-use convgen::fourier::WORKSPACE_BYTES;
 use convgen::record::Database;
 use convgen::scheduler::fourier::Decision;
+use convgen::target::WORKSPACE_BYTES;
 use convgen::{Accuracy, Compiler, Error, Host, Isa, Kernel};
 use convgen_ir::problem::{ConvProblem, Direction};
 use convgen_ir::schedule::Schedule;

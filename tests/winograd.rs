@@ -11,14 +11,12 @@ use convgen::algorithm::Algorithm;
 use convgen::check;
 use convgen::record::Database;
 use convgen::scheduler::winograd::Decision;
+use convgen::target::WORKSPACE_BYTES;
 use convgen::{Accuracy, Compiler, Error, Host, Isa, Kernel};
 use convgen_ir::problem::{ConvProblem, Direction};
 use convgen_ir::schedule::Schedule;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
-
-/// Scratch of a task, at most.
-const WORKSPACE_BYTES: usize = 4 << 20;
 
 fn compilers() -> Vec<Compiler> {
     let host = Host::detect();
@@ -37,7 +35,7 @@ fn winograd(compiler: &Compiler, problem: &ConvProblem) -> Result<Kernel, Error>
 fn check(kernel: &Kernel) {
     let checked = check::check(kernel).unwrap_or_else(|error| panic!("{error}"));
     assert!(checked.elements > 0, "{}: {checked:?}", kernel.problem());
-    assert!(kernel.workspace_bytes() <= WORKSPACE_BYTES, "{}", kernel.name());
+    assert!(kernel.workspace_bytes() as u64 <= WORKSPACE_BYTES, "{}", kernel.name());
 }
 
 #[test]

@@ -12,6 +12,7 @@
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
+use convgen_ir::elem::ElemType;
 use cranelift_codegen::Context;
 use cranelift_codegen::control::ControlPlane;
 use cranelift_codegen::ir::{
@@ -53,7 +54,7 @@ impl Probe {
             Some(bytes) => bytes,
             None => portable(host, vector_bits, Kind::Fma)?,
         };
-        let lanes = f64::from(vector_bits / 32);
+        let lanes = f64::from(vector_bits / ElemType::F32.bits());
         let flops = 2.0 * lanes * (ACCUMULATORS * STEPS) as f64;
         Some(Probe { bytes, chunk_bytes: 0, flops })
     }
@@ -64,7 +65,7 @@ impl Probe {
             Some(bytes) => bytes,
             None => portable(host, vector_bits, Kind::Chain)?,
         };
-        let lanes = f64::from(vector_bits / 32);
+        let lanes = f64::from(vector_bits / ElemType::F32.bits());
         Some(Probe { bytes, chunk_bytes: 0, flops: 2.0 * lanes * (ACCUMULATORS * STEPS) as f64 })
     }
 

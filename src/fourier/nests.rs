@@ -1,6 +1,6 @@
 //! The generated stages: the products of spectra, and what makes outputs of sums.
 
-use convgen_ir::elem::{ElemType, Layout};
+use convgen_ir::elem::Layout;
 use convgen_ir::epilogue::{ExtraArg, expand};
 use convgen_ir::nest::{
     Access, Affine, AxisId, AxisKind, BinaryOp, Buffer, BufferId, Dim, Expr, Guard, Loop, Mode,
@@ -24,17 +24,17 @@ impl Plan {
     /// # Errors
     /// [`Error::Codegen`] if this text is no nest, which would be a bug.
     pub fn products(&self) -> Result<Nest, Error> {
-        let Plan { in_channels, block, lanes, .. } = self;
+        let Plan { elem, in_channels, block, lanes, .. } = self;
         let vectors = self.vectors();
         let rows = (1..=MAX_ROWS).rev().find(|rows| block.is_multiple_of(*rows)).unwrap_or(1);
         let tiles = block / rows;
         let text = format!(
             "nest fourier_products {{
-               input f32[{vectors},{in_channels},2,{lanes}]
-               weights f32[{vectors},{block},{in_channels},2,{lanes}]
-               output f32[{vectors},{block},2,{lanes}]
+               input {elem}[{vectors},{in_channels},2,{lanes}]
+               weights {elem}[{vectors},{block},{in_channels},2,{lanes}]
+               output {elem}[{vectors},{block},2,{lanes}]
                for v in 0..{vectors} {{ for oc.o in 0..{tiles} {{
-                 reg acc f32[{rows},2,{lanes}]
+                 reg acc {elem}[{rows},2,{lanes}]
                  unroll oc in 0..{rows} {{ unroll z in 0..2 {{ vector f in 0..{lanes} {{
                    acc[oc,z,f] = 0.0
                  }} }} }}
@@ -184,6 +184,6 @@ impl<'p> Finish<'p> {
     }
 
     fn buffer(&mut self, role: Role, name: &str, shape: Vec<Dim>) -> BufferId {
-        self.nest.add_buffer(Buffer::new(name, role, ElemType::F32, shape))
+        self.nest.add_buffer(Buffer::new(name, role, self.problem.elem(), shape))
     }
 }

@@ -1,25 +1,18 @@
 //! How a problem is cut into tiles and transforms: a few numbers, chosen by counted operations.
 
+use convgen_ir::elem::ElemType;
 use convgen_ir::problem::{ConvProblem, Direction, SpatialAxis};
 
+use crate::accuracy::ROUNDOFF;
+use crate::algorithm::TRANSFORMED_BYTES;
 use crate::cost::Rates;
-use crate::target::Target;
-
-/// Memory that a thread of a call may use: what the transforms of a tile need should stay in a
-/// cache of the second or third level.
-pub const WORKSPACE_BYTES: u64 = 4 << 20;
-
-/// Bytes of transformed weights of a kernel, at most.
-const PACKED_BYTES: u64 = 1 << 30;
+use crate::target::{Target, WORKSPACE_BYTES};
 
 /// Output channels of a task at most: their sums are kept until the last stage.
 const MAX_BLOCK: u64 = 16;
 
 /// The longest transform of one axis, before the workspace limits it.
 const MAX_POINTS: u64 = 1 << 18;
-
-/// The unit roundoff of single precision.
-const ROUNDOFF: f64 = 1.0 / (1 << 24) as f64;
 
 /// Floating-point operations of long transforms that a core does in a cycle, the copies around them
 /// included: measured for tiles of 1,536 to 65,536 points, with AVX2.
@@ -73,6 +66,8 @@ impl AxisPlan {
 pub struct Plan {
     /// The spatial axes, one or two.
     pub axes: Vec<AxisPlan>,
+    /// What is transformed.
+    pub elem: ElemType,
     /// Groups, and channels of each.
     pub groups: u64,
     /// Input channels of a group.
@@ -116,7 +111,7 @@ impl Plan {
         }
         for axes in axes {
             let plan = Plan::with(problem, target, axes);
-            if plan.workspace_bytes() > WORKSPACE_BYTES || plan.packed_bytes() > PACKED_BYTES {
+            if plan.workspace_bytes() > WORKSPACE_BYTES || plan.packed_bytes() > TRANSFORMED_BYTES {
                 continue;
             }
             let seconds = plan.seconds(problem, target, &rates);
@@ -128,7 +123,7 @@ impl Plan {
             format!(
                 "no tile needs at most {} MiB a thread and {} MiB of transformed weights",
                 WORKSPACE_BYTES >> 20,
-                PACKED_BYTES >> 20
+                TRANSFORMED_BYTES >> 20
             )
         })
     }
@@ -138,11 +133,12 @@ impl Plan {
         let divides = |by: &u64| out_channels.is_multiple_of(*by);
         Plan {
             axes,
+            elem: problem.elem(),
             groups: problem.groups(),
             in_channels: problem.in_channels_per_group(),
             out_channels,
             block: (1..=MAX_BLOCK).rev().find(divides).unwrap_or(1),
-            lanes: u64::from(target.lanes()),
+            lanes: u64::from(target.isa().lanes(problem.elem())),
         }
     }
 
@@ -187,7 +183,11 @@ impl Plan {
     }
 
     fn packed_bytes(&self) -> u64 {
-        self.packed_len().saturating_mul(4)
+        self.bytes(self.packed_len())
+    }
+
+    fn bytes(&self, elements: u64) -> u64 {
+        elements.saturating_mul(self.elem.bytes() as u64)
     }
 
     /// Bytes that a thread needs: spectra of the input and of a block, their sums, a row, and three
@@ -196,7 +196,7 @@ impl Plan {
         let (rows, columns) = self.sums();
         let spectra = (self.in_channels + self.block).saturating_mul(self.spectrum());
         let sums = self.block.saturating_mul(rows * columns);
-        4 * spectra.saturating_add(sums + columns + 6 * self.frequencies() + 4 * columns)
+        self.bytes(spectra.saturating_add(sums + columns + 6 * self.frequencies() + 4 * columns))
     }
 
     /// The largest error of an output in multiples of the sum over input channels of the product of
@@ -226,7 +226,7 @@ impl Plan {
             bytes if bytes <= caches.l3 => rates.l3,
             _ => rates.memory,
         };
-        let step = (4.0 * rates.fma).max(8.0 * self.lanes as f64 * byte);
+        let step = (4.0 * rates.fma).max(self.bytes(2 * self.lanes) as f64 * byte);
         let outputs = self.axes.iter().map(|axis| axis.tile).product::<u64>() * self.out_channels;
         let cycles = transforms + FINISH_CYCLES * outputs as f64;
         calls * (cycles * rates.cycle() + products * step)

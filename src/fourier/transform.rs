@@ -378,7 +378,8 @@ impl Stage for Transforms {
         let floats = channels * self.plan.spectrum() as usize
             + self.plan.block as usize * (rows * columns) as usize
             + self.points;
-        4 * floats + 8 * (2 * self.rows * self.half + self.scratch)
+        let complex = 2 * self.rows * self.half + self.scratch;
+        floats * size_of::<f32>() + complex * size_of::<Complex<f32>>()
     }
 
     fn input_len(&self, batch: usize) -> Option<usize> {

@@ -1,7 +1,6 @@
 //! The nest of one block of tiles: what is copied, transformed, multiplied and transformed back.
 
 use convgen_ir::PaddingMode;
-use convgen_ir::elem::ElemType;
 use convgen_ir::nest::{
     Access, Affine, AxisKind, BufferId, Expr, Guard, Loop, Mode, Nest, Role, Stmt,
 };
@@ -147,7 +146,7 @@ impl<'p> Builder<'p> {
 
     pub(super) fn scratch(&mut self, name: &str, shape: Vec<u64>) -> BufferId {
         let shape = shape.into_iter().map(fixed).collect();
-        buffer(&mut self.nest, Role::Scratch, name, ElemType::F32, shape)
+        buffer(&mut self.nest, Role::Scratch, name, self.plan.elem, shape)
     }
 
     /// The points of all axes.
@@ -331,7 +330,7 @@ impl<'p> Builder<'p> {
     ) -> Vec<Stmt> {
         let shape = vec![fixed(tiles.width), fixed(run.width)];
         let name = format!("acc{}", self.nest.buffers.len());
-        let acc = buffer(&mut self.nest, Role::Reg, &name, ElemType::F32, shape);
+        let acc = buffer(&mut self.nest, Role::Reg, &name, self.plan.elem, shape);
         let (tile, lane) = (self.iteration("t", tiles.width), self.iteration("oc", run.width));
         let steps = self.plan.steps(tiles.width * run.width);
         let outer = self.axis("ic.o", AxisKind::Reduction, self.sum.channels.0 / steps);
@@ -374,7 +373,7 @@ impl<'p> Builder<'p> {
         shape.extend(self.points());
         shape.extend([channels.0, self.plan.channels]);
         let shape = shape.into_iter().map(fixed).collect();
-        buffer(&mut self.nest, Role::Packed, "panels", ElemType::F32, shape)
+        buffer(&mut self.nest, Role::Packed, "panels", self.plan.elem, shape)
     }
 
     /// Transforms the weights of each pair of channels, axis after axis.

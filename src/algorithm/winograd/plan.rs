@@ -2,14 +2,18 @@
 
 use std::sync::OnceLock;
 
+use convgen_ir::elem::ElemType;
 use convgen_ir::problem::{ConvProblem, SpatialAxis};
 
 use super::linear;
 use super::toom::{MAX_POINTS, Transforms};
-use crate::accuracy::{Accuracy, ERROR_BUDGET};
+use crate::accuracy::{Accuracy, ERROR_BUDGET, ROUNDOFF};
+use crate::algorithm::TRANSFORMED_BYTES;
 use crate::algorithm::sum::DenseSum;
 use crate::cost::Rates;
-use crate::target::{Caches, Isa, LATENCY_SUMS, Target};
+use crate::target::{
+    Caches, Isa, LATENCY_SUMS, MICRO_KERNEL_OPERANDS, Target, UNROLLED_STEPS, WORKSPACE_BYTES,
+};
 
 /// Outputs of a tile, each of which is made of the inputs of its own window alone; see the
 /// [module](super).
@@ -21,23 +25,11 @@ pub(super) const SLICE: u64 = 16;
 /// Input channels that are copied together: some cache lines of each pixel.
 const COPIED: u64 = 64;
 
-/// Scratch of a task, at most.
-pub const WORKSPACE_BYTES: u64 = 4 << 20;
-
-/// Bytes of transformed weights of a kernel, at most.
-const PACKED_BYTES: u64 = 1 << 30;
-
 /// The longest stride whose phases are summed: a longer one hardly has taps to share.
 const MAX_STRIDE: u64 = 4;
 
 /// Tiles of a block, at most: more do not read the weights notably less often.
 const MOST_TILES: u64 = 128;
-
-/// Registers that the products leave to operands.
-const OPERANDS: u64 = 4;
-
-/// Multiply-adds in the body of the innermost loop.
-const UNROLLED_STEPS: u64 = 32;
 
 /// The part of the peak rate of multiply-adds that the products reach.
 const PRODUCTS_RATE: f64 = 0.92;
@@ -164,6 +156,8 @@ pub struct Plan {
     pub(super) padded_channels: u64,
     /// Predicted seconds of a call at the problem's batch on one core, at nominal rates.
     pub seconds: f64,
+    /// What is transformed.
+    pub(super) elem: ElemType,
     reads: u64,
     writes: u64,
     lanes: u64,
@@ -210,15 +204,15 @@ impl Plan {
             }
             let operations = operations(&axes);
             for axes in blocked(&axes) {
-                let plan = Plan::with(sum, target, axes);
+                let plan = Plan::with(problem, sum, target, axes);
                 let packed = plan.packed_bytes(problem, sum);
-                if plan.workspace_bytes() > WORKSPACE_BYTES || packed > PACKED_BYTES {
+                if plan.workspace_bytes() > WORKSPACE_BYTES || packed > TRANSFORMED_BYTES {
                     continue;
                 }
                 let seconds = plan.seconds(problem, sum, target, &rates, operations);
                 if best.as_ref().is_none_or(|(least, _)| seconds < *least) {
                     let tile = plan.pixels * plan.channels;
-                    let ahead = target.ahead(packed, 4 * plan.channels * plan.steps(tile));
+                    let ahead = target.ahead(packed, plan.bytes(plan.channels * plan.steps(tile)));
                     best = Some((seconds, Plan { seconds, ahead, ..plan }));
                 }
             }
@@ -233,7 +227,7 @@ impl Plan {
             format!(
                 "no tiles need at most {} MiB a thread and {} MiB of transformed weights",
                 WORKSPACE_BYTES >> 20,
-                PACKED_BYTES >> 20
+                TRANSFORMED_BYTES >> 20
             )
         })
     }
@@ -254,7 +248,7 @@ impl Plan {
             let most = if whole { cores.min(runs) } else { 1 };
             for parts in (1..=most).filter(|parts| runs.is_multiple_of(*parts)) {
                 let (seconds, ahead) = (self.seconds, self.ahead);
-                let plan = Plan::with(sum, target, axes.clone());
+                let plan = Plan::with(problem, sum, target, axes.clone());
                 let plan = Plan { seconds, ahead, parts, ..plan };
                 if plan.workspace_bytes() > WORKSPACE_BYTES {
                     continue;
@@ -268,14 +262,15 @@ impl Plan {
         best
     }
 
-    fn with(sum: &DenseSum, target: &Target, axes: Vec<AxisPlan>) -> Plan {
-        let lanes = u64::from(target.lanes());
+    fn with(problem: &ConvProblem, sum: &DenseSum, target: &Target, axes: Vec<AxisPlan>) -> Plan {
+        let elem = problem.elem();
+        let lanes = u64::from(target.isa().lanes(elem));
         let (reads, writes) = sum.channels;
         let registers = u64::from(target.registers());
         let (budget, vectors) = match target.isa() {
             // A multiply-add of Cranelift overwrites a factor.
             Isa::Clif => (registers / 2, 2),
-            Isa::Avx2 | Isa::Avx512 => (registers - OPERANDS, 2),
+            Isa::Avx2 | Isa::Avx512 => (registers - MICRO_KERNEL_OPERANDS, 2),
         };
         let vectors = writes.div_ceil(lanes).min(vectors);
         let tiles: u64 = axes.iter().map(|a| a.block * a.merged).product();
@@ -290,6 +285,7 @@ impl Plan {
             copied: reads.min(COPIED),
             padded_channels: reads + if set_conflicts { SLICE } else { 0 },
             seconds: 0.0,
+            elem,
             reads,
             writes,
             lanes,
@@ -323,13 +319,17 @@ impl Plan {
     pub fn workspace_bytes(&self) -> u64 {
         let reach: u64 = self.axes.iter().map(AxisPlan::reach).product();
         let sums = self.products() * self.rows();
-        4 * (sums.saturating_mul(self.padded_channels + self.channels) + reach * self.copied)
+        self.bytes(sums.saturating_mul(self.padded_channels + self.channels) + reach * self.copied)
     }
 
     fn packed_bytes(&self, problem: &ConvProblem, sum: &DenseSum) -> u64 {
         let (reads, writes) = sum.channels;
         let channels = problem.groups().saturating_mul(reads).saturating_mul(writes);
-        channels.saturating_mul(4 * self.products())
+        self.bytes(channels.saturating_mul(self.products()))
+    }
+
+    fn bytes(&self, elements: u64) -> u64 {
+        elements.saturating_mul(self.elem.bytes() as u64)
     }
 
     /// Predicted seconds of a call on all cores, the last tasks of which may leave some idle.
@@ -370,7 +370,7 @@ impl Plan {
         let multiply = products * rates.fma / PRODUCTS_RATE * self.waiting();
         // The weights come from where all of them fit, once a block.
         let caches = target.caches();
-        let group = (reads * writes * 4.0) as usize * self.products() as usize;
+        let group = (reads * writes * self.elem.bytes() as f64) as usize * self.products() as usize;
         let byte = match group * problem.groups() as usize {
             bytes if bytes <= caches.l2 / 2 => 0.0,
             bytes if bytes <= caches.l3 => rates.l3,
@@ -402,7 +402,7 @@ impl Plan {
     /// transformed input on being written, each line fetched before, and sums on both ways, which
     /// nothing hides; and transformed input on being read for every panel of weights.
     fn spilled_bytes(&self, caches: Caches) -> [f64; 2] {
-        let bytes = |channels: u64| (4 * self.products() * self.rows() * channels) as f64;
+        let bytes = |channels: u64| self.bytes(self.products() * self.rows() * channels) as f64;
         let (transformed, sums) = (bytes(self.padded_channels), bytes(self.channels));
         let panels = self.writes.div_ceil(self.channels) as f64;
         let filled = self.workspace_bytes() as f64 / caches.l2 as f64;
@@ -433,7 +433,7 @@ impl Plan {
 
 fn error(axes: &[AxisPlan]) -> f64 {
     let growth = axes.iter().map(|a| Costs::of(a).growth);
-    growth.product::<f64>() * f64::from(f32::EPSILON) / 2.0
+    growth.product::<f64>() * ROUNDOFF
 }
 
 /// What the transforms of an axis are like; found once a process for each number of outputs and
