@@ -58,7 +58,7 @@ pub const MAX_LINE: usize = 1 << 16;
 pub const MAX_SCHEDULE: usize = 1 << 14;
 /// The longest of the other texts of a record, in bytes.
 pub const MAX_TEXT: usize = 1 << 10;
-/// Bound on threads, as on the command line.
+/// The most threads of a record, and of a command.
 pub const MAX_THREADS: usize = 1024;
 
 /// What a record is about: one problem on one machine, with a number of threads.

@@ -8,7 +8,7 @@ use anyhow::anyhow;
 use clap::Args;
 use clap::builder::RangedU64ValueParser;
 use convgen::algorithm::Algorithm;
-use convgen::record::{Database, Store, default_path};
+use convgen::record::{Database, MAX_THREADS, Store, default_path};
 use convgen::scheduler::space::Space;
 use convgen::{Accuracy, Compiler, Error, Host, Isa, Pick, scheduler};
 use convgen_ir::elem::Layout;
@@ -21,9 +21,6 @@ use convgen_ir::separable::{Separable, SeparableError};
 
 use super::failure::Hint;
 use super::source::{self, STDIN};
-
-/// The most threads a command takes.
-const MAX_THREADS: u64 = 1024;
 
 /// Which code to make.
 #[derive(Args)]
@@ -310,5 +307,5 @@ impl DescriptorArg {
 
 /// Accepts a number of threads.
 pub fn thread_count() -> RangedU64ValueParser<usize> {
-    RangedU64ValueParser::new().range(1..=MAX_THREADS)
+    RangedU64ValueParser::new().range(1..=MAX_THREADS as u64)
 }
