@@ -143,3 +143,48 @@ impl FromIterator<Directive> for Schedule {
         Schedule { directives: directives.into_iter().collect() }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::parse::parse_schedule;
+
+    /// One of each kind.
+    fn directives() -> Vec<Directive> {
+        let name = |text: &str| text.to_owned();
+        let all = every!(Directive {
+            Split { axis: name("ow"), by: 14, tail: Tail::Cut },
+            Reorder { axes: vec![name("oc.o"), name("ow.o")] },
+            Fuse { outer: name("oh"), inner: name("ow") },
+            Vectorize { axis: name("oc.i") },
+            Unroll { axis: name("ow.i") },
+            Parallel { axis: name("oh") },
+            Prefetch { axis: name("ic.o"), by: 32 },
+            Rfactor { axis: name("ic.i") },
+            AccumulateOutput { at: name("ow.o") },
+            SpillSums { at: name("oc.o"), over: Some(name("oh.o")) },
+            SkipPadding { at: name("kh") },
+            Peel { axis: name("ow.o") },
+            PackWeights,
+            PackInput { at: name("oh"), layout: Some(Layout::ChannelsLast) },
+        });
+        all.to_vec()
+    }
+
+    #[test]
+    fn every_directive_is_read_as_it_is_written() {
+        let schedule = Schedule { directives: directives() };
+        assert_eq!(parse_schedule(&schedule.one_line()), Ok(schedule.clone()));
+        assert_eq!(parse_schedule(&schedule.to_string()), Ok(schedule));
+    }
+
+    #[test]
+    fn the_grammar_names_every_directive() {
+        let grammar = include_str!("lib.rs");
+        for directive in directives() {
+            let text = directive.to_string();
+            let word = text.split(' ').next().unwrap_or_default();
+            assert!(grammar.contains(&format!("\"{word}")), "{text}");
+        }
+    }
+}
