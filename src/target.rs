@@ -435,7 +435,13 @@ mod detect {
     }
 
     pub(super) fn features() -> Vec<&'static str> {
-        let all = [
+        let all = probed().into_iter();
+        all.filter_map(|(name, present)| present.then_some(name)).collect()
+    }
+
+    /// Every feature that is asked for, and whether it is there.
+    pub(super) fn probed() -> [(&'static str, bool); 9] {
+        [
             ("sse4.1", std::is_x86_feature_detected!("sse4.1")),
             ("avx", std::is_x86_feature_detected!("avx")),
             ("avx2", std::is_x86_feature_detected!("avx2")),
@@ -445,8 +451,7 @@ mod detect {
             ("avx512vl", std::is_x86_feature_detected!("avx512vl")),
             ("avx512dq", std::is_x86_feature_detected!("avx512dq")),
             ("avx512bw", std::is_x86_feature_detected!("avx512bw")),
-        ];
-        all.into_iter().filter_map(|(name, present)| present.then_some(name)).collect()
+        ]
     }
 
     pub(super) fn caches() -> Caches {
@@ -497,5 +502,18 @@ mod detect {
 
     pub(super) fn caches() -> Caches {
         Caches::TYPICAL
+    }
+}
+
+#[cfg(all(test, target_arch = "x86_64"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_feature_of_an_instruction_set_is_asked_for() {
+        let asked = detect::probed().map(|(name, _)| name);
+        for isa in Isa::ALL {
+            assert!(isa.features().iter().all(|feature| asked.contains(feature)), "{isa}");
+        }
     }
 }

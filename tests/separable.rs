@@ -139,7 +139,7 @@ fn random_pairs_have_the_bits_of_two_kernels() {
 /// second cache.
 fn far_channels(compiler: &Compiler) -> usize {
     let l2 = compiler.target().caches().l2;
-    (16..).step_by(16).find(|c| c * c * 4 > l2 / 2).unwrap()
+    (16..).step_by(16).find(|c| c * c * size_of::<f32>() > l2 / 2).unwrap()
 }
 
 fn pair_of_seven(images: usize, channels: usize, out: usize, layout: &str) -> Separable {

@@ -151,7 +151,7 @@ impl File {
     fn target(&mut self, settings: &str) -> Result<(), String> {
         match pairs(settings)?[..] {
             [("lanes", lanes), ("registers", registers)] => {
-                self.limits.reg_bytes = lanes * registers * 4;
+                self.limits.reg_bytes = lanes * registers * size_of::<f32>() as i64;
                 Ok(())
             }
             _ => Err("expected `target lanes=<n> registers=<n>`".to_string()),
