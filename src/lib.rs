@@ -23,9 +23,10 @@
 //! Kernel
 //! ```
 //! [`Compiler`] carries out all of it, or any stage alone. [`ir`] depends on nothing here, and only
-//! [`jit`] has unsafe code. [`mod@object`] writes the same code to an object file. [`Target`] is
-//! what the stages may know of a machine, and [`Host`] the proof that this one is like that.
-//! [`mod@check`] holds a kernel against its oracles.
+//! [`jit`] has unsafe code. With the feature `object`, the module `object` writes the same code to
+//! an object file, for this machine or another. [`Target`] is what the stages may know of a machine,
+//! and [`Host`] the proof that this one is like that. [`mod@check`] holds a kernel against its
+//! oracles.
 //!
 //! # Floors
 //! A module imports from the floors below its own and from nowhere else:
@@ -90,6 +91,7 @@ pub mod jit;
 mod link;
 pub mod lower;
 pub mod machine;
+#[cfg(feature = "object")]
 pub mod object;
 mod pages;
 pub mod record;
