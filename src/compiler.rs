@@ -80,9 +80,9 @@ impl Compiler {
         Ok(Compiler { target, isa, quick, records: Arc::default(), threads: 1 })
     }
 
-    /// The same with the tuning records of this database, which may be that of this user,
-    /// [`record::default_database`](crate::record::default_database). Without any, every problem
-    /// gets the default pick.
+    /// The same with the tuning records of this database, which may be that of a file,
+    /// [`Store::load`](crate::record::Store::load). Without any, every problem gets the default
+    /// pick.
     pub fn with_database(mut self, records: Arc<Database>) -> Compiler {
         self.records = records;
         self

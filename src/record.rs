@@ -42,7 +42,7 @@ use crate::target::Target;
 
 pub use self::database::{Database, Inserted, Skipped};
 pub use self::fault::StoreError;
-pub use self::store::{MAX_FILE, Store, default_database, default_path};
+pub use self::store::{MAX_FILE, Store};
 
 /// The number of the line's format and of the meaning of schedules: changed when a line of before
 /// would be read wrongly or would mean another kernel.

@@ -8,7 +8,7 @@ use anyhow::anyhow;
 use clap::Args;
 use clap::builder::RangedU64ValueParser;
 use convgen::algorithm::Algorithm;
-use convgen::record::{Database, MAX_THREADS, Store, default_path};
+use convgen::record::{Database, MAX_THREADS, Store};
 use convgen::scheduler::space::Space;
 use convgen::{Accuracy, Compiler, Error, Host, Isa, Pick, scheduler};
 use convgen_ir::elem::Layout;
@@ -112,6 +112,13 @@ impl DbArg {
             None => "move the file away, or name another with --db FILE".to_owned(),
         }
     }
+}
+
+/// Where the records of this user are: `convgen/tuning.jsonl` in the platform's directory of local
+/// application data (on Linux `~/.local/share`, unless the user's XDG base directories are
+/// elsewhere). Nothing if the platform has none.
+fn default_path() -> Option<PathBuf> {
+    Some(dirs::data_local_dir()?.join("convgen").join("tuning.jsonl"))
 }
 
 /// A layout instead of the problem's own.

@@ -25,22 +25,6 @@ use super::{Database, Inserted, Record, RecordError, file};
 /// The largest file that is read or written: about a million records.
 pub const MAX_FILE: u64 = 1 << 29;
 
-/// Where the database of this user is: `convgen/tuning.jsonl` in the platform's directory of local
-/// application data (on Linux `~/.local/share`, unless the user's XDG base directories are
-/// elsewhere). Nothing if the platform has none.
-pub fn default_path() -> Option<PathBuf> {
-    Some(dirs::data_local_dir()?.join("convgen").join("tuning.jsonl"))
-}
-
-/// The records of this user, for [`Compiler::with_database`](crate::Compiler::with_database): no
-/// compiler reads them unasked. A matter of milliseconds, unless there are very many.
-///
-/// # Errors
-/// Why the file at [`default_path`] was not read. A file that is not there has no records.
-pub fn default_database() -> Result<Database, StoreError> {
-    default_path().map_or(Ok(Database::new()), |path| Store::at(path).load())
-}
-
 /// A database's place in the file system. Holds no records and no lock.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Store {
