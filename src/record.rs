@@ -31,11 +31,8 @@ mod file;
 mod line;
 mod store;
 
-use std::time::SystemTime;
-
 use convgen_ir::problem::{ConvProblem, DescriptorError};
 use convgen_ir::schedule::Schedule;
-use jiff::Timestamp;
 
 use crate::algorithm::Algorithm;
 use crate::target::Target;
@@ -111,7 +108,7 @@ pub struct Record {
     pub default_seconds: f64,
     /// How many schedules were measured.
     pub candidates: u64,
-    /// When, by RFC 3339; see [`rfc3339`].
+    /// When, in Coordinated Universal Time, to the second: `2026-11-30T09:00:00Z`.
     pub date: String,
 }
 
@@ -135,18 +132,15 @@ impl Record {
     }
 }
 
-/// A point in time as records write it, to the second.
-pub fn rfc3339(time: SystemTime) -> String {
-    let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    // In the year 9999, the last of four digits.
-    let last = Timestamp::MAX.as_second();
-    let second = i64::try_from(since.as_secs()).map_or(last, |second| second.min(last));
-    Timestamp::from_second(second).unwrap_or(Timestamp::UNIX_EPOCH).to_string()
-}
-
-/// Whether a text is a point in time as [`rfc3339`] writes it.
-fn is_rfc3339(text: &str) -> bool {
-    text.parse().is_ok_and(|time: Timestamp| time.to_string() == text)
+/// Whether a text has the form of a [`Record::date`]. Nothing is decided by a date, so the calendar
+/// is not asked.
+fn is_date(text: &str) -> bool {
+    let form = "0000-00-00T00:00:00Z";
+    let fits = |(given, form): (u8, u8)| match form {
+        b'0' => given.is_ascii_digit(),
+        _ => given == form,
+    };
+    text.len() == form.len() && text.bytes().zip(form.bytes()).all(fits)
 }
 
 /// Why a line is no record of this version.

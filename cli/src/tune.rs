@@ -18,7 +18,7 @@ use std::time::{Duration, SystemTime};
 use anyhow::{Context, anyhow};
 use clap::Args;
 use convgen::cost::Rates;
-use convgen::record::{self, Key, Record, Store};
+use convgen::record::{Key, Record, Store};
 use convgen::tune::search::{self, Limits, Measured, Progress, Tuned};
 use convgen::{Compiler, Host, Isa, machine};
 use convgen_ir::problem::{ConvProblem, Descriptor};
@@ -268,7 +268,7 @@ impl<'a> Tuner<'a> {
             seconds: *seconds,
             default_seconds: tuned.default.seconds,
             candidates: tuned.measured.len() as u64,
-            date: record::rfc3339(SystemTime::now()),
+            date: humantime::format_rfc3339_seconds(SystemTime::now()).to_string(),
         };
         match self.args.again {
             true => store.update(|database| database.replace(&record))?,

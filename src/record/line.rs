@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     GENERATOR, Key, MAX_LINE, MAX_SCHEDULE, MAX_TEXT, MAX_THREADS, Record, RecordError, SCHEMA,
-    is_rfc3339,
+    is_date,
 };
 use crate::algorithm::Algorithm;
 
@@ -141,7 +141,7 @@ impl<'a> RecordLine<'a> {
                 return Err(RecordError::Seconds { field, given });
             }
         }
-        match is_rfc3339(&self.date) {
+        match is_date(&self.date) {
             true => Ok(()),
             false => Err(RecordError::Date { given: self.date.to_string() }),
         }
