@@ -1,22 +1,21 @@
 //! Element types and memory layouts: the two small vocabularies every buffer and every problem is
 //! described in.
 //!
-//! Promises: each value has exactly one canonical text, which parses back to it; serde uses the
-//! same text. Does not: say what arithmetic on an element means (the language reference does) or
-//! which machine has it.
+//! Promises: each value has exactly one canonical text, which parses back to it; with the feature
+//! `serde` it is serialised as the same text. Does not: say what arithmetic on an element means
+//! (the language reference does) or which machine has it.
 
 use std::fmt;
 use std::str::FromStr;
 
-use serde::{Deserialize, Serialize};
-
 use crate::every;
 
 /// The type of one tensor element.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum ElemType {
     /// IEEE 754 binary32.
-    #[serde(rename = "f32")]
+    #[cfg_attr(feature = "serde", serde(rename = "f32"))]
     F32,
 }
 
@@ -51,13 +50,14 @@ impl ElemType {
 
 /// Where the channels of an activation tensor lie. Weights have their own fixed order and are not
 /// concerned.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Layout {
     /// `[batch, channels, spatial...]`: a plane a channel.
-    #[serde(rename = "nchw")]
+    #[cfg_attr(feature = "serde", serde(rename = "nchw"))]
     ChannelsFirst,
     /// `[batch, spatial..., channels]`: the channels of a pixel are neighbours.
-    #[serde(rename = "nhwc")]
+    #[cfg_attr(feature = "serde", serde(rename = "nhwc"))]
     ChannelsLast,
 }
 

@@ -25,8 +25,6 @@ mod error;
 mod spec;
 mod words;
 
-use serde::{Deserialize, Serialize};
-
 use self::check::{check_axis, check_channels, check_elements, check_padding, checked_product};
 pub use self::descriptor::{
     Descriptor, DescriptorError, DescriptorErrorKind, Driver, parse_list, parse_list_as,
@@ -53,8 +51,12 @@ pub const MAX_EPILOGUE: usize = 16;
 pub const MAX_MACS: u64 = 1 << 62;
 
 /// A legal convolution. Only [`ConvProblem::new`] and the descriptor parsers make one.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(try_from = "String", into = "String")
+)]
 pub struct ConvProblem {
     spec: ConvSpec,
 }
@@ -549,7 +551,8 @@ mod tests {
     #[test]
     fn serde_goes_through_the_descriptor() {
         let problem = ConvProblem::new(ConvSpec::conv1d(3, 4, 9, 3).bias(true)).unwrap();
-        let text = String::from(problem.clone());
-        assert_eq!(ConvProblem::try_from(text), Ok(problem));
+        let text = serde_json::to_string(&problem).unwrap();
+        assert_eq!(text, format!("\"{problem}\""));
+        assert_eq!(serde_json::from_str::<ConvProblem>(&text).unwrap(), problem);
     }
 }
