@@ -11,8 +11,8 @@
 use std::cmp::Ordering;
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
-use bytes::Bytes;
 use convgen_ir::problem::ConvProblem;
 
 use super::line::RecordLine;
@@ -31,15 +31,16 @@ pub struct Database {
     /// Lines with all fields of this version; those that share a key with another are sound.
     lines: HashMap<Key, Held>,
     /// Lines that are no record of this version.
-    unread: BTreeMap<Bytes, RecordError>,
+    unread: BTreeMap<Line, RecordError>,
     skipped: Vec<Skipped>,
 }
 
+/// The bytes of a line, which databases share.
+type Line = Arc<[u8]>;
+
 #[derive(Clone, Debug)]
 struct Held {
-    /// A part of the text that was read: a hundred thousand copies would take as long as reading
-    /// them.
-    text: Bytes,
+    text: Line,
     seconds_an_image: f64,
 }
 
@@ -75,18 +76,13 @@ impl Database {
     /// Reads lines. Nothing is refused as a whole: [`Database::skipped`] lists the lines that are
     /// not used.
     pub fn read(text: &[u8]) -> Database {
-        Database::of(Bytes::copy_from_slice(text))
-    }
-
-    /// As [`Database::read`], without a copy of the text.
-    pub(super) fn of(text: Bytes) -> Database {
         let mut database = Database::new();
         // Keys are hashed once, not again whenever the table grows.
         database.lines.reserve(text.len() / USUAL_LINE);
         let lines = text.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii).enumerate();
         let wanted = |line: &[u8]| !line.is_empty() && line != HEADER.as_bytes();
         for (index, line) in lines.filter(|(_, line)| wanted(line)) {
-            if let Err(reason) = database.add(text.slice_ref(line)) {
+            if let Err(reason) = database.add(line.into()) {
                 database.skipped.push(Skipped { line: index + 1, reason });
             }
         }
@@ -126,7 +122,7 @@ impl Database {
     /// # Errors
     /// What a reader would refuse the record for.
     pub fn insert(&mut self, record: &Record) -> Result<Inserted, RecordError> {
-        let text = Bytes::from(record.to_line()?);
+        let text: Line = record.to_line()?.into_bytes().into();
         self.add(text.clone())?;
         Ok(match self.lines.get(&record.key) {
             Some(best) if best.text != text => {
@@ -143,7 +139,7 @@ impl Database {
     /// # Errors
     /// As [`Database::insert`].
     pub fn replace(&mut self, record: &Record) -> Result<(), RecordError> {
-        let text = Bytes::from(record.to_line()?);
+        let text = record.to_line()?.into_bytes().into();
         self.lines.remove(&record.key);
         self.add(text)
     }
@@ -176,7 +172,7 @@ impl Database {
         self.lines.retain(|_, held| match sound(&held.text) {
             Ok(_) => true,
             Err(reason) => {
-                unread.insert(std::mem::take(&mut held.text), reason);
+                unread.insert(held.text.clone(), reason);
                 false
             }
         });
@@ -228,11 +224,11 @@ impl Database {
     /// The lines of the file behind the header, in no order.
     fn all_lines(&self) -> impl Iterator<Item = &[u8]> {
         let held = self.lines.values().map(|held| held.text.as_ref());
-        held.chain(self.unread.keys().map(Bytes::as_ref))
+        held.chain(self.unread.keys().map(Line::as_ref))
     }
 
     /// Adds one line.
-    fn add(&mut self, text: Bytes) -> Result<(), RecordError> {
+    fn add(&mut self, text: Line) -> Result<(), RecordError> {
         if let Some(reason) = self.unread.get(&text) {
             return Err(reason.clone());
         }
@@ -264,7 +260,7 @@ impl Database {
     }
 
     /// Keeps a line that is no record.
-    fn set_aside(&mut self, text: Bytes, reason: RecordError) -> Result<(), RecordError> {
+    fn set_aside(&mut self, text: Line, reason: RecordError) -> Result<(), RecordError> {
         self.unread.insert(text, reason.clone());
         Err(reason)
     }

@@ -16,8 +16,6 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use bytes::Bytes;
-
 use super::database::HEADER;
 use super::fault::StoreError;
 use super::{Database, Inserted, Record, RecordError, file};
@@ -62,7 +60,7 @@ impl Store {
     /// If the file cannot be read, is too large or something else. Lines that are no records are no
     /// error: see [`Database::skipped`].
     pub fn load(&self) -> Result<Database, StoreError> {
-        Ok(Database::of(self.text(&self.path)?))
+        Ok(Database::read(&self.text(&self.path)?))
     }
 
     /// Writes records to a file that must not exist.
@@ -100,7 +98,7 @@ impl Store {
         fs::create_dir_all(folder).map_err(|error| file::io_error("create", folder, error))?;
         let lock = file::lock(&file::beside(&path, ".lock"))?;
         let before = self.text(&path)?;
-        let mut database = Database::of(before.clone());
+        let mut database = Database::read(&before);
         let value = change(&mut database)?;
         let after = self.fitting(&path, &database)?;
         if after != before {
@@ -120,10 +118,10 @@ impl Store {
     }
 
     /// The bytes of the file, which are none or begin with the header.
-    fn text(&self, path: &Path) -> Result<Bytes, StoreError> {
+    fn text(&self, path: &Path) -> Result<Vec<u8>, StoreError> {
         let limit = self.limit;
         // One byte more than may be there shows a file that grows while it is read.
-        let Some((text, given)) = file::read(path, limit + 1)? else { return Ok(Bytes::new()) };
+        let Some((text, given)) = file::read(path, limit + 1)? else { return Ok(vec![]) };
         if given > limit {
             return Err(StoreError::TooLarge { path: path.to_owned(), given, limit });
         }
@@ -131,6 +129,6 @@ impl Store {
         if !text.is_empty() && first.trim_ascii() != HEADER.as_bytes() {
             return Err(StoreError::Header { path: path.to_owned() });
         }
-        Ok(text.into())
+        Ok(text)
     }
 }
