@@ -294,7 +294,7 @@ impl Transforms {
         }
         if let Some([forward, _]) = &self.columns {
             let turned = &mut memory.turned[..self.rows * self.half];
-            transpose::transpose(grid, turned, self.half, self.rows);
+            transpose(grid, turned, self.half, self.rows);
             forward.process_with_scratch(turned, scratch);
         } else {
             std::mem::swap(&mut memory.grid, &mut memory.turned);
@@ -337,7 +337,7 @@ impl Transforms {
             let grid = match &self.columns {
                 Some([_, inverse]) => {
                     inverse.process_with_scratch(turned, scratch);
-                    transpose::transpose(turned, grid, self.rows, self.half);
+                    transpose(turned, grid, self.rows, self.half);
                     grid
                 }
                 None => turned,
@@ -447,6 +447,14 @@ impl Stage for Transforms {
                 .map(|mut call| call.tasks().run(&mut Scratch::new()))
         };
         self.sums(inputs, task, memory, multiply).ok()
+    }
+}
+
+/// Columns to rows, of a grid with rows of that length.
+fn transpose<T: Copy>(grid: &[T], turned: &mut [T], width: usize, height: usize) {
+    for (x, column) in turned.chunks_exact_mut(height).enumerate() {
+        let values = grid.iter().skip(x).step_by(width);
+        column.iter_mut().zip(values).for_each(|(place, value)| *place = *value);
     }
 }
 
