@@ -426,12 +426,36 @@ mod detect {
     //! Features as the standard library sees them (which includes what the operating system saves),
     //! caches and the name by CPUID.
 
+    use std::arch::x86_64::{__cpuid, __cpuid_count, CpuidResult};
+
     use super::Caches;
-    use raw_cpuid::{CacheType, CpuId};
+
+    /// The first of the extended leaves, which count on their own.
+    const EXTENDED: u32 = 1 << 31;
+    /// The processor's name for itself, 16 bytes a leaf.
+    const NAME: [u32; 3] = [EXTENDED + 2, EXTENDED + 3, EXTENDED + 4];
+    /// Sizes of caches in fields of their own, by AMD's processors.
+    const L1: u32 = EXTENDED + 5;
+    const L2_AND_L3: u32 = EXTENDED + 6;
+    /// A list of caches by their shapes: Intel's leaf, and AMD's.
+    const LISTS: [u32; 2] = [4, EXTENDED + 0x1d];
+    /// More than there are caches in a list.
+    const MOST_CACHES: u32 = 16;
+
+    /// A part of a leaf, if the processor has the leaf.
+    fn leaf(number: u32, part: u32) -> Option<CpuidResult> {
+        let last = __cpuid(number & EXTENDED).eax;
+        (number <= last).then(|| __cpuid_count(number, part))
+    }
 
     pub(super) fn cpu() -> String {
-        let brand = CpuId::new().get_processor_brand_string();
-        brand.map_or("unknown x86-64".to_string(), |brand| brand.as_str().trim().to_string())
+        let words = NAME.into_iter().filter_map(|number| leaf(number, 0));
+        let words = words.flat_map(|leaf| [leaf.eax, leaf.ebx, leaf.ecx, leaf.edx]);
+        let bytes = words.flat_map(u32::to_le_bytes).take_while(|byte| *byte != 0);
+        match String::from_utf8_lossy(&bytes.collect::<Vec<u8>>()).trim() {
+            "" => "unknown x86-64".to_string(),
+            name => name.to_string(),
+        }
     }
 
     pub(super) fn features() -> Vec<&'static str> {
@@ -456,33 +480,38 @@ mod detect {
 
     pub(super) fn caches() -> Caches {
         let mut caches = Caches::TYPICAL;
-        let cpuid = CpuId::new();
-        let mut note = |level: u8, instructions: bool, bytes: usize| match (level, instructions) {
-            (1, false) => caches.l1d = bytes,
+        let mut note = |level: u32, bytes: usize| match (level, bytes) {
+            (_, 0) => {}
+            (1, _) => caches.l1d = bytes,
             (2, _) => caches.l2 = bytes,
             (3, _) => caches.l3 = bytes,
             (_, _) => {}
         };
-        // Older AMD processors describe their caches in leaves of their own, which give the third
-        // level of the whole package. Where the general leaf exists too, it knows what one core
-        // sees.
-        if let Some(l1) = cpuid.get_l1_cache_and_tlb_info() {
-            note(1, false, usize::from(l1.dcache_size()) << 10);
+        // Older AMD processors have only these, which give the third level of the whole package.
+        // Where there is a list too, it knows what one core sees.
+        if let Some(l1) = leaf(L1, 0) {
+            note(1, (l1.ecx as usize >> 24) << 10);
         }
-        if let Some(outer) = cpuid.get_l2_l3_cache_and_tlb_info() {
-            note(2, false, usize::from(outer.l2cache_size()) << 10);
-            note(3, false, usize::from(outer.l3cache_size()) << 19);
+        if let Some(outer) = leaf(L2_AND_L3, 0) {
+            note(2, (outer.ecx as usize >> 16) << 10);
+            note(3, (outer.edx as usize >> 18) << 19);
         }
-        if let Some(parameters) = cpuid.get_cache_parameters() {
-            for level in parameters {
-                let bytes = level.associativity()
-                    * level.physical_line_partitions()
-                    * level.coherency_line_size()
-                    * level.sets();
-                note(level.level(), level.cache_type() == CacheType::Instruction, bytes);
+        for list in LISTS {
+            let parts = (0..MOST_CACHES).map_while(|part| leaf(list, part));
+            for cache in parts.take_while(|cache| cache.eax & 31 != 0) {
+                // 1 is data, 2 instructions, 3 both.
+                if cache.eax & 31 != 2 {
+                    note(cache.eax >> 5 & 7, bytes(cache));
+                }
             }
         }
         caches
+    }
+
+    /// Ways, partitions of a line, bytes of one, and sets, each less one.
+    fn bytes(cache: CpuidResult) -> usize {
+        let fields = [cache.ebx >> 22, cache.ebx >> 12 & 0x3ff, cache.ebx & 0xfff, cache.ecx];
+        fields.into_iter().map(|field| field as usize + 1).product()
     }
 }
 
