@@ -7,11 +7,12 @@
 use std::collections::HashSet;
 
 use convgen_ir::bounds::Context;
+use convgen_ir::elem::ElemType;
 use convgen_ir::nest::{Access, AxisId, BufferId, Expr, Loop, Mode, Nest, Role, Stmt, visit_exprs};
 
 use super::trips::Ranges;
 use super::{Rates, Term};
-use crate::target::{Isa, Target};
+use crate::target::{CACHE_LINE, Isa, L1_WAY_BYTES, Target};
 
 /// Cycles of an iteration of a loop that is not unrolled: its counter and its pointers.
 const ITERATION: f64 = 1.0;
@@ -63,10 +64,10 @@ const INSERT: f64 = 2.0;
 const SHUFFLES: f64 = 2.0;
 
 /// A way of the first-level cache: addresses that differ by a multiple of it share a set.
-const WAY: i64 = 4096;
+const WAY: i64 = L1_WAY_BYTES as i64;
 
 /// Bytes of a cache line.
-const LINE: i64 = 64;
+const LINE: i64 = CACHE_LINE as i64;
 
 /// Seconds of a call, by what they are spent on.
 #[derive(Clone, Debug, Default)]
@@ -337,7 +338,7 @@ impl WorkCount<'_> {
     fn width(&self, code: Code) -> i64 {
         match code {
             Code::Wide => i64::from(self.target.lanes()),
-            Code::Loops | Code::Narrow => i64::from(Isa::Clif.vector_bits() / 32),
+            Code::Loops | Code::Narrow => i64::from(Isa::Clif.lanes(ElemType::F32)),
         }
     }
 

@@ -25,7 +25,7 @@ use convgen_ir::elem::ElemType;
 use convgen_ir::nest::{BinaryOp, UnaryOp};
 use iced_x86::{Code, IcedError, Instruction, MemoryOperand, Register};
 
-use crate::target::{Isa, VectorUnit};
+use crate::target::{Isa, PAGE_BYTES, VectorUnit};
 use crate::vir::allocate::allocate;
 use crate::vir::encoder::{Encoder, Operand, Reg, Rows, TRANSPOSE_REGISTERS};
 use crate::vir::{BuildError, LanePermute, Level, Mask, Place, Program, QUAD, Stream, Trips};
@@ -64,7 +64,8 @@ fn product(number: usize, bytes: i64) -> i64 {
 }
 
 /// Bytes of the stack that end at an inaccessible page, at least.
-const PAGE: i32 = 4096;
+#[expect(clippy::cast_possible_truncation, clippy::cast_possible_wrap, reason = "4096")]
+const PAGE: i32 = PAGE_BYTES as i32;
 
 /// Moves the stack pointer down. Each page is touched before the next one, so that a stack that is
 /// too small ends at its guard page and nowhere else.

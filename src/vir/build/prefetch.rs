@@ -8,6 +8,7 @@ use super::{
     Builder, Item, Level, Moving, Op, Place, PrefetchScope, Step, Stream, StreamInfo, Terms,
     VectorType,
 };
+use crate::target::CACHE_LINE;
 use crate::vir::{BuildError, Outside};
 
 impl PrefetchScope {
@@ -120,8 +121,9 @@ impl<'n> Builder<'n> {
     }
 }
 
-/// Bytes of a cache line.
-const LINE: i64 = 64;
+/// Bytes of a cache line, as offsets count.
+#[expect(clippy::cast_possible_wrap, reason = "64")]
+const LINE: i64 = CACHE_LINE as i64;
 
 /// Bytes ahead up to which what is fetched may lie in the first cache until it is read.
 const NEAR: i64 = 8192;
