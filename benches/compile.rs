@@ -49,11 +49,12 @@ const STAGES: [Stage; 6] = [
     Stage { name: "pick", run: |compiler, layer| drop(compiler.pick(&layer.descriptor.problem)) },
     Stage { name: "nest and transform", run: |compiler, layer| drop(layer.schedule(compiler)) },
     Stage {
-        name: "lower and verify",
+        name: "lower, verify, outline",
         run: |compiler, layer| {
-            let limits = compiler.target().limits();
-            let nests = layer.scheduled.iter().cloned();
-            nests.for_each(|nest| drop(lower::lower(nest, &limits)));
+            let target = compiler.target();
+            for nest in layer.scheduled.iter().cloned() {
+                drop(lower::lower(nest, &target.limits()).map(|nest| lower::outline(nest, target)));
+            }
         },
     },
     Stage {

@@ -13,8 +13,8 @@ use std::thread;
 
 use convgen::check::same_bits;
 use convgen::ir::ConvProblem;
-use convgen::jit::{Scratch, Tasks};
 use convgen::{Arguments, Compiler, Host};
+use convgen::{Scratch, Tasks};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let problem: ConvProblem = "conv2d n2 ic64 oc64 ih56 iw56 kh3 kw3 ph1 pw1 | relu".parse()?;

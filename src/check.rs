@@ -219,8 +219,7 @@ impl Data {
         input: &[f32],
         output: &mut [f32],
     ) -> Result<(), Error> {
-        let fail = |_| Error::Codegen { message: "the nest refuses its data".into() };
-        let packed = interpret::pack(nest, &self.weights).map_err(fail)?;
+        let packed = interpret::pack(nest, &self.weights)?;
         let mut extras = self.extras.iter();
         let given: Vec<&[f32]> = interpret::arguments(nest.nest())
             .into_iter()
@@ -234,7 +233,7 @@ impl Data {
                 Role::Output | Role::Scratch | Role::Reg => &[],
             })
             .collect();
-        interpret::run(nest, batch as i64, tasks, &given, output).map_err(fail)
+        Ok(interpret::run(nest, batch as i64, tasks, &given, output)?)
     }
 
     /// The weights, before packing.
@@ -444,9 +443,7 @@ fn interpret_stages(
     };
     let mut memory = Memory::default();
     for task in tasks {
-        let sums = transforms
-            .interpret(&inputs, *task as usize, &mut memory)
-            .map_err(|error| Error::Codegen { message: error.to_string() })?;
+        let sums = transforms.interpret(&inputs, *task as usize, &mut memory)?;
         for nest in kernel.nests() {
             let one = std::iter::once(*task as i64);
             data.interpret(nest, kernel.problem().batch(), one, sums, expected)?;

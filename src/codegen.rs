@@ -1,25 +1,8 @@
 //! From a verified nest to machine code, and the contract between that code and its caller.
 //!
 //! # The kernel ABI
-//! Both entry points of a kernel have the C signature
-//! ```text
-//! fn(arguments: *const *mut u8, batch: i64, first_task: i64, end_task: i64, scratch: *mut u8)
-//! ```
-//! - `arguments` points to one pointer a buffer: for the body, the buffers that
-//!   [`arguments`](convgen_ir::interpret::arguments) lists and then the output; for the pack block,
-//!   all weights and then all packed weights. Each buffer is as long as its shape at `batch` says
-//!   and aligned to its element.
-//! - Tasks `first_task..end_task` are carried out; the number of a task has the parallel loops as
-//!   digits, outermost first. The pack block ignores the range.
-//! - `scratch` points to [`scratch_bytes`](convgen_ir::verify::VerifiedNest::scratch_bytes) of
-//!   memory aligned to [`SCRATCH_ALIGN`](convgen_ir::verify::SCRATCH_ALIGN) that nobody else uses
-//!   during the call.
-//!
-//! # The stack
-//! A function needs [`stack_bytes`](isa::clif::stack_bytes) of stack, at most [`MOST_STACK_BYTES`]: most
-//! need some hundred, those with more values alive than registers some thousand. A frame of more
-//! than a page touches one page after the other, so a thread whose stack is too small ends at its
-//! guard page and writes nothing else.
+//! It stands on the page of the module `object`, where a program in another language meets it. The
+//! JIT calls the same code by the same contract.
 #![deny(
     clippy::arithmetic_side_effects,
     clippy::cast_possible_truncation,

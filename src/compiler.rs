@@ -250,15 +250,17 @@ impl Compiler {
         self.code(vec![lower::outline(nest, &self.target)]).map(NestKernel::new)
     }
 
-    /// The machine code of a kernel's nests, ready to run.
+    /// The machine code of a kernel's nests, ready to run; micro-kernels where they are marked.
     ///
     /// # Errors
     /// [`Error::Codegen`] or [`Error::CodeSize`].
+    #[doc(hidden)]
     pub fn code(&self, nests: Vec<VerifiedNest>) -> Result<Code, Error> {
         Code::new(nests, &self.target, &self.isa, &*self.quick)
     }
 
     /// The Cranelift functions of a nest: what [`Compiler::code`] compiles.
+    #[doc(hidden)]
     pub fn emit(&self, nest: &VerifiedNest) -> Vec<(Entry, Emitted)> {
         clif::emit_entries(nest, &self.target, &*self.isa, &mut FunctionBuilderContext::new())
     }
@@ -274,7 +276,7 @@ impl Compiler {
     /// The micro-kernels of a nest as text, in the vector IR; each is named as its function is.
     ///
     /// # Errors
-    /// As [`codegen::vir_text`](crate::codegen::vir_text).
+    /// [`Error::Codegen`] if Cranelift does not know the machine.
     pub fn vir_text(&self, nest: &VerifiedNest) -> Result<String, Error> {
         codegen::vir_text(nest, &self.target)
     }

@@ -1,5 +1,7 @@
 //! The errors of the library: one variant a stage, each with the numbers it is about.
 
+use convgen_ir::interpret::InterpretError;
+use convgen_ir::parse::ParseError;
 use convgen_ir::problem::ProblemError;
 use convgen_ir::verify::VerifyError;
 
@@ -29,6 +31,12 @@ pub enum Error {
     /// The scheduled nest is not legal on the target.
     #[error(transparent)]
     Verify(#[from] VerifyError),
+    /// A text of a nest does not parse.
+    #[error(transparent)]
+    Parse(#[from] ParseError),
+    /// The data of an oracle does not fit the nest.
+    #[error(transparent)]
+    Interpret(#[from] InterpretError),
     /// Cranelift refused the code or could not make it executable.
     #[error("code generation: {message}")]
     Codegen {

@@ -261,9 +261,8 @@ impl CompiledPart {
         let arguments: Vec<(BufferId, Role)> =
             Entry::Body.arguments(ir).into_iter().map(|id| (id, ir.buffer(id).role)).collect();
         if arguments.len() > MAX_ARGUMENTS {
-            let given = arguments.len();
-            let message = format!("a call has {given} buffers, expected at most {MAX_ARGUMENTS}");
-            return Err(Error::Codegen { message });
+            let (given, limit) = (arguments.len(), MAX_ARGUMENTS);
+            return Err(Error::CodeSize { what: "buffers a call", given, limit });
         }
         let Some(body) = entry(Entry::Body) else {
             return Err(Error::Codegen { message: "the nest has no body".to_string() });

@@ -6,6 +6,40 @@
 //! kernel touch memory that is not its own. Does not: run the models of other frameworks,
 //! or keep threads.
 //!
+//! ```
+//! use convgen::Compiler;
+//! use convgen::ir::ConvProblem;
+//!
+//! // Differences of neighbours, in two signals.
+//! let problem: ConvProblem = "conv1d ic1 oc1 iw4 kw2".parse()?;
+//! let kernel = Compiler::host()?.compile(&problem)?;
+//! let weights = kernel.pack_weights(&[-1.0, 1.0])?;
+//! let mut output = [0.0; 6];
+//! kernel.run(&[1.0, 4.0, 9.0, 16.0, 0.0, 0.0, 5.0, 0.0], &weights, None, &mut output)?;
+//! assert_eq!(output, [3.0, 5.0, 7.0, 0.0, 5.0, -5.0]);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # What you want to do
+//!
+//! | to | see |
+//! |---|---|
+//! | describe a convolution | [`ir::ConvProblem`], from text or from an [`ir::ConvSpec`]; the grammar is on the first page of [`ir`] |
+//! | compile and call it | [`Compiler`], [`Kernel`], [`Arguments`] for residuals and scales, [`PackedWeights`], [`Aligned`] memory |
+//! | use several threads | [`Kernel::run_parallel`] on rayon's; [`Kernel::prepare`] leaves the [`Tasks`] of a [`Call`] to threads of yours |
+//! | keep kernels for many shapes | [`cache::KernelCache`], within bytes that you set |
+//! | choose how exact it shall be | [`Accuracy`]; [`mod@accuracy`] says what errors and bits depend on |
+//! | write a schedule yourself | [`Compiler::compile_with`], [`ir::schedule::Schedule`], [`scheduler::default_schedule`] to begin with |
+//! | find a faster schedule | [`tune`]; [`record`] keeps what was found, [`Compiler::with_database`] uses it |
+//! | know what it will take, or why | [`cost`](mod@cost), [`Compiler::pick`] |
+//! | hold a kernel against its oracles | [`mod@check`], [`ir::reference`], [`ir::interpret`](mod@ir::interpret) |
+//! | run a depthwise and a pointwise convolution as one | [`SeparableKernel`] |
+//! | filter a stream | [`streaming`] |
+//! | run a nest of your own | [`Compiler::compile_nest`], [`NestKernel`] |
+//! | make an object file, for this machine or another | the module `object`, with the feature `object` |
+//!
+//! The crate `convgen-onnx` lists the problems of a model; `convgen-nn` has layers that learn.
+//!
 //! # The pipeline
 //!
 //! ```text
@@ -17,16 +51,15 @@
 //! ir::nest::Nest      scheduled
 //!     |               lower        the passes, then the verifier
 //! ir::VerifiedNest    in bounds by proof; the interpreter runs it too
-//!     |               codegen      Cranelift; AVX2 and AVX-512 for register tiles
-//! jit::Code           machine code in memory of its own
+//!     |               lower        outline: what becomes micro-kernels
+//!     |               codegen      Cranelift; AVX2 and AVX-512 for micro-kernels, by the vector IR
+//! machine code        in memory of its own
 //!     |               runtime      packed weights, the call, threads
 //! Kernel
 //! ```
-//! [`Compiler`] carries out all of it, or any stage alone. [`ir`] depends on nothing here, and only
-//! [`jit`] has unsafe code. With the feature `object`, the module `object` writes the same code to
-//! an object file, for this machine or another. [`Target`] is what the stages may know of a machine,
-//! and [`Host`] the proof that this one is like that. [`mod@check`] holds a kernel against its
-//! oracles.
+//! [`Compiler`] carries out all of it, or any stage alone. [`ir`] depends on nothing here, and one
+//! module alone has unsafe code, with its obligations numbered. [`Target`] is what the stages may
+//! know of a machine, and [`Host`] the proof that this one is like that.
 //!
 //! # Floors
 //! A module imports from the floors below its own and from nowhere else:
@@ -47,31 +80,6 @@
 //! accuracy exact timing
 //! ```
 //!
-//! # Example
-//!
-//! ```
-//! use convgen::Compiler;
-//! use convgen::ir::ConvProblem;
-//!
-//! // Differences of neighbours, in two signals.
-//! let problem: ConvProblem = "conv1d ic1 oc1 iw4 kw2".parse()?;
-//! let kernel = Compiler::host()?.compile(&problem)?;
-//! let weights = kernel.pack_weights(&[-1.0, 1.0])?;
-//! let mut output = [0.0; 6];
-//! kernel.run(&[1.0, 4.0, 9.0, 16.0, 0.0, 0.0, 5.0, 0.0], &weights, None, &mut output)?;
-//! assert_eq!(output, [3.0, 5.0, 7.0, 0.0, 5.0, -5.0]);
-//! # Ok::<(), Box<dyn std::error::Error>>(())
-//! ```
-//!
-//! A kernel may be shared and called by any number of threads: [`Kernel::run`] uses the calling
-//! one, [`Kernel::run_parallel`] rayon's, and [`Kernel::prepare`] leaves the tasks of a call to the
-//! caller. A [`Compiler`] may choose another arithmetic than the sum's where that is faster and its
-//! error bound is inside a stated budget, unless [`Accuracy::Strict`] is asked for;
-//! [`mod@accuracy`] says what errors and bits depend on. The schedule of a problem is the default
-//! one, or the one of a tuning [`record`] made on this machine: [`Compiler::pick`] says which.
-//! [`KernelCache`](cache::KernelCache) bounds the memory of many kernels. The crate `convgen-onnx`
-//! lists the problems of a model; `convgen-nn` has layers that learn. The grammar of problems,
-//! nests and schedules and the meaning of each operation are on the first page of [`ir`].
 
 #![deny(unsafe_code)]
 
@@ -79,15 +87,18 @@ pub mod accuracy;
 pub mod algorithm;
 pub mod cache;
 pub mod check;
+#[doc(hidden)]
 pub mod codegen;
 pub mod compiler;
 pub mod cost;
 pub mod error;
 mod exact;
+#[doc(hidden)]
 pub mod fourier;
+#[doc(hidden)]
 pub mod fusion;
 mod held;
-pub mod jit;
+mod jit;
 mod link;
 pub mod lower;
 pub mod machine;
@@ -100,6 +111,7 @@ pub mod scheduler;
 mod stages;
 pub mod streaming;
 pub mod target;
+#[doc(hidden)]
 pub mod timing;
 pub mod transform;
 pub mod tune;
@@ -109,6 +121,7 @@ pub use accuracy::Accuracy;
 pub use compiler::{Compiler, Origin, Pick};
 pub use convgen_ir as ir;
 pub use error::{Error, RunError};
+pub use jit::{Call, Scratch, Tasks};
 pub use runtime::aligned::Aligned;
 pub use runtime::separable::{SeparableArguments, SeparableKernel};
 pub use runtime::{Arguments, Kernel, NestKernel, PackedWeights};

@@ -1,7 +1,7 @@
 //! From a scheduled nest to one the emitters take: the ordered list of passes, then the verifier.
 //!
 //! Each pass keeps every bit of the result. `convgen print --stage lower --passes` shows the nest
-//! after each. [`outline`] then marks what becomes micro-kernels on a target.
+//! after each. [`outline()`] then marks what becomes micro-kernels on a target.
 
 #![deny(clippy::arithmetic_side_effects, clippy::cast_possible_truncation)]
 #![deny(clippy::cast_possible_wrap, clippy::cast_sign_loss)]

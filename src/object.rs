@@ -1,9 +1,29 @@
 //! Ahead-of-time code: a nest as a relocatable object file, for this machine or for another.
 //!
 //! Promises: the object defines `<prefix>convgen_body` and, if the nest packs its weights,
-//! `<prefix>convgen_pack`, both with the kernel ABI of [`codegen`](crate::codegen); with different
-//! prefixes any number of objects link into one program. The bits are those of the JIT: it is the
+//! `<prefix>convgen_pack`, both with the kernel ABI below; with different prefixes any number of
+//! objects link into one program. The bits are those of the JIT: it is the
 //! same code path. Does not: run the code, or check that any machine has the target's features.
+//!
+//! # The kernel ABI
+//! Both entry points of a kernel have the C signature
+//! ```text
+//! fn(arguments: *const *mut u8, batch: i64, first_task: i64, end_task: i64, scratch: *mut u8)
+//! ```
+//! - `arguments` points to one pointer a buffer: for the body, the buffers that
+//!   [`arguments`](convgen_ir::interpret::arguments) lists and then the output; for the pack block,
+//!   all weights and then all packed weights. Each buffer is as long as its shape at `batch` says
+//!   and aligned to its element.
+//! - Tasks `first_task..end_task` are carried out; the number of a task has the parallel loops as
+//!   digits, outermost first. The pack block ignores the range.
+//! - `scratch` points to [`scratch_bytes`](convgen_ir::verify::VerifiedNest::scratch_bytes) of
+//!   memory aligned to [`SCRATCH_ALIGN`](convgen_ir::verify::SCRATCH_ALIGN) that nobody else uses
+//!   during the call.
+//!
+//! # The stack
+//! A function needs at most 256 KiB of stack: most need some hundred bytes, those with more values alive than registers some thousand. A frame of more
+//! than a page touches one page after the other, so a thread whose stack is too small ends at its
+//! guard page and writes nothing else.
 
 use convgen_ir::verify::VerifiedNest;
 use cranelift_module::default_libcall_names;

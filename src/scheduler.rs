@@ -7,15 +7,19 @@
 mod caution;
 mod channels_first;
 mod depthwise;
+#[doc(hidden)]
 pub mod fourier;
 mod gradient;
 mod in_place;
 mod lanes;
 mod legal;
+#[doc(hidden)]
 pub mod order;
+#[doc(hidden)]
 pub mod plan;
 pub mod separable;
 pub mod space;
+#[doc(hidden)]
 pub mod winograd;
 
 use convgen_ir::elem::Layout;

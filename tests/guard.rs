@@ -27,12 +27,12 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use convgen::algorithm::Algorithm;
-use convgen::jit::{Call, Scratch};
 use convgen::record::{Database, Key, Record};
 use convgen::{
     Accuracy, Arguments, Compiler, Error, Host, Isa, Kernel, PackedWeights, SeparableArguments,
     SeparableKernel,
 };
+use convgen::{Call, Scratch};
 use convgen_ir::Layout;
 use convgen_ir::interpret;
 use convgen_ir::nest::Role;

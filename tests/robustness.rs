@@ -189,7 +189,8 @@ fn damaged_nests() {
         {
             compare_bits(&run(&lowered)?, &output).map_err(|error| format!("lowered: {error}"))?;
             if random.below(20) == 0 {
-                compiler.code(vec![lowered]).map_err(|error| error.to_string())?;
+                let outlined = lower::outline(lowered, compiler.target());
+                compiler.code(vec![outlined]).map_err(|error| error.to_string())?;
             }
         }
         Ok(Fate::Run)

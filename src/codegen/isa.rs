@@ -2,11 +2,10 @@
 //! micro-kernels they call.
 //!
 //! A micro-kernel is a function `fn(arguments: *mut i64)` of the System V convention on every
-//! platform. `arguments` holds what [`MicroKernel::arguments`] lists, and is the function's to
-//! change. Every operation of the nest becomes the instruction of the same rounding, in the nest's
+//! platform. `arguments` holds what its program lists, and is the function's to change. Every operation of the nest becomes the instruction of the same rounding, in the nest's
 //! order for each value, so the bits are the interpreter's.
 //!
-//! A back end of micro-kernels implements [`Encoder`](crate::vir::encoder::Encoder).
+//! A back end of micro-kernels implements the trait `vir::encoder::Encoder`.
 
 pub mod clif;
 mod x64;

@@ -50,8 +50,7 @@ impl Plan {
                }} }}
              }}"
         );
-        let parsed = parse_nest(&text).map(|(nest, _)| nest);
-        parsed.map_err(|error| Error::Codegen { message: error.to_string() })
+        Ok(parse_nest(&text)?.0)
     }
 
     /// Bias and epilogue of a tile's sums, which are the nest's input; its tasks are the kernel's.

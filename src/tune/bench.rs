@@ -28,6 +28,9 @@ pub enum TuneError {
     /// A stage of the compiler refuses it.
     #[error(transparent)]
     Compile(#[from] Error),
+    /// There is nothing to choose among.
+    #[error("no algorithm computes the problem")]
+    NoAlgorithm,
     /// It computes something wrong.
     #[error(transparent)]
     Check(#[from] CheckError),

@@ -137,9 +137,7 @@ pub fn search(
     let watch = Stopwatch::start();
     let spaces = Space::of(problem, compiler.target());
     let Some(sum) = spaces.first().map(Space::default_candidate) else {
-        return Err(TuneError::Compile(crate::error::Error::Codegen {
-            message: "no algorithm computes the problem".to_string(),
-        }));
+        return Err(TuneError::NoAlgorithm);
     };
     let bench = Bench::new(compiler, problem, &sum, rates, limits.threads)?;
     let (chosen, _) = compiler.default_choice(problem);

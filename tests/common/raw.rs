@@ -11,7 +11,7 @@ use convgen::check::same_bits;
 use convgen::codegen::Entry;
 use convgen::codegen::isa::clif::{self, Allocator, MICRO_KERNELS};
 use convgen::target::CACHE_LINE;
-use convgen::{Error, Host, Isa, Target};
+use convgen::{Error, Host, Isa, Target, lower};
 use convgen_ir::interpret;
 use convgen_ir::nest::{BufferId, Role};
 use convgen_ir::verify::VerifiedNest;
@@ -58,8 +58,9 @@ impl<'n> Raw<'n> {
         let mut raw = Raw { nest, module: Some(JITModule::new(builder)), entries: vec![] };
         let Some(module) = &mut raw.module else { return Ok(raw) };
         let mut functions = vec![];
+        let outlined = lower::outline(nest.clone(), &machine.target);
         for entry in Entry::of(nest.nest()) {
-            functions.push((entry, define(module, nest, entry, machine)?));
+            functions.push((entry, define(module, &outlined, entry, machine)?));
         }
         module.finalize_definitions().map_err(|error| error.to_string())?;
         let entry = |(entry, id): &(Entry, FuncId)| {

@@ -43,7 +43,9 @@ pub fn target_on(backend: &Backend, data: &[u8]) {
     let verified = verify(nest.clone(), &limits).ok();
     stage("lower");
     let lowered = convgen::lower::lower(nest, &limits).ok();
-    for nest in verified.into_iter().chain(lowered) {
+    let target = backend.compiler.target();
+    let outlined = lowered.map(|nest| convgen::lower::outline(nest, target));
+    for nest in verified.into_iter().chain(outlined) {
         if let (Some(meaning), Some(output)) = (&meaning, output(&nest)) {
             same(&output, meaning).unwrap_or_else(|error| panic!("wrong, lowered: {error}"));
         }

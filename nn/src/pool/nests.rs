@@ -13,8 +13,7 @@ use convgen::lower;
 
 /// Reads a nest, lowers and verifies it.
 pub(super) fn verified(text: &str, limits: &Limits) -> Result<VerifiedNest, Error> {
-    let parsed = parse_nest(text).map_err(|error| Error::Codegen { message: error.to_string() });
-    Ok(lower::lower(parsed?.0, limits)?)
+    Ok(lower::lower(parse_nest(text)?.0, limits)?)
 }
 
 /// Writes a nest for that many lanes, within the limits.
