@@ -231,7 +231,8 @@ fn lowered(
     target: &Target,
 ) -> Nests {
     let nests = Compiler::schedule_for(target, problem, algorithm, schedule)?;
-    lower_all(nests, &target.limits())
+    let outline = |nest| lower::outline(nest, target);
+    Ok(lower_all(nests, &target.limits())?.into_iter().map(outline).collect())
 }
 
 fn lower_all(nests: Vec<Nest>, limits: &Limits) -> Nests {

@@ -11,7 +11,8 @@ import re
 from dataclasses import dataclass, field
 
 KEYWORDS = frozenset(
-    "nest pack for reduce parallel unroll vector in ahead fetch where cut and if let scratch reg N".split()
+    "nest pack for reduce parallel unroll vector in ahead fetch where cut and if let scratch reg "
+    "micro_kernel N".split()
 )
 ROLES = ("input", "gradient", "weights", "bias", "scale", "residual", "output", "packed")
 PADDED_LOADS = ("pad", "reflect", "replicate", "circular")
@@ -289,6 +290,9 @@ class Parser:
             return self.loop()
         if self.accept("if"):
             return If(self.guards(), self.block(), token.line)
+        if self.accept("micro_kernel"):
+            # A mark: the block inside.
+            return If((), self.block(), token.line)
         if token.text in ("scratch", "reg"):
             self.take()
             return Declaration(token.text, self.name(), self.type(), token.line)
