@@ -21,9 +21,9 @@
 //!   during the call.
 //!
 //! # The stack
-//! A function needs at most 256 KiB of stack: most need some hundred bytes, those with more values alive than registers some thousand. A frame of more
-//! than a page touches one page after the other, so a thread whose stack is too small ends at its
-//! guard page and writes nothing else.
+//! A function needs at most 256 KiB of stack: most need some hundred bytes, those with more values
+//! alive than registers some thousand. A frame of more than a page touches one page after the other,
+//! so a thread whose stack is too small ends at its guard page and writes nothing else.
 
 use convgen_ir::verify::VerifiedNest;
 use cranelift_module::default_libcall_names;

@@ -34,7 +34,7 @@ use self::plan::{
 };
 use crate::algorithm::{Algorithm, PhaseLoop, phase_loops};
 use crate::target::{
-    Isa, L1_WAY_BYTES, LATENCY_SUMS, MICRO_KERNEL_OPERANDS, PAGE_BYTES, Target, UNROLLED_STEPS,
+    L1_WAY_BYTES, LATENCY_SUMS, MICRO_KERNEL_OPERANDS, PAGE_BYTES, Target, UNROLLED_STEPS,
 };
 
 /// The default pick among the schedules of the defining sum: legal for every problem on every
@@ -298,14 +298,13 @@ impl<'p> Picker<'p> {
             let rows = (budget / vectors).min(self.rows_in_cache(lanes));
             return (vectors, balanced(row, rows));
         }
-        let vectors = match self.target.isa() {
-            // Cranelift has no masks: what is no whole vector is done lane by lane.
-            Isa::Clif => (lane / width).clamp(1, 2),
-            Isa::Avx2 | Isa::Avx512 if lanes == LaneAxis::Columns && row < FEW_ROWS => {
-                let sums = row * self.phases_of_tile(lanes);
-                balanced(lane.div_ceil(width), (budget / sums).min(WIDEST_ROW))
-            }
-            Isa::Avx2 | Isa::Avx512 => fewest_lanes_wasted(lane.div_ceil(width), row, budget),
+        let vectors = if !self.target.has_masks() {
+            self.target.vectors_for(lane).min(2)
+        } else if lanes == LaneAxis::Columns && row < FEW_ROWS {
+            let sums = row * self.phases_of_tile(lanes);
+            balanced(lane.div_ceil(width), (budget / sums).min(WIDEST_ROW))
+        } else {
+            fewest_lanes_wasted(lane.div_ceil(width), row, budget)
         };
         let rows = balanced(row, (budget / vectors).min(self.rows_in_cache(lanes)));
         (vectors, rows)
@@ -376,10 +375,8 @@ impl<'p> Picker<'p> {
         if by < channels {
             return (by, false);
         }
-        let steps = match (channels, self.target.isa()) {
-            (1, Isa::Avx2 | Isa::Avx512) => UNROLLED_TAPS / tile,
-            (_, Isa::Clif | Isa::Avx2 | Isa::Avx512) => steps,
-        };
+        let unrolls_taps = channels == 1 && self.target.has_micro_kernels();
+        let steps = if unrolls_taps { UNROLLED_TAPS / tile } else { steps };
         (by, self.problem.spatial().last().is_some_and(|s| s.kernel * channels <= steps))
     }
 
@@ -468,9 +465,9 @@ impl<'p> Picker<'p> {
 
 /// Registers for the sums of a tile: those that no operand needs.
 fn tile_registers(target: &Target) -> u64 {
-    let operands = match target.isa() {
-        Isa::Clif => CRANELIFT_OPERANDS,
-        Isa::Avx2 | Isa::Avx512 => MICRO_KERNEL_OPERANDS,
+    let operands = match target.has_micro_kernels() {
+        true => MICRO_KERNEL_OPERANDS,
+        false => CRANELIFT_OPERANDS,
     };
     u64::from(target.registers()) - operands
 }

@@ -291,6 +291,13 @@ impl Target {
         self.unit().is_some_and(|unit| unit.masked_access)
     }
 
+    /// Vectors that so many lanes are: the last one masked; without masks those that are whole, and
+    /// what is left is done lane by lane.
+    pub(crate) fn vectors_for(&self, lanes: u64) -> u64 {
+        let width = u64::from(self.lanes());
+        if self.has_masks() { lanes.div_ceil(width) } else { (lanes / width).max(1) }
+    }
+
     /// Whether lanes can be put in any order: see [`VectorUnit::permutes`].
     pub fn has_permutes(&self) -> bool {
         self.unit().is_some_and(|unit| unit.permutes)

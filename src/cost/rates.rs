@@ -1,6 +1,6 @@
 //! How fast a core does the few things that the cost model counts.
 
-use crate::target::{Isa, Target};
+use crate::target::Target;
 
 /// Cycles that a multiply-add takes, on nearly every CPU.
 const LATENCY_CYCLES: f64 = 4.0;
@@ -31,10 +31,8 @@ impl Rates {
     pub fn nominal(target: &Target) -> Rates {
         const CYCLE: f64 = 1e-9 / 3.0;
         let fused = if target.fma() { 1.0 } else { 8.0 };
-        let wide = match target.isa() {
-            Isa::Clif | Isa::Avx2 => 0.5 * CYCLE,
-            Isa::Avx512 => 0.75 * CYCLE,
-        };
+        // Some cores do operations of 512 bits in two halves.
+        let wide = if target.isa().vector_bits() > 256 { 0.75 * CYCLE } else { 0.5 * CYCLE };
         Rates {
             fma: wide * fused,
             latency: LATENCY_CYCLES * CYCLE,

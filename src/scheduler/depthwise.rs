@@ -5,7 +5,7 @@ use convgen_ir::elem::Layout;
 
 use super::plan::{LaneAxis, LoopClass, LoopOrder, Plan, weight_bytes};
 use super::{DEPTHWISE_COLUMNS, FEWEST_PIXELS, Picker, balanced, tile_registers};
-use crate::target::{Isa, L1_WAY_BYTES, LATENCY_SUMS};
+use crate::target::{L1_WAY_BYTES, LATENCY_SUMS};
 
 /// Columns of such a tile of several vectors: neighbouring lines of memory are fetched together, so
 /// that few columns by many channels are read faster than many by few. 3x3 at stride 2 over 192
@@ -120,15 +120,12 @@ impl Picker<'_> {
         let (lane, columns) = self.tiled(LaneAxis::Groups);
         let taps = self.problem.spatial().last().map_or(1, |s| s.kernel);
         let registers = u64::from(self.target.registers());
-        let budget = match self.target.isa() {
-            Isa::Clif => tile_registers(self.target),
-            Isa::Avx2 | Isa::Avx512 => registers.saturating_sub(taps + 3).max(registers / 2),
+        let budget = match self.target.has_micro_kernels() {
+            true => registers.saturating_sub(taps + 3).max(registers / 2),
+            false => tile_registers(self.target),
         };
         let rows = balanced(columns, budget.min(DEPTHWISE_COLUMNS));
-        let all = match self.target.isa() {
-            Isa::Clif => (lane / u64::from(self.target.lanes())).max(1),
-            Isa::Avx2 | Isa::Avx512 => lane.div_ceil(u64::from(self.target.lanes())),
-        };
+        let all = self.target.vectors_for(lane);
         let wide = if budget >= 4 * FEWEST_PIXELS { 4 } else { 2 };
         if self.has_set_conflicts() && all.is_multiple_of(wide) {
             return (wide, balanced(columns, budget / wide));
@@ -140,9 +137,9 @@ impl Picker<'_> {
         // 192 channels of 28x28, 141 GFLOP/s by three vectors, 151 by two.
         let wide = [4, 2, 3].into_iter();
         let wide = wide.filter(|vectors| held(*vectors)).find(|n| all.is_multiple_of(*n));
-        match (wide, self.target.isa()) {
-            (Some(vectors), Isa::Avx2 | Isa::Avx512) => (vectors, narrow),
-            (_, _) => {
+        match wide.filter(|_| self.target.has_micro_kernels()) {
+            Some(vectors) => (vectors, narrow),
+            None => {
                 let fits = |vectors: &u64| all.is_multiple_of(*vectors) && vectors * rows <= budget;
                 ((1..=4).rev().find(fits).unwrap_or(1), rows)
             }

@@ -12,7 +12,7 @@ use crate::algorithm::TRANSFORMED_BYTES;
 use crate::algorithm::sum::DenseSum;
 use crate::cost::Rates;
 use crate::target::{
-    Caches, Isa, LATENCY_SUMS, MICRO_KERNEL_OPERANDS, Target, UNROLLED_STEPS, WORKSPACE_BYTES,
+    Caches, LATENCY_SUMS, MICRO_KERNEL_OPERANDS, Target, UNROLLED_STEPS, WORKSPACE_BYTES,
 };
 
 /// Outputs of a tile, each of which is made of the inputs of its own window alone; see the
@@ -267,12 +267,12 @@ impl Plan {
         let lanes = u64::from(target.isa().lanes(elem));
         let (reads, writes) = sum.channels;
         let registers = u64::from(target.registers());
-        let (budget, vectors) = match target.isa() {
+        let budget = match target.has_micro_kernels() {
+            true => registers - MICRO_KERNEL_OPERANDS,
             // A multiply-add of Cranelift overwrites a factor.
-            Isa::Clif => (registers / 2, 2),
-            Isa::Avx2 | Isa::Avx512 => (registers - MICRO_KERNEL_OPERANDS, 2),
+            false => registers / 2,
         };
-        let vectors = writes.div_ceil(lanes).min(vectors);
+        let vectors = writes.div_ceil(lanes).min(2);
         let tiles: u64 = axes.iter().map(|a| a.block * a.merged).product();
         let rows = (budget / vectors).max(1);
         let pixels = tiles.div_ceil(tiles.div_ceil(rows));

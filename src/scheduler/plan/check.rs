@@ -9,7 +9,7 @@ use super::{
     CopyInput, LaneAxis, LoopClass, Plan, Shape, columns_are_neighbours, groups_a_vector,
     has_padding, is_pointwise, sums_a_channel,
 };
-use crate::target::{Isa, MICRO_KERNEL_OPERANDS, Target};
+use crate::target::{MICRO_KERNEL_OPERANDS, Target};
 
 /// Why a plan is no schedule of a problem.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -49,11 +49,8 @@ pub enum Excluded {
 
 /// Vector registers that must be left for operands, at least: of Cranelift's code a weight, and a
 /// value or a broadcast.
-pub fn fewest_operands(isa: Isa) -> u64 {
-    match isa {
-        Isa::Clif => 2,
-        Isa::Avx2 | Isa::Avx512 => MICRO_KERNEL_OPERANDS,
-    }
+pub fn fewest_operands(target: &Target) -> u64 {
+    if target.has_micro_kernels() { MICRO_KERNEL_OPERANDS } else { 2 }
 }
 
 /// Vector multiply-adds in the body of the innermost loop, at most: beyond, the time to compile
@@ -132,13 +129,12 @@ impl Plan {
         shape: &Shape,
     ) -> Result<(), Excluded> {
         let (lane, row) = shape.tiled(self.lanes);
-        let lanes = u64::from(target.lanes());
-        // Cranelift has no masks: what is no whole vector is done lane by lane.
-        let needed = match (self.lanes, target.isa()) {
-            (LaneAxis::GroupChannels, _) => 1,
-            (LaneAxis::Channels, _) => lane.div_ceil(self.lanes.outputs_a_vector(problem, target)),
-            (_, Isa::Clif) => (lane / lanes).max(1),
-            (_, Isa::Avx2 | Isa::Avx512) => lane.div_ceil(lanes),
+        let needed = match self.lanes {
+            LaneAxis::GroupChannels => 1,
+            LaneAxis::Channels => lane.div_ceil(self.lanes.outputs_a_vector(problem, target)),
+            LaneAxis::None | LaneAxis::OutChannels | LaneAxis::Columns | LaneAxis::Groups => {
+                target.vectors_for(lane)
+            }
         };
         if lane < 2 && self.lanes != LaneAxis::None {
             return Err(Excluded::NoLanes { axis: self.lanes, extent: lane });
@@ -150,7 +146,7 @@ impl Plan {
             return Err(Excluded::Rows { rows: self.rows, extent: row });
         }
         let (tile, registers) = (self.tile(), u64::from(target.registers()));
-        let operands = fewest_operands(target.isa());
+        let operands = fewest_operands(target);
         if tile + operands > registers {
             return Err(Excluded::Registers { tile, operands, registers });
         }
