@@ -53,12 +53,15 @@ use convgen_ir::bounds::Context;
 use convgen_ir::elem::ElemType;
 use convgen_ir::nest::{Affine, AxisId, BinaryOp, BufferId, Loop, UnaryOp};
 
-pub(crate) use build::build;
+pub(crate) use build::{MOST_BUILT, build};
 pub(crate) use print::print;
 
 /// Elements that are loaded together where lanes lie apart: what 128 bits hold, which every
 /// instruction set moves at once.
 pub(crate) const QUAD: usize = 4;
+
+/// Registers beside the cells, at least: of an operation with three operands.
+const MIN_POOL: usize = 3;
 
 /// A vector value of one straight line.
 pub(crate) type Value = usize;

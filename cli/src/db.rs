@@ -167,7 +167,7 @@ fn list(args: &ListArgs, out: &mut impl Write) -> anyhow::Result<()> {
         writeln!(out, "{table}")?;
     }
     let (count, path) = (records.len(), store.path().display());
-    writeln!(out, "{count} records in {path}")?;
+    writeln!(out, "{} in {path}", counted(count, "record"))?;
     unused(&store, &database, out)
 }
 
@@ -252,7 +252,8 @@ fn merge(args: &MergeArgs, out: &mut impl Write) -> anyhow::Result<()> {
     });
     let (before, after) = merged.hint(|| args.file.other_file())?;
     let path = store.path().display();
-    writeln!(out, "{} records added, {after} in {path}", after.saturating_sub(before))?;
+    let added = counted(after.saturating_sub(before), "record");
+    writeln!(out, "{added} added, {after} in {path}")?;
     Ok(())
 }
 
@@ -278,7 +279,7 @@ fn export(args: &ExportArgs, out: &mut impl Write) -> anyhow::Result<()> {
     Store::at(path)
         .create(&exported)
         .hint(|| "export writes a new file; to add records to one, use merge".to_owned())?;
-    writeln!(out, "{} records in {}", exported.len(), path.display())?;
+    writeln!(out, "{} in {}", counted(exported.len(), "record"), path.display())?;
     Ok(())
 }
 
@@ -307,10 +308,18 @@ fn prune(args: &PruneArgs, out: &mut impl Write) -> anyhow::Result<()> {
     let would = if args.dry_run { "would be " } else { "" };
     writeln!(
         out,
-        "{unread} unreadable lines and {records} records {would}dropped, {left} records left in {}",
+        "{} and {} {would}dropped, {} left in {}",
+        counted(unread, "unreadable line"),
+        counted(records, "record"),
+        counted(left, "record"),
         store.path().display()
     )?;
     Ok(())
+}
+
+/// So many things of a kind.
+fn counted(count: usize, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }
 
 impl Filter {

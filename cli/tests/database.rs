@@ -261,7 +261,7 @@ mod commands {
                 .and(contains("not used: schema 2")),
         );
         let only = [&["db", "list", "--only", "iw6"], &db[..]].concat();
-        convgen(&only).success().stdout(contains("1 records in "));
+        convgen(&only).success().stdout(contains("1 record in "));
         let export = [&["db", "export", "--here", "--output", text(&out)], &db[..]].concat();
         convgen(&export).success().stdout(contains("2 records in "));
         assert_eq!(Store::at(&out).load().unwrap().len(), 2);
@@ -272,9 +272,9 @@ mod commands {
         let result = "2 unreadable lines and 2 records";
         convgen(&dry)
             .success()
-            .stdout(contains(format!("{result} would be dropped, 1 records left")));
+            .stdout(contains(format!("{result} would be dropped, 1 record left")));
         assert_eq!(Store::at(&all).load().unwrap().len(), 3);
-        convgen(&prune).success().stdout(contains(format!("{result} dropped, 1 records left")));
+        convgen(&prune).success().stdout(contains(format!("{result} dropped, 1 record left")));
         let left = Store::at(&all).load().unwrap();
         assert_eq!((left.len(), left.skipped().len()), (1, 0));
     }

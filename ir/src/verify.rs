@@ -131,11 +131,30 @@ impl VerifiedNest {
 /// Scratch buffers start at multiples of this many bytes: a cache line, and a 512-bit vector.
 pub const SCRATCH_ALIGN: i64 = 64;
 
-/// Checks every rule.
+/// Checks every rule. A nest with marks of micro-kernels must be legal without them too: a mark says
+/// nothing, and whoever takes it away, or sets another one, has a legal nest.
 ///
 /// # Errors
 /// The first broken rule, in the order of the text.
 pub fn verify(nest: Nest, limits: &Limits) -> Result<VerifiedNest, VerifyError> {
+    let verified = check(nest, limits)?;
+    let nest = verified.nest();
+    if nest.has_micro_kernels() {
+        let mut plain = nest.clone();
+        let numbers = plain.unmark_micro_kernels();
+        check(plain, limits).map_err(|error| match error.place {
+            Place::Stmt(at) => VerifyError {
+                place: Place::Stmt(numbers.get(at as usize).copied().unwrap_or(at)),
+                ..error
+            },
+            Place::Buffer(_) | Place::Nest => error,
+        })?;
+    }
+    Ok(verified)
+}
+
+/// Checks every rule of the nest as it is.
+fn check(nest: Nest, limits: &Limits) -> Result<VerifiedNest, VerifyError> {
     let packed = nest.find_role(Role::Packed);
     let mut checker = Checker {
         nest: &nest,
@@ -320,7 +339,7 @@ impl Checker<'_> {
         match stmt {
             Stmt::Loop(l) => conditions(&l.guards).saturating_add(1),
             Stmt::If(guards, _) => conditions(guards).saturating_add(1),
-            Stmt::MicroKernel(_) => 0,
+            Stmt::MicroKernel(_) => 1,
             Stmt::Declare(_) => 1,
             Stmt::Let(_, value) | Stmt::Store(_, value) => {
                 operations(value).saturating_add(1).saturating_mul(self.counted_lanes())

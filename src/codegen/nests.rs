@@ -433,3 +433,70 @@ fn a_mark_of_what_is_no_micro_kernel_is_plain_code() {
         assert_eq!(values.run(&nest, &code), values.interpret(&nest), "{isa}");
     }
 }
+
+/// Conditions that follow from others, loops whose range a condition empties: what is known where a
+/// mark is set is what is known where its code is made.
+#[test]
+fn a_mark_is_set_where_its_code_can_be_made() {
+    let texts = [
+        "nest t { input f32[N,24] output f32[N,10,10,8] parallel n in 0..N {
+           for y in 0..10 { for x in 0..10 {
+             vector i in 0..8 { output[n,x,y,i] = 0.0 }
+             if y*3+x < 10 { if y*2+x < 10 { for w in 0..2 {
+               vector i in 0..8 { output[n,x,y,i] = pad(input[n,2*y+2*i]) } } } } } } } }",
+        "nest t { input f32[N,8] output f32[N,4,8] parallel n in 0..N { unroll a in 0..4 {
+           for w in 0..2 { vector i in 0..8 { output[n,a,i] = 0.0 } }
+           for r in 0..2 where a + r >= 3 {
+             for w in 0..2 { vector i in 0..8 { output[n,a,i] = input[n,i] } } } } } }",
+    ];
+    for (isa, compiler) in compilers() {
+        for text in texts {
+            let (nest, _) = parse_nest(text).expect("a nest");
+            let nest = verify(nest, &Limits::INTERPRETER).expect("a legal one");
+            let nest = outline(nest, compiler.target());
+            let emitted = compiler.emit(&nest);
+            let found: usize = emitted.iter().map(|(_, f)| f.micro_kernels.len()).sum();
+            assert_eq!(found, marked(&nest.nest().body), "{isa}: {}", nest.nest());
+        }
+    }
+}
+
+/// The calls of a function share the memory of their arguments: one that has thousands needs no
+/// more stack than one that has one.
+#[test]
+fn calls_of_micro_kernels_share_their_arguments() {
+    let text = "nest t { input f32[N,1000,8] output f32[N,1000,8] parallel n in 0..N {
+        unroll a in 0..1000 { for w in 0..2 { vector i in 0..8 { output[n,a,i] = input[n,a,i] } } } } }";
+    let (nest, _) = parse_nest(text).expect("a nest");
+    let nest = verify(nest, &Limits::INTERPRETER).expect("a legal one");
+    for (isa, compiler) in compilers() {
+        let nest = outline(nest.clone(), compiler.target());
+        let need = stack(&nest, &compiler, vec![]).expect("less than the limit");
+        assert!(need < 1024, "{isa}: {need} bytes");
+    }
+}
+
+/// Scopes in one another and tiles one after the other, which are tried again and again.
+#[test]
+fn what_is_tried_has_a_budget() {
+    let units: String = (0..1000)
+        .map(|i| {
+            format!(
+                "reg a{i} f32[1] vector i in 0..1 {{ a{i}[i] = input[n,i+{i}] }}
+                 vector i in 0..1 {{ output[n,0,i+{i}] = a{i}[i] }}\n"
+            )
+        })
+        .collect();
+    let text = format!(
+        "nest t {{ input f32[N,1000] output f32[N,1,1000] parallel n in 0..N {{
+           for z in 0..1 {{ {units} }} }} }}"
+    );
+    let (nest, _) = parse_nest(&text).expect("a nest");
+    let nest = verify(nest, &Limits::INTERPRETER).expect("a legal one");
+    for (isa, compiler) in compilers() {
+        let marks = outline(nest.clone(), compiler.target());
+        let emitted = compiler.emit(&marks);
+        let found: usize = emitted.iter().map(|(_, f)| f.micro_kernels.len()).sum();
+        assert_eq!(found, marked(&marks.nest().body), "{isa}");
+    }
+}

@@ -12,16 +12,23 @@ use convgen_ir::bounds::Context;
 use convgen_ir::nest::{AxisId, Dim, Guard, Loop, Mode, Nest, Role, Stmt, count_statements};
 use convgen_ir::verify::VerifiedNest;
 
+use crate::exact::ExactBound;
 use crate::target::{Target, VectorUnit};
 use crate::vir::allocate::allocate;
 use crate::vir::encoder::Trial;
-use crate::vir::{self, Outside};
+use crate::vir::{self, MOST_BUILT, Outside};
 
 /// The nest with the marks of the micro-kernels that a target has for it.
 pub fn outline(nest: VerifiedNest, target: &Target) -> VerifiedNest {
     let nest = nest.without_micro_kernels();
     let Some(unit) = target.unit() else { return nest };
-    let mut outliner = Outliner { nest: nest.nest(), unit, number: 0, begins: BTreeSet::new() };
+    let mut outliner = Outliner {
+        nest: nest.nest(),
+        unit,
+        number: 0,
+        begins: BTreeSet::new(),
+        budget: MOST_BUILT,
+    };
     let outside = [Copy::default()];
     outliner.block(&nest.nest().pack, &outside);
     outliner.block(&nest.nest().body, &outside);
@@ -38,12 +45,15 @@ struct Copy {
 }
 
 impl Copy {
-    /// Inside of a loop that stays one.
+    /// Inside of a loop that stays one: guards that narrow its range hold, others are tested.
     fn within(&self, l: &Loop) -> Option<Copy> {
+        let narrows = |guard: &&Guard| ExactBound::of(guard, l.axis, &self.known).is_some();
+        let (narrowing, tested): (Vec<&Guard>, Vec<&Guard>) = l.guards.iter().partition(narrows);
         let mut inner = self.clone();
         inner.variables.push((l.axis, None));
         inner.known.enter(&l.with_body(vec![]).unguarded());
-        inner.assuming(&l.guards)
+        inner.known.assume(&narrowing.into_iter().cloned().collect::<Vec<_>>());
+        inner.assuming(tested)
     }
 
     /// In one iteration of an unrolled loop.
@@ -55,12 +65,15 @@ impl Copy {
         inner.assuming(&l.guards)
     }
 
-    /// Where conditions hold; none if they never do.
-    fn assuming(mut self, guards: &[Guard]) -> Option<Copy> {
+    /// Where conditions are tested; none if they never hold. What always holds tells nothing new.
+    fn assuming<'g>(mut self, guards: impl IntoIterator<Item = &'g Guard>) -> Option<Copy> {
+        let guards: Vec<&Guard> = guards.into_iter().collect();
         if guards.iter().any(|guard| self.known.never(guard)) {
             return None;
         }
-        self.known.assume(guards);
+        let open = guards.into_iter().filter(|guard| !self.known.always(guard)).cloned();
+        let open: Vec<Guard> = open.collect();
+        self.known.assume(&open);
         Some(self)
     }
 }
@@ -72,6 +85,8 @@ struct Outliner<'n> {
     number: usize,
     /// The numbers of the statements with which micro-kernels begin.
     begins: BTreeSet<usize>,
+    /// Steps that may still be built.
+    budget: usize,
 }
 
 impl<'n> Outliner<'n> {
@@ -127,13 +142,13 @@ impl<'n> Outliner<'n> {
     }
 
     /// Whether each copy of a scope is a micro-kernel.
-    fn takes(&self, scope: &[Stmt], copies: &[Copy]) -> bool {
-        let fits = |copy: &Copy| {
+    fn takes(&mut self, scope: &[Stmt], copies: &[Copy]) -> bool {
+        let mut fits = |copy: &Copy| {
             let outside = Outside { variables: &copy.variables, known: &copy.known };
-            let program = vir::build(self.nest, scope, &outside, self.unit);
+            let program = vir::build(self.nest, scope, &outside, self.unit, &mut self.budget);
             program.and_then(|program| allocate(&program, self.unit, &mut Trial)).is_ok()
         };
-        !copies.is_empty() && copies.iter().all(fits)
+        !copies.is_empty() && copies.iter().all(&mut fits)
     }
 }
 

@@ -21,26 +21,26 @@ const MARGIN: f64 = 1.5;
 /// Why a problem is computed by Fourier transforms or not.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Decision {
-    /// F1: the accuracy asked for allows no error by the norm of a tile.
+    /// The accuracy asked for allows no error by the norm of a tile.
     Strict,
-    /// F2: outside the algorithm's domain.
+    /// Outside the algorithm's domain.
     Outside {
         /// Why.
         reason: String,
     },
-    /// F3: the error bound exceeds the budget.
+    /// The error bound exceeds the budget.
     Inexact {
         /// The bound, in multiples of the tile's norm.
         error: f64,
     },
-    /// F4: slower than the direct sum would be at the peak rate of multiply-adds.
+    /// Slower than the direct sum would be at the peak rate of multiply-adds.
     Arithmetic {
         /// Predicted seconds of the transforms and products.
         fourier: f64,
         /// Seconds of the direct sum at the peak rate.
         peak: f64,
     },
-    /// F5: the shorter of the predicted times, if by a margin.
+    /// The shorter of the predicted times, if by a margin.
     Predicted {
         /// Predicted seconds of the transforms and products.
         fourier: f64,
@@ -75,26 +75,25 @@ impl fmt::Display for Decision {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let us = |seconds: &f64| seconds * 1e6;
         match self {
-            Decision::Strict => write!(
-                f,
-                "rule F1: strict, reproducible and local accuracy allow no such arithmetic"
-            ),
-            Decision::Outside { reason } => write!(f, "rule F2: does not apply: {reason}"),
+            Decision::Strict => {
+                write!(f, "strict, reproducible and local accuracy allow no such arithmetic")
+            }
+            Decision::Outside { reason } => write!(f, "does not apply: {reason}"),
             Decision::Inexact { error } => {
                 write!(
                     f,
-                    "rule F3: its worst case {error:.1e} of the tile's norm exceeds the budget {ERROR_BUDGET:.1e}"
+                    "its worst case {error:.1e} of the tile's norm exceeds the budget {ERROR_BUDGET:.1e}"
                 )
             }
             Decision::Arithmetic { fourier, peak } => write!(
                 f,
-                "rule F4: predicted {:.3} us, direct at the peak rate {:.3} us",
+                "predicted {:.3} us, direct at the peak rate {:.3} us",
                 us(fourier),
                 us(peak)
             ),
             Decision::Predicted { fourier, direct, error } => write!(
                 f,
-                "rule F5: predicted {:.3} us, direct {:.3} us, at least {MARGIN} times that are needed; worst case {error:.1e} of the tile's norm, \
+                "predicted {:.3} us, direct {:.3} us, at least {MARGIN} times that are needed; worst case {error:.1e} of the tile's norm, \
                  budget {ERROR_BUDGET:.1e}",
                 us(fourier),
                 us(direct)

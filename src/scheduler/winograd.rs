@@ -19,9 +19,9 @@ const DIRECT_RATE: f64 = 0.95;
 /// Why a problem is computed by minimal filtering or not.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Decision {
-    /// W1: the accuracy asked for allows only sums.
+    /// The accuracy asked for allows only sums.
     Strict,
-    /// W2: fewer channels than a vector has lanes, to sum over or to write: transforms outweigh
+    /// Fewer channels than a vector has lanes, to sum over or to write: transforms outweigh
     /// products.
     Channels {
         /// The fewer.
@@ -29,12 +29,12 @@ pub enum Decision {
         /// What a vector holds.
         lanes: u64,
     },
-    /// W3: outside the algorithm's domain, or of its error budget.
+    /// Outside the algorithm's domain, or of its error budget.
     Outside {
         /// Why.
         reason: String,
     },
-    /// W4: the shorter of the predicted times, if by a margin.
+    /// The shorter of the predicted times, if by a margin.
     Predicted {
         /// How each part is cut.
         plans: Vec<Plan>,
@@ -67,16 +67,16 @@ impl fmt::Display for Decision {
         let us = |seconds: &f64| seconds * 1e6;
         match self {
             Decision::Strict => {
-                write!(f, "rule W1: strict and reproducible accuracy allow no other arithmetic")
+                write!(f, "strict and reproducible accuracy allow no other arithmetic")
             }
             Decision::Channels { channels, lanes } => {
-                write!(f, "rule W2: {channels} channels do not fill a vector of {lanes}")
+                write!(f, "{channels} channels do not fill a vector of {lanes}")
             }
-            Decision::Outside { reason } => write!(f, "rule W3: does not apply: {reason}"),
+            Decision::Outside { reason } => write!(f, "does not apply: {reason}"),
             Decision::Predicted { plans, winograd, direct } => {
                 write!(
                     f,
-                    "rule W4: predicted {:.3} us, direct near the peak rate {:.3} us, at least {MARGIN} times that are needed",
+                    "predicted {:.3} us, direct near the peak rate {:.3} us, at least {MARGIN} times that are needed",
                     us(winograd),
                     us(direct)
                 )?;

@@ -25,8 +25,8 @@ pub(super) fn vectorize(nest: &mut Nest, name: &str) -> Result<(), Refusal> {
             body => body,
         };
         let nested = lanes.iter().any(|stmt| match stmt {
-            Stmt::Loop(_) | Stmt::Declare(_) => true,
-            Stmt::If(..) | Stmt::MicroKernel(_) | Stmt::Let(..) | Stmt::Store(..) => false,
+            Stmt::Loop(_) | Stmt::MicroKernel(_) | Stmt::Declare(_) => true,
+            Stmt::If(..) | Stmt::Let(..) | Stmt::Store(..) => false,
         });
         if nested { Err(Refusal::NotInnermost { axis: name.to_string() }) } else { Ok(()) }
     })

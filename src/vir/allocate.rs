@@ -12,7 +12,7 @@ use smallvec::{SmallVec, smallvec};
 use std::collections::BTreeSet;
 
 use super::encoder::{Encoder, Operand, Reg};
-use super::{BuildError, Item, Op, Place, Program, Step, Stream, Value, refuse};
+use super::{BuildError, Item, MIN_POOL, Op, Place, Program, Step, Stream, Value, refuse};
 use crate::target::VectorUnit;
 
 /// The largest frame in bytes: more would be a loop around loads and stores of it.
@@ -50,9 +50,6 @@ const TRANSPOSED: Value = LANES - 1;
 
 /// The keys of the slots of sums whose registers a transpose uses, from this one down.
 const BORROWED: Value = TRANSPOSED - 32;
-
-/// Registers below the cells at least.
-const MIN_POOL: usize = 3;
 
 fn loop_depth(items: &[Item]) -> usize {
     let depth = |item: &Item| match item {

@@ -32,8 +32,8 @@ use convgen_ir::nest::{
 use super::cluster::cluster_uses;
 use super::permute::form_transposes;
 use super::{
-    Argument, BuildError, Cell, Item, Lane, LanePermute, Level, Mask, Op, Outside, Place, Program,
-    Step, Stream, Trips, Value, VectorType, fit, refuse,
+    Argument, BuildError, Cell, Item, Lane, LanePermute, Level, MIN_POOL, Mask, Op, Outside, Place,
+    Program, Step, Stream, Trips, Value, VectorType, fit, refuse,
 };
 use crate::exact;
 use crate::target::VectorUnit;
@@ -41,16 +41,24 @@ use crate::target::VectorUnit;
 /// Steps of one micro-kernel at most: keeps the code within the instruction cache.
 const MAX_STEPS: usize = 4096;
 
-/// Builds the micro-kernel of a scope.
+/// Steps that are built for one nest, at most: eight times what the verifier grants it. Scopes in one
+/// another may be tried one after the other, and each that is refused was built in vain.
+pub(crate) const MOST_BUILT: usize = 1 << 18;
+
+/// Builds the micro-kernel of a scope, of no more than so many steps, which are taken from the
+/// budget.
 pub(crate) fn build<'n>(
     nest: &'n Nest,
     scope: &'n [Stmt],
     outside: &Outside<'n>,
     unit: VectorUnit,
+    budget: &mut usize,
 ) -> Result<Program, BuildError> {
     let mut builder = Builder {
         nest,
         width: unit.lanes(ElemType::F32),
+        registers: unit.registers,
+        budget,
         variables: outside.variables.to_vec(),
         outer: outside.variables.len(),
         known: outside.known.clone(),
@@ -71,6 +79,9 @@ pub(crate) fn build<'n>(
     };
     builder.block(scope, None)?;
     builder.end_line();
+    if builder.steps == 0 {
+        return refuse("there is nothing to do");
+    }
     Ok(Program {
         items: builder.finished,
         lanes: builder.width,
@@ -207,6 +218,10 @@ impl Tile {
 struct Builder<'n> {
     nest: &'n Nest,
     width: i64,
+    /// Vector registers.
+    registers: usize,
+    /// Steps that may still be built.
+    budget: &'n mut usize,
     /// Loop variables, outermost first; a number if unrolled.
     variables: Vec<(AxisId, Option<i64>)>,
     /// How many of them are outside of the scope.
@@ -286,6 +301,9 @@ impl<'n> Builder<'n> {
         self.tiles.insert(id, Tile { first: self.cells, row, groups, cells });
         self.cells = fit(self.cells.checked_add(cells))?;
         self.most_cells = self.most_cells.max(self.cells);
+        if self.cells.saturating_add(MIN_POOL) > self.registers {
+            return refuse("the tile leaves too few registers");
+        }
         Ok(())
     }
 
@@ -300,9 +318,18 @@ impl<'n> Builder<'n> {
     }
 
     fn push(&mut self, step: Step) -> Result<(), BuildError> {
-        self.steps = self.steps.saturating_add(1);
         self.line.steps.push(step);
-        if self.steps > MAX_STEPS { refuse("the scope is too long") } else { Ok(()) }
+        self.count(1)
+    }
+
+    /// Counts steps, or what takes as many instructions.
+    fn count(&mut self, steps: usize) -> Result<(), BuildError> {
+        self.steps = self.steps.saturating_add(steps);
+        *self.budget = self.budget.saturating_sub(steps);
+        if self.steps > MAX_STEPS {
+            return refuse("the scope is too long");
+        }
+        if *self.budget == 0 { refuse("too much was tried") } else { Ok(()) }
     }
 
     /// A value of lanes of a kind.

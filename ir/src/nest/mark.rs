@@ -17,25 +17,55 @@ impl Nest {
 }
 
 impl Nest {
-    /// Takes all marks away.
-    pub fn unmark_micro_kernels(&mut self) {
-        unmark(&mut self.pack);
-        unmark(&mut self.body);
+    /// Whether some block is marked.
+    pub fn has_micro_kernels(&self) -> bool {
+        is_marked(&self.pack) || is_marked(&self.body)
+    }
+
+    /// Takes all marks away; for each statement that is left, its number before.
+    pub fn unmark_micro_kernels(&mut self) -> Vec<u32> {
+        let mut unmarked = Unmarked::default();
+        unmarked.block(&mut self.pack);
+        unmarked.block(&mut self.body);
+        unmarked.numbers
     }
 }
 
-fn unmark(block: &mut Vec<Stmt>) {
-    for mut stmt in std::mem::take(block) {
-        match &mut stmt {
-            Stmt::Loop(l) => unmark(&mut l.body),
-            Stmt::If(_, body) | Stmt::MicroKernel(body) => unmark(body),
-            Stmt::Declare(_) | Stmt::Let(..) | Stmt::Store(..) => {}
-        }
-        match stmt {
-            Stmt::MicroKernel(body) => block.extend(body),
-            Stmt::Loop(_) | Stmt::If(..) | Stmt::Declare(_) | Stmt::Let(..) | Stmt::Store(..) => {
-                block.push(stmt)
+fn is_marked(block: &[Stmt]) -> bool {
+    block.iter().any(|stmt| match stmt {
+        Stmt::MicroKernel(_) => true,
+        Stmt::Loop(l) => is_marked(&l.body),
+        Stmt::If(_, body) => is_marked(body),
+        Stmt::Declare(_) | Stmt::Let(..) | Stmt::Store(..) => false,
+    })
+}
+
+/// Statements as they are met, in the order of the text.
+#[derive(Default)]
+struct Unmarked {
+    /// How many were met.
+    met: u32,
+    /// The numbers of those that are no marks.
+    numbers: Vec<u32>,
+}
+
+impl Unmarked {
+    fn block(&mut self, block: &mut Vec<Stmt>) {
+        for mut stmt in std::mem::take(block) {
+            let number = self.met;
+            self.met = number.saturating_add(1);
+            if let Stmt::MicroKernel(mut body) = stmt {
+                self.block(&mut body);
+                block.extend(body);
+                continue;
             }
+            self.numbers.push(number);
+            match &mut stmt {
+                Stmt::Loop(l) => self.block(&mut l.body),
+                Stmt::If(_, body) | Stmt::MicroKernel(body) => self.block(body),
+                Stmt::Declare(_) | Stmt::Let(..) | Stmt::Store(..) => {}
+            }
+            block.push(stmt);
         }
     }
 }

@@ -33,7 +33,8 @@ use convgen_ir::nest::{
 use convgen_ir::verify::VerifiedNest;
 use cranelift_codegen::control::ControlPlane;
 use cranelift_codegen::ir::{
-    AbiParam, Function, InstBuilder, MemFlagsData, Signature, Type, UserFuncName, Value, types,
+    AbiParam, Function, InstBuilder, MemFlagsData, Signature, StackSlot, Type, UserFuncName, Value,
+    types,
 };
 use cranelift_codegen::isa::{CallConv, TargetIsa};
 use cranelift_codegen::settings::{self, Configurable};
@@ -44,6 +45,7 @@ use super::MicroKernel;
 use crate::codegen::{Entry, MOST_STACK_BYTES};
 use crate::error::Error;
 use crate::target::Target;
+use crate::vir::MOST_BUILT;
 use address::AddressCache;
 use tile::Tile;
 
@@ -192,6 +194,10 @@ struct Emitter<'n, 'f> {
     locals: HashMap<LocalId, (Value, Lanes)>,
     target: &'n Target,
     micro_kernels: Vec<MicroKernel>,
+    /// Where the arguments of their calls lie.
+    slot: Option<StackSlot>,
+    /// Steps of micro-kernels that may still be built.
+    budget: usize,
     calls_alone: bool,
 }
 
@@ -212,6 +218,8 @@ impl<'n, 'f> Emitter<'n, 'f> {
             locals: HashMap::default(),
             target,
             micro_kernels: Vec::new(),
+            slot: None,
+            budget: MOST_BUILT,
             calls_alone: true,
         }
     }

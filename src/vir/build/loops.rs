@@ -163,6 +163,7 @@ impl<'n> Builder<'n> {
             body.insert(0, Item::Line(fetched));
         }
         let strides = self.strides(l.axis)?;
+        self.count(strides.len())?;
         if let Some(ahead) = l.ahead {
             let lines = lines_ahead(&body, &self.types, &strides, i64::from(ahead));
             body.insert(0, Item::Line(lines));

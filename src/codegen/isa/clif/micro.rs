@@ -3,8 +3,8 @@
 use convgen_ir::nest::Stmt;
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::{
-    AbiParam, ExtFuncData, ExternalName, InstBuilder, Signature, StackSlotData, StackSlotKind,
-    UserExternalName, Value, types,
+    AbiParam, ExtFuncData, ExternalName, InstBuilder, Signature, StackSlot, StackSlotData,
+    StackSlotKind, UserExternalName, Value, types,
 };
 use cranelift_codegen::isa::CallConv;
 
@@ -28,7 +28,7 @@ impl Emitter<'_, '_> {
             })
             .collect();
         let outside = Outside { variables: &variables, known: &self.known };
-        let program = vir::build(self.nest, scope, &outside, unit);
+        let program = vir::build(self.nest, scope, &outside, unit, &mut self.budget);
         // What lowering marked is built; what a text marks may not be, and is plain code then.
         let kernel = program.and_then(|program| MicroKernel::new(program, self.target));
         let Ok(kernel) = kernel else { return false };
@@ -67,10 +67,23 @@ impl Emitter<'_, '_> {
         }
     }
 
-    /// Calls a micro-kernel with arguments that begin as many bytes as it wants in all.
-    fn call(&mut self, number: u32, arguments: &[Value], bytes: u32) {
+    /// The slot for the arguments of all calls, of which only one runs at a time: as large as the
+    /// largest needs.
+    fn arguments_slot(&mut self, bytes: u32) -> StackSlot {
+        if let Some(slot) = self.slot {
+            let data = &mut self.builder.func.sized_stack_slots[slot];
+            data.size = data.size.max(bytes);
+            return slot;
+        }
         let slot = StackSlotData::new(StackSlotKind::ExplicitSlot, bytes, 3);
         let slot = self.builder.create_sized_stack_slot(slot);
+        self.slot = Some(slot);
+        slot
+    }
+
+    /// Calls a micro-kernel with arguments that begin as many bytes as it wants in all.
+    fn call(&mut self, number: u32, arguments: &[Value], bytes: u32) {
+        let slot = self.arguments_slot(bytes);
         for (offset, argument) in (0_i32..).step_by(8).zip(arguments) {
             self.builder.ins().stack_store(types::I64, *argument, slot, offset);
         }
