@@ -93,7 +93,6 @@ pub mod compiler;
 pub mod cost;
 pub mod error;
 mod exact;
-#[doc(hidden)]
 pub mod fourier;
 #[doc(hidden)]
 pub mod fusion;

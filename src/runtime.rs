@@ -157,7 +157,7 @@ impl Kernel {
 
     /// Bytes of stack that a call needs on the thread that runs it, besides those of the library's
     /// own functions. Code that needs more than
-    /// [`MOST_STACK_BYTES`](crate::codegen::MOST_STACK_BYTES) is not made.
+    /// 256 KiB is not made.
     pub fn stack_bytes(&self) -> usize {
         self.callable.code().stack_bytes() as usize
     }

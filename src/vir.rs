@@ -18,8 +18,9 @@
 //!
 //! # The text
 //! ```text
-//! micro-kernel of 2 cells
-//!   p0 = a0: &input + 16*ow
+//! micro-kernel of 2 cells of 16 lanes {
+//!   p0 = a0 = &input[n*64]
+//!   p1 = a1 = &panels[0]
 //!   loop 64 {
 //!     v0: f32x16 = load p1 + 64
 //!     v1: f32x16 = broadcast p0 + 4
@@ -28,10 +29,13 @@
 //!   }
 //!   v2: f32x16 = c0
 //!   store p2 + 0 [0..9], v2
+//! }
 //! ```
-//! `a0` is an argument of the function; displacements and steps are bytes; `[0..9]` are the lanes
-//! that a load or store touches, all of them where nothing is said; `[..a3 - 16]` are those whose
-//! number is less than what an argument holds.
+//! `a0` is an argument of the function; what stands in brackets or parentheses behind it are names of
+//! the nest. Displacements and steps are bytes; `[0..9]` are the lanes that a load or store touches,
+//! all of them where nothing is said; `[0..16 below a3 - 16]` those whose number is less than what
+//! an argument holds, less 16. In a loop `a1..a2` the streams count from zero: before the first
+//! iteration each moves by the first number times its step, and a stream may be a number.
 //!
 //! Promises: a program computes what its scope does, each value by the same operations in the same
 //! order. Does not: know an encoding. A scope that has no program is refused with the reason: see

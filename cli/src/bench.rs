@@ -42,7 +42,8 @@ Examples:
   convgen bench --suite resnet50 --threads 1,2
   convgen bench --file shapes.txt --layout nchw --json > results.jsonl
   convgen bench --file model.onnx --batch 8
-  convgen bench 'conv1d ic8 oc8 iw64 kw3' --schedule 'split oc by 4; vectorize oc.i'
+  convgen bench 'conv1d ic8 oc8 iw64 kw3' --schedule \
+    'split ow by 4; accumulate output at ow.o; unroll ow.i'
   convgen bench 'conv2d g96 ic96 oc96 ih112 iw112 kh3 kw3 ph1 pw1 | relu6 -> conv2d ic96 oc24 ih112 iw112 kh1 kw1'
 
 ms is the shortest call, GFLOP/s counts two operations a tap of the definition, and % of peak is

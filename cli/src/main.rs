@@ -31,10 +31,10 @@ use clap::{Parser, Subcommand};
 use self::failure::{Verdict, is_broken_pipe, report};
 
 const ABOUT: &str =
-    "A compiler for convolutions: a problem in one line, a kernel in under a millisecond";
+    "A compiler for convolutions: a problem in one line, a kernel in about a millisecond";
 
 const LONG_ABOUT: &str = "\
-A compiler for convolutions: a problem in one line, a kernel in under a millisecond.
+A compiler for convolutions: a problem in one line, a kernel in about a millisecond.
 
 A problem is a descriptor: the kind (conv1d, conv2d, conv3d), then words in any order.
   n g ic oc      batch, groups, input and output channels (n and g are 1 if left out)

@@ -198,14 +198,16 @@ impl Choice<'_> {
                 let parts = self.algorithm.parts_for(self.problem, self.compiler.target())?;
                 joined(parts.iter().map(|part| &part.nest))
             }
-            Stage::Schedule if args.directives => self.schedule.to_string(),
+            Stage::Schedule if args.directives => self.directives(),
             Stage::Schedule => self.directives_and_nest()?,
             Stage::Lower if args.passes => self.passes()?,
             Stage::Lower => joined(self.lowered()?.iter().map(VerifiedNest::nest)),
             Stage::Vir => {
                 let lowered = self.lowered()?;
                 let texts = lowered.iter().map(|nest| self.compiler.vir_text(nest));
-                joined(texts.collect::<Result<Vec<_>, _>>()?)
+                let text = joined(texts.collect::<Result<Vec<_>, _>>()?);
+                let none = "# no micro-kernels: all loops are Cranelift's; see --stage clif\n";
+                if text.trim().is_empty() { none.to_string() } else { text }
             }
             Stage::Clif => joined(self.lowered()?.iter().map(|n| self.compiler.clif_text(n))),
             Stage::Asm => joined(self.compiler.asm_texts(&self.lowered()?)?),
@@ -226,6 +228,17 @@ impl Choice<'_> {
             return Ok(self.compiler.stages(self.problem)?.1.into());
         }
         self.compiler.lower(self.problem, self.algorithm, self.schedule)
+    }
+
+    /// The directives; of an algorithm that has none, where to find some.
+    fn directives(&self) -> String {
+        match (self.schedule.directives.is_empty(), self.algorithm) {
+            (true, Algorithm::Winograd | Algorithm::Fourier) => format!(
+                "# {} is not scheduled by directives; `--algorithm direct` shows those of the sum\n",
+                self.algorithm
+            ),
+            (_, _) => self.schedule.to_string(),
+        }
     }
 
     /// The directives, then what they make of the nest.

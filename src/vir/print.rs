@@ -51,14 +51,15 @@ impl Printer<'_> {
             let guards = l.guards.iter().map(|guard| guard_text(self.nest, guard));
             let guards = guards.collect::<Vec<_>>().join(" and ");
             let condition = if guards.is_empty() { guards } else { format!(" if {guards}") };
-            format!("{end} of {axis} in {}..{hi}{condition}", l.lo)
+            format!("{end}({axis} in {}..{hi}{condition})", l.lo)
         };
         match argument {
             Argument::Pointer(buffer, terms) => {
                 let offset = Affine::from_terms(0, terms.iter().copied());
                 format!("&{}[{}]", self.nest.buffer(*buffer).name, sum(&offset))
             }
-            Argument::Sum(affine) | Argument::Number(affine) => sum(affine),
+            Argument::Sum(affine) => format!("clamped({})", sum(affine)),
+            Argument::Number(affine) => format!("({})", sum(affine)),
             Argument::First(l) => of_loop("first", l),
             Argument::End(l) => of_loop("end", l),
         }
