@@ -112,7 +112,7 @@ enum Moving {
     Number(i64),
 }
 
-/// The lanes that statements are translated for.
+/// The lanes that statements are built for.
 #[derive(Clone, Copy)]
 struct Lanes {
     /// The innermost vector loop.

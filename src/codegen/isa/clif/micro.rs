@@ -1,4 +1,4 @@
-//! Calls of micro-kernels: where the second emitter takes over.
+//! Calls of micro-kernels, which are functions of their own.
 
 use convgen_ir::nest::Stmt;
 use cranelift_codegen::ir::condcodes::IntCC;
