@@ -12,6 +12,7 @@ use convgen_ir::verify::Limits;
 use target_lexicon::{Architecture, Triple};
 
 use crate::accuracy::Accuracy;
+use crate::exact::size_of;
 
 /// Bytes of a cache line, on nearly every CPU, and of the widest vector register.
 pub const CACHE_LINE: usize = 64;
@@ -141,9 +142,8 @@ impl VectorUnit {
     pub(crate) const X64_POINTERS: usize = 12;
 
     /// Elements in a register.
-    #[expect(clippy::cast_possible_wrap, reason = "an element has a few bytes")]
     pub fn lanes(self, elem: ElemType) -> i64 {
-        self.bytes / elem.bytes() as i64
+        self.bytes / size_of(elem)
     }
 }
 

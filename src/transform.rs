@@ -136,7 +136,9 @@ fn apply_all(
 pub fn apply_one(nest: &Nest, directive: &Directive) -> Result<Nest, Refusal> {
     let mut nest = nest.clone();
     // What becomes a micro-kernel is decided when the schedule is done.
-    nest.unmark_micro_kernels();
+    if nest.has_micro_kernels() {
+        nest.unmark_micro_kernels();
+    }
     match directive {
         Directive::Split { axis, by, tail } => split::apply(&mut nest, axis, *by, *tail)?,
         Directive::Reorder { axes } => reorder::apply(&mut nest, axes)?,

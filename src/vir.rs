@@ -57,6 +57,8 @@ use convgen_ir::bounds::Context;
 use convgen_ir::elem::ElemType;
 use convgen_ir::nest::{Affine, AxisId, BinaryOp, BufferId, Loop, UnaryOp};
 
+use crate::exact::size_of;
+
 pub(crate) use build::{MOST_BUILT, build};
 pub(crate) use print::print;
 
@@ -94,10 +96,9 @@ pub(crate) struct VectorType {
 
 impl VectorType {
     /// Bytes of a lane.
-    #[expect(clippy::cast_possible_wrap, reason = "an element has a few bytes")]
     pub(crate) fn lane_bytes(self) -> i64 {
         let (Lane::Elem(elem) | Lane::Index(elem)) = self.lane;
-        elem.bytes() as i64
+        size_of(elem)
     }
 }
 

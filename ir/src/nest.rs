@@ -324,6 +324,12 @@ impl Loop {
         Loop { axis, lo, hi, guards, cut, mode, ahead, fetch, body }
     }
 
+    /// Some iterations of an axis, serial, without a body: what is known inside of them.
+    pub fn iterations(axis: AxisId, first: i64, count: i64) -> Loop {
+        let end = Dim::Fixed(first.saturating_add(count));
+        Loop { lo: first, ..Loop::new(axis, end, vec![]) }
+    }
+
     /// The number of values the variable takes, guards aside, unless it is the batch size. Ends at
     /// `i64::MAX`, which the verifier does not admit (V10).
     pub fn trip_count(&self) -> Option<i64> {

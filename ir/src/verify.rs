@@ -109,7 +109,9 @@ impl VerifiedNest {
     /// The same nest without marks of micro-kernels.
     #[must_use]
     pub fn without_micro_kernels(mut self) -> VerifiedNest {
-        self.nest.unmark_micro_kernels();
+        if self.nest.has_micro_kernels() {
+            self.nest.unmark_micro_kernels();
+        }
         self
     }
 
@@ -117,9 +119,9 @@ impl VerifiedNest {
     /// too large with them, it has none.
     #[must_use]
     pub fn with_micro_kernels(self, begins: &BTreeSet<usize>) -> VerifiedNest {
-        let mut marked = self.clone();
+        let mut marked = self.without_micro_kernels();
         marked.nest.mark_micro_kernels(begins);
-        if marked.nest.check_size().is_ok() { marked } else { self }
+        if marked.nest.check_size().is_ok() { marked } else { marked.without_micro_kernels() }
     }
 
     /// The nest, to be rewritten and verified again.
@@ -131,8 +133,8 @@ impl VerifiedNest {
 /// Scratch buffers start at multiples of this many bytes: a cache line, and a 512-bit vector.
 pub const SCRATCH_ALIGN: i64 = 64;
 
-/// Checks every rule. A nest with marks of micro-kernels must be legal without them too: a mark says
-/// nothing, and whoever takes it away, or sets another one, has a legal nest.
+/// Checks every rule. A nest with marks of micro-kernels must be legal without them too: a mark
+/// says nothing, and whoever takes it away, or sets another one, has a legal nest.
 ///
 /// # Errors
 /// The first broken rule, in the order of the text.

@@ -2,15 +2,16 @@
 //! micro-kernels they call.
 //!
 //! A micro-kernel is a function `fn(arguments: *mut i64)` of the System V convention on every
-//! platform. `arguments` holds what its program lists, and is the function's to change. Every operation of the nest becomes the instruction of the same rounding, in the nest's
-//! order for each value, so the bits are the interpreter's.
+//! platform. `arguments` holds what its program lists, and is the function's to change. Every
+//! operation of the nest becomes the instruction of the same rounding, in the nest's order for each
+//! value, so the bits are the interpreter's.
 //!
 //! A back end of micro-kernels implements the trait `vir::encoder::Encoder`.
 
 pub mod clif;
 mod x64;
 
-use crate::target::Target;
+use crate::target::{Isa, VectorUnit};
 use crate::vir::{Argument, BuildError, Program};
 
 /// A compiled scope.
@@ -26,15 +27,16 @@ pub struct MicroKernel {
 }
 
 impl MicroKernel {
-    /// The code of a program.
+    /// The code of a program for the registers of an instruction set.
     ///
     /// # Errors
-    /// If the registers do not suffice, or the target has no micro-kernels.
-    pub(crate) fn new(program: Program, target: &Target) -> Result<MicroKernel, BuildError> {
-        let Some(unit) = target.unit() else {
-            return Err(BuildError { reason: "the instruction set has no micro-kernels" });
-        };
-        let x64::Function { code, words, stack } = x64::function(&program, target.isa(), unit)?;
+    /// If the registers do not suffice, or the set has no micro-kernels.
+    pub(crate) fn new(
+        program: Program,
+        isa: Isa,
+        unit: VectorUnit,
+    ) -> Result<MicroKernel, BuildError> {
+        let x64::Function { code, words, stack } = x64::function(&program, isa, unit)?;
         Ok(MicroKernel { code, program, words, stack })
     }
 

@@ -1,8 +1,8 @@
 //! What the core itself does: vector operations, loads, waiting, and the loops around them.
 //!
 //! Straight code is what one iteration of the innermost loops carries out once unrolled loops are
-//! expanded and vector loops are vectors. Equal loads of one iteration are one load, as in the code.
-//! What becomes a micro-kernel is marked in the nest.
+//! expanded and vector loops are vectors. Equal loads of one iteration are one load, as in the
+//! code. What becomes a micro-kernel is marked in the nest.
 
 use std::collections::HashSet;
 

@@ -9,7 +9,7 @@
 use std::collections::BTreeSet;
 
 use convgen_ir::bounds::Context;
-use convgen_ir::nest::{AxisId, Dim, Guard, Loop, Mode, Nest, Role, Stmt, count_statements};
+use convgen_ir::nest::{AxisId, Guard, Loop, Mode, Nest, Role, Stmt, count_statements};
 use convgen_ir::verify::VerifiedNest;
 
 use crate::exact::ExactBound;
@@ -29,7 +29,7 @@ pub fn outline(nest: VerifiedNest, target: &Target) -> VerifiedNest {
         begins: BTreeSet::new(),
         budget: MOST_BUILT,
     };
-    let outside = [Copy::default()];
+    let outside = [Around::default()];
     outliner.block(&nest.nest().pack, &outside);
     outliner.block(&nest.nest().body, &outside);
     let begins = outliner.begins;
@@ -38,15 +38,15 @@ pub fn outline(nest: VerifiedNest, target: &Target) -> VerifiedNest {
 
 /// What is known around one copy of a block.
 #[derive(Clone, Default)]
-struct Copy {
+struct Around {
     /// The loop variables in scope, outermost first; numbers if unrolled.
     variables: Vec<(AxisId, Option<i64>)>,
     known: Context,
 }
 
-impl Copy {
+impl Around {
     /// Inside of a loop that stays one: guards that narrow its range hold, others are tested.
-    fn within(&self, l: &Loop) -> Option<Copy> {
+    fn within(&self, l: &Loop) -> Option<Around> {
         let narrows = |guard: &&Guard| ExactBound::of(guard, l.axis, &self.known).is_some();
         let (narrowing, tested): (Vec<&Guard>, Vec<&Guard>) = l.guards.iter().partition(narrows);
         let mut inner = self.clone();
@@ -57,16 +57,15 @@ impl Copy {
     }
 
     /// In one iteration of an unrolled loop.
-    fn at(&self, l: &Loop, value: i64) -> Option<Copy> {
+    fn at(&self, l: &Loop, value: i64) -> Option<Around> {
         let mut inner = self.clone();
         inner.variables.push((l.axis, Some(value)));
-        let next = Dim::Fixed(value.saturating_add(1));
-        inner.known.enter(&Loop { lo: value, ..Loop::new(l.axis, next, vec![]) });
+        inner.known.enter(&Loop::iterations(l.axis, value, 1));
         inner.assuming(&l.guards)
     }
 
     /// Where conditions are tested; none if they never hold. What always holds tells nothing new.
-    fn assuming<'g>(mut self, guards: impl IntoIterator<Item = &'g Guard>) -> Option<Copy> {
+    fn assuming<'g>(mut self, guards: impl IntoIterator<Item = &'g Guard>) -> Option<Around> {
         let guards: Vec<&Guard> = guards.into_iter().collect();
         if guards.iter().any(|guard| self.known.never(guard)) {
             return None;
@@ -90,7 +89,7 @@ struct Outliner<'n> {
 }
 
 impl<'n> Outliner<'n> {
-    fn block(&mut self, block: &'n [Stmt], copies: &[Copy]) {
+    fn block(&mut self, block: &'n [Stmt], copies: &[Around]) {
         let mut rest = block;
         while let [stmt, later @ ..] = rest {
             let scope = match stmt {
@@ -123,8 +122,8 @@ impl<'n> Outliner<'n> {
         }
     }
 
-    fn loop_(&mut self, l: &'n Loop, copies: &[Copy]) {
-        let inside: Vec<Copy> = match l.mode {
+    fn loop_(&mut self, l: &'n Loop, copies: &[Around]) {
+        let inside: Vec<Around> = match l.mode {
             Mode::Serial if l.trip_count() == Some(1) && l.guards.is_empty() => {
                 copies.iter().filter_map(|copy| copy.at(l, l.lo)).collect()
             }
@@ -142,8 +141,8 @@ impl<'n> Outliner<'n> {
     }
 
     /// Whether each copy of a scope is a micro-kernel.
-    fn takes(&mut self, scope: &[Stmt], copies: &[Copy]) -> bool {
-        let mut fits = |copy: &Copy| {
+    fn takes(&mut self, scope: &[Stmt], copies: &[Around]) -> bool {
+        let mut fits = |copy: &Around| {
             let outside = Outside { variables: &copy.variables, known: &copy.known };
             let program = vir::build(self.nest, scope, &outside, self.unit, &mut self.budget);
             program.and_then(|program| allocate(&program, self.unit, &mut Trial)).is_ok()

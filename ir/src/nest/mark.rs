@@ -14,9 +14,7 @@ impl Nest {
             mark(block, begins, &mut number);
         }
     }
-}
 
-impl Nest {
     /// Whether some block is marked.
     pub fn has_micro_kernels(&self) -> bool {
         is_marked(&self.pack) || is_marked(&self.body)

@@ -25,6 +25,7 @@ use convgen_ir::elem::ElemType;
 use convgen_ir::nest::{BinaryOp, UnaryOp};
 use iced_x86::{Code, IcedError, Instruction, MemoryOperand, Register};
 
+use crate::exact::size_of;
 use crate::target::{Isa, PAGE_BYTES, VectorUnit};
 use crate::vir::allocate::allocate;
 use crate::vir::encoder::{Encoder, Operand, Reg, Rows, TRANSPOSE_REGISTERS};
@@ -98,9 +99,8 @@ pub(super) fn function(
     isa: Isa,
     unit: VectorUnit,
 ) -> Result<Function, BuildError> {
-    let Some(form) = Form::of(isa) else {
-        return Err(BuildError { reason: "the instruction set has no micro-kernels" });
-    };
+    let no_form = BuildError { reason: "the instruction set has no micro-kernels" };
+    let form = Form::of(isa).ok_or(no_form)?;
     let mut encoder = X64 {
         form,
         elem: ElemType::F32,
@@ -244,9 +244,8 @@ impl X64 {
     }
 
     /// Bytes of an element.
-    #[expect(clippy::cast_possible_wrap, reason = "an element has a few bytes")]
     fn elem_bytes(&self) -> i64 {
-        self.elem.bytes() as i64
+        size_of(self.elem)
     }
 
     /// The low four lanes of a register.

@@ -1,6 +1,6 @@
 //! Loops of a scope: unrolled, as lanes, or as loops whose pointers move.
 
-use convgen_ir::nest::{Affine, AxisId, Dim, Guard, Loop, Mode, Stmt, has_conditions};
+use convgen_ir::nest::{Affine, AxisId, Guard, Loop, Mode, Stmt, has_conditions};
 
 use super::prefetch::lines_ahead;
 use super::{Builder, Item, Lanes, Mask, Moving, OuterLanes, Stream, StreamInfo, Trips};
@@ -75,8 +75,7 @@ impl<'n> Builder<'n> {
         for value in l.lo..hi {
             let around = conditional.then(|| self.known.clone());
             if conditional {
-                let next = Dim::Fixed(value.saturating_add(1));
-                self.known.enter(&Loop { lo: value, ..Loop::new(l.axis, next, vec![]) });
+                self.known.enter(&Loop::iterations(l.axis, value, 1));
             }
             self.variables.push((l.axis, Some(value)));
             self.block(&l.body, None)?;

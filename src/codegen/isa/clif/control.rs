@@ -146,7 +146,7 @@ impl<'n> Emitter<'n, '_> {
     pub(super) fn unrolled(&mut self, l: &'n Loop, lanes: Lanes) {
         let outside = self.known.clone();
         for value in l.lo..l.hi.fixed().unwrap_or(l.lo) {
-            self.known.enter(&iterations(l.axis, value, 1));
+            self.known.enter(&Loop::iterations(l.axis, value, 1));
             self.with_variable(l.axis, Bound::Const(value), |emitter| {
                 emitter.tested(&l.guards, lanes, |emitter| emitter.block(&l.body, lanes));
             });
@@ -166,7 +166,7 @@ impl<'n> Emitter<'n, '_> {
         let mut body = |emitter: &mut Self, lanes| emitter.block(&l.body, lanes);
         for start in (l.lo..rest).step_by(LANE_NUMBERS.len()) {
             let outside = self.known.clone();
-            self.known.enter(&iterations(l.axis, start, LANES));
+            self.known.enter(&Loop::iterations(l.axis, start, LANES));
             self.all_or_each(l.axis, Lanes::group(l.axis, start), &l.guards, &mut body);
             self.known = outside;
         }
@@ -212,7 +212,7 @@ impl<'n> Emitter<'n, '_> {
         body: &mut impl FnMut(&mut Self, Lanes),
     ) {
         let outside = self.known.clone();
-        self.known.enter(&iterations(axis, lane, 1));
+        self.known.enter(&Loop::iterations(axis, lane, 1));
         self.with_variable(axis, Bound::Const(lane), |emitter| {
             emitter.tested(guards, Lanes::SCALAR, |emitter| body(emitter, Lanes::SCALAR));
         });
@@ -316,9 +316,4 @@ pub(super) struct Window {
     extent: i64,
     /// The ends that are not known to hold.
     open: Vec<Guard>,
-}
-
-/// Some iterations of an axis, as a loop without a body.
-pub(super) fn iterations(axis: AxisId, first: i64, count: i64) -> Loop {
-    Loop { lo: first, ..Loop::new(axis, Dim::Fixed(first.saturating_add(count)), vec![]) }
 }

@@ -3,11 +3,13 @@
 use rustc_hash::FxHashMap as HashMap;
 
 use convgen_ir::PaddingMode;
-use convgen_ir::nest::{Access, AxisId, BinaryOp, BufferId, Expr, LocalId, Role, Scalar, UnaryOp};
+use convgen_ir::nest::{
+    Access, AxisId, BinaryOp, BufferId, Expr, LocalId, Loop, Role, Scalar, UnaryOp,
+};
 use cranelift_codegen::ir::condcodes::FloatCC;
 use cranelift_codegen::ir::{BlockArg, InstBuilder, MemFlagsData, Value, types};
 
-use super::control::{Window, iterations};
+use super::control::Window;
 use super::{Bound, Emitter, LANE_NUMBERS, Lanes, Terms, flags};
 
 /// A load.
@@ -258,7 +260,7 @@ impl Emitter<'_, '_> {
         let values = lanes.values().map(|lane| {
             self.variables.push((axis, Bound::Const(lane)));
             let outside = self.known.clone();
-            self.known.enter(&iterations(axis, lane, 1));
+            self.known.enter(&Loop::iterations(axis, lane, 1));
             let value = self.pad(access, Lanes::SCALAR);
             self.known = outside;
             self.variables.pop();

@@ -14,7 +14,7 @@ use convgen_ir::nest::{Access, Affine, AxisId, BufferId, Loop};
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::{BlockArg, InstBuilder, Value};
 
-use super::control::{Window, iterations};
+use super::control::Window;
 use super::expr::LoadKey;
 use super::{Bound, Emitter, Lanes, Terms};
 use crate::exact;
@@ -117,7 +117,7 @@ impl Emitter<'_, '_> {
         let values = lanes.values().map(|lane| {
             self.variables.push((axis, Bound::Const(lane)));
             let outside = self.known.clone();
-            self.known.enter(&iterations(axis, lane, 1));
+            self.known.enter(&Loop::iterations(axis, lane, 1));
             let value = self.extended(mode, access, Lanes::SCALAR);
             self.known = outside;
             self.variables.pop();

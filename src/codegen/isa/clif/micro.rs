@@ -30,7 +30,8 @@ impl Emitter<'_, '_> {
         let outside = Outside { variables: &variables, known: &self.known };
         let program = vir::build(self.nest, scope, &outside, unit, &mut self.budget);
         // What lowering marked is built; what a text marks may not be, and is plain code then.
-        let kernel = program.and_then(|program| MicroKernel::new(program, self.target));
+        let isa = self.target.isa();
+        let kernel = program.and_then(|program| MicroKernel::new(program, isa, unit));
         let Ok(kernel) = kernel else { return false };
         let bytes = kernel.words.max(1).checked_mul(8).and_then(|bytes| u32::try_from(bytes).ok());
         let (Ok(number), Some(bytes)) = (u32::try_from(self.micro_kernels.len()), bytes) else {
