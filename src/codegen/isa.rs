@@ -9,7 +9,7 @@
 //! A back end of micro-kernels implements the trait `vir::encoder::Encoder`.
 
 pub mod clif;
-mod x64;
+pub(in crate::codegen) mod x64;
 
 use crate::target::{Isa, VectorUnit};
 use crate::vir::{Argument, BuildError, Program};

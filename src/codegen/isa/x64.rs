@@ -15,7 +15,7 @@ mod memory;
 mod opcodes;
 #[cfg(test)]
 mod tests;
-mod text;
+pub(in crate::codegen) mod text;
 mod transpose;
 
 use std::cell::Cell;

@@ -3,9 +3,10 @@
 //! One sequence for all widths; a width is a row of a table. Registers are those that System V
 //! gives a function to use freely.
 
-use iced_x86::{Code, Encoder, IcedError, Instruction, MemoryOperand, Register};
+use iced_x86::{Code, Instruction, MemoryOperand, Register};
 
 use super::{ACCUMULATORS, ADDEND, FACTOR, Kind, LOADS, STEPS};
+use crate::codegen::isa::x64::text::{Label, Text};
 use crate::target::Host;
 
 /// A vector width: what it takes, and the instructions that have it.
@@ -51,54 +52,30 @@ pub(super) fn emit(host: &Host, vector_bits: u32, kind: Kind) -> Option<Vec<u8>>
     if !width.features.iter().all(|feature| host.has(feature)) {
         return None;
     }
-    width.assemble(kind).ok()
-}
-
-/// Position-independent code as it grows. Jumps are relative: it runs at any address.
-struct Text {
-    encoder: Encoder,
-    length: u64,
-}
-
-impl Text {
-    fn push(&mut self, instruction: Result<Instruction, IcedError>) -> Result<(), IcedError> {
-        self.length += self.encoder.encode(&instruction?, self.length)? as u64;
-        Ok(())
-    }
-
-    /// Returns if a register is zero.
-    fn return_if_zero(&mut self, register: Register) -> Result<(), IcedError> {
-        self.push(Instruction::with2(Code::Test_rm64_r64, register, register))?;
-        // Over the return: a short jump has two bytes, the return one.
-        self.push(Instruction::with_branch(Code::Jne_rel8_64, self.length + 3))?;
-        self.push(Ok(Instruction::with(Code::Retnq)))
-    }
-
-    /// Counts a register down, and jumps back if it is not zero.
-    fn count_down(&mut self, register: Register, top: u64) -> Result<(), IcedError> {
-        self.push(Instruction::with1(Code::Dec_rm64, register))?;
-        self.push(Instruction::with_branch(Code::Jne_rel32_64, top))
-    }
+    width.assemble(kind)
 }
 
 impl Width {
-    fn assemble(&self, kind: Kind) -> Result<Vec<u8>, IcedError> {
-        let mut text = Text { encoder: Encoder::new(64), length: 0 };
-        text.return_if_zero(Register::RDI)?;
+    /// The code; none if an instruction has no encoding.
+    fn assemble(&self, kind: Kind) -> Option<Vec<u8>> {
+        let mut text = Text::new();
+        let (pass, end) = (text.label(), text.label());
+        leave_if_zero(&mut text, Register::RDI, end);
         match kind {
-            Kind::Fma | Kind::Chain => self.start_sums(&mut text)?,
-            Kind::Read => text.return_if_zero(Register::RDX)?,
+            Kind::Fma | Kind::Chain => self.start_sums(&mut text),
+            Kind::Read => leave_if_zero(&mut text, Register::RDX, end),
         }
-        let pass = text.length;
+        text.place(pass);
         match kind {
-            Kind::Fma => self.advance_sums(&mut text, ACCUMULATORS)?,
-            Kind::Chain => self.advance_sums(&mut text, 1)?,
-            Kind::Read => self.read(&mut text)?,
+            Kind::Fma => self.advance_sums(&mut text, ACCUMULATORS),
+            Kind::Chain => self.advance_sums(&mut text, 1),
+            Kind::Read => self.read(&mut text),
         }
-        text.count_down(Register::RDI, pass)?;
-        text.push(Ok(Instruction::with(Code::VEX_Vzeroupper)))?;
-        text.push(Ok(Instruction::with(Code::Retnq)))?;
-        Ok(text.encoder.take_buffer())
+        count_down(&mut text, Register::RDI, pass);
+        text.place(end);
+        text.push(Ok(Instruction::with(Code::VEX_Vzeroupper)));
+        text.push(Ok(Instruction::with(Code::Retnq)));
+        text.finish()
     }
 
     fn register(&self, i: usize) -> Register {
@@ -106,45 +83,56 @@ impl Width {
     }
 
     /// Every sum starts at the addend; the factor and the addend follow the sums.
-    fn start_sums(&self, text: &mut Text) -> Result<(), IcedError> {
-        self.broadcast(text, ACCUMULATORS, FACTOR)?;
+    fn start_sums(&self, text: &mut Text) {
+        self.broadcast(text, ACCUMULATORS, FACTOR);
         for i in (0..ACCUMULATORS).chain([ACCUMULATORS + 1]) {
-            self.broadcast(text, i, ADDEND)?;
+            self.broadcast(text, i, ADDEND);
         }
-        Ok(())
     }
 
-    fn broadcast(&self, text: &mut Text, i: usize, x: f32) -> Result<(), IcedError> {
+    fn broadcast(&self, text: &mut Text, i: usize, x: f32) {
         let scalar = Register::XMM0 + i as u32;
-        text.push(Instruction::with2(Code::Mov_r32_imm32, Register::EAX, x.to_bits()))?;
-        text.push(Instruction::with2(Code::VEX_Vmovd_xmm_rm32, scalar, Register::EAX))?;
-        text.push(Instruction::with2(self.broadcast, self.register(i), scalar))
+        text.push(Instruction::with2(Code::Mov_r32_imm32, Register::EAX, x.to_bits()));
+        text.push(Instruction::with2(Code::VEX_Vmovd_xmm_rm32, scalar, Register::EAX));
+        text.push(Instruction::with2(self.broadcast, self.register(i), scalar));
     }
 
     /// `sum = sum * factor + addend` for the first few sums, in turns.
-    fn advance_sums(&self, text: &mut Text, sums: usize) -> Result<(), IcedError> {
+    fn advance_sums(&self, text: &mut Text, sums: usize) {
         let [factor, addend] = [ACCUMULATORS, ACCUMULATORS + 1].map(|i| self.register(i));
         for i in 0..STEPS * ACCUMULATORS {
             let sum = self.register(i % sums);
-            text.push(Instruction::with3(self.fma, sum, factor, addend))?;
+            text.push(Instruction::with3(self.fma, sum, factor, addend));
         }
-        Ok(())
     }
 
     /// Loads every chunk.
-    fn read(&self, text: &mut Text) -> Result<(), IcedError> {
+    fn read(&self, text: &mut Text) {
         let vector = self.bits as usize / 8;
-        text.push(Instruction::with2(Code::Mov_r64_rm64, Register::RAX, Register::RSI))?;
-        text.push(Instruction::with2(Code::Mov_r64_rm64, Register::RCX, Register::RDX))?;
-        let chunk = text.length;
+        text.push(Instruction::with2(Code::Mov_r64_rm64, Register::RAX, Register::RSI));
+        text.push(Instruction::with2(Code::Mov_r64_rm64, Register::RCX, Register::RDX));
+        let chunk = text.label();
+        text.place(chunk);
         for i in 0..LOADS {
             let place = MemoryOperand::with_base_displ(Register::RAX, (i * vector) as i64);
-            text.push(Instruction::with2(self.load, self.register(i), place))?;
+            text.push(Instruction::with2(self.load, self.register(i), place));
         }
         let bytes = (LOADS * vector) as i32;
-        text.push(Instruction::with2(Code::Add_rm64_imm32, Register::RAX, bytes))?;
-        text.count_down(Register::RCX, chunk)
+        text.push(Instruction::with2(Code::Add_rm64_imm32, Register::RAX, bytes));
+        count_down(text, Register::RCX, chunk);
     }
+}
+
+/// Goes to the end if a register is zero.
+fn leave_if_zero(text: &mut Text, register: Register, end: Label) {
+    text.push(Instruction::with2(Code::Test_rm64_r64, register, register));
+    text.jump(Code::Je_rel32_64, end);
+}
+
+/// Counts a register down, and jumps back if it is not zero.
+fn count_down(text: &mut Text, register: Register, top: Label) {
+    text.push(Instruction::with1(Code::Dec_rm64, register));
+    text.jump(Code::Jne_rel32_64, top);
 }
 
 #[cfg(test)]

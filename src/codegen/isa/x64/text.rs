@@ -10,10 +10,10 @@ const SHORT: u64 = 128;
 
 /// A place to jump to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Label(usize);
+pub(in crate::codegen) struct Label(usize);
 
 /// Position-independent machine code.
-pub(super) struct Text {
+pub(in crate::codegen) struct Text {
     encoder: Encoder,
     length: u64,
     /// Where each label is, if that is known yet.
@@ -25,12 +25,12 @@ pub(super) struct Text {
 }
 
 impl Text {
-    pub(super) fn new() -> Text {
+    pub(in crate::codegen) fn new() -> Text {
         let encoder = Encoder::new(64);
         Text { encoder, length: 0, places: vec![], forward: vec![], failed: false }
     }
 
-    pub(super) fn push(&mut self, instruction: Result<Instruction, IcedError>) {
+    pub(in crate::codegen) fn push(&mut self, instruction: Result<Instruction, IcedError>) {
         let encoded =
             instruction.and_then(|instruction| self.encoder.encode(&instruction, self.length));
         match encoded {
@@ -40,19 +40,19 @@ impl Text {
     }
 
     /// A label that no place has yet.
-    pub(super) fn label(&mut self) -> Label {
+    pub(in crate::codegen) fn label(&mut self) -> Label {
         let label = Label(self.places.len());
         self.places.push(None);
         label
     }
 
     /// Gives a label this place.
-    pub(super) fn place(&mut self, label: Label) {
+    pub(in crate::codegen) fn place(&mut self, label: Label) {
         self.places[label.0] = Some(self.length);
     }
 
     /// A jump, by the code of its long form.
-    pub(super) fn jump(&mut self, long: Code, to: Label) {
+    pub(in crate::codegen) fn jump(&mut self, long: Code, to: Label) {
         match self.places[to.0] {
             Some(place) => {
                 let back = self.length.saturating_sub(place);
@@ -68,7 +68,7 @@ impl Text {
     }
 
     /// The bytes; none if an instruction could not be encoded, or a jump goes nowhere.
-    pub(super) fn finish(mut self) -> Option<Vec<u8>> {
+    pub(in crate::codegen) fn finish(mut self) -> Option<Vec<u8>> {
         let mut bytes = self.encoder.take_buffer();
         for (end, label) in self.forward {
             let distance = i32::try_from(self.places[label.0]?.checked_sub(end)?).ok()?;
