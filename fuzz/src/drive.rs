@@ -5,8 +5,8 @@
 //! process goes on behind it. A panic is caught where it happens. A run is the same for the same
 //! seed, whatever the number of processes.
 //!
-//! Time is that of the processor, so that a busy machine finds nothing. Needs a shell with
-//! `ulimit -v`.
+//! Time is that of the processor, and what takes too much of it is tried again, so that a busy machine
+//! finds nothing. Needs a shell with `ulimit -v`.
 
 use std::backtrace::Backtrace;
 use std::collections::BTreeMap;
@@ -24,8 +24,13 @@ use std::time::{Duration, Instant};
 use crate::targets::{BACKENDS, Target};
 use crate::{corpus, mutate};
 
-/// Processor time of one input.
+/// Processor time of one stage of an input. The largest function that is compiled takes about one
+/// second.
 const LIMIT: Duration = Duration::from_secs(2);
+
+/// How often an input takes too long before that is a finding: the time that a host takes away from
+/// a virtual machine counts as its processor's.
+const ATTEMPTS: u32 = 3;
 
 /// Time by the clock after which an input waits for what does not come.
 const STUCK: Duration = Duration::from_secs(60);
@@ -144,6 +149,8 @@ impl Lane {
     fn run(run: &Run, job: u64, begin: Instant, again: &impl Fn() -> Command) -> io::Result<Lane> {
         let mut lane = Lane::default();
         let mut next = job;
+        // The last input that took too long, and how often it did.
+        let mut late = (u64::MAX, 0);
         while next < run.inputs && begin.elapsed() < run.time {
             let beat = run.folder.join(format!("{}.{job}.beat", run.target));
             let errors = run.folder.join(format!("{}.{job}.errors", run.target));
@@ -159,9 +166,17 @@ impl Lane {
             let Beat { number, slowest, stage } = Beat::read(&beat)?;
             lane.slowest = lane.slowest.max(slowest);
             let whole = (number - next) / run.jobs;
+            if matches!(end, End::Slow | End::Stuck) {
+                late = (number, if late.0 == number { late.1 + 1 } else { 1 });
+                if late.1 < ATTEMPTS {
+                    lane.done += whole;
+                    next = number;
+                    continue;
+                }
+            }
             let found = match end {
                 End::Done | End::More | End::Late => None,
-                End::Slow => Some(format!("more than 2 s in {stage}")),
+                End::Slow => Some(format!("more than {} s in {stage}", LIMIT.as_secs())),
                 End::Stuck => Some(format!("waits in {stage}")),
                 End::Died(status) => Some(death(status, &stage, &errors)),
             };
@@ -215,7 +230,7 @@ enum End {
 
 /// Waits for the end, or makes it.
 fn watch(child: &mut Child, beat: &Path, deadline: Instant) -> io::Result<End> {
-    let mut number = u64::MAX;
+    let mut place = (u64::MAX, String::new());
     let (mut since, mut used) = (Instant::now(), Duration::ZERO);
     loop {
         if let Some(status) = child.try_wait()? {
@@ -226,11 +241,12 @@ fn watch(child: &mut Child, beat: &Path, deadline: Instant) -> io::Result<End> {
             });
         }
         let now = Beat::read(beat)?;
-        if now.number != number {
-            (number, since, used) = (now.number, Instant::now(), cpu_time(child.id()));
-        }
         // Before the first input seeds are read, which is not its time.
         let running = !now.stage.is_empty();
+        if place != (now.number, now.stage.clone()) {
+            place = (now.number, now.stage);
+            (since, used) = (Instant::now(), cpu_time(child.id()));
+        }
         let slow = running && cpu_time(child.id()).saturating_sub(used) > LIMIT;
         let stuck = since.elapsed() > STUCK;
         let late = Instant::now() > deadline;
