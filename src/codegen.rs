@@ -90,7 +90,8 @@ impl Entry {
 /// [`Error::Codegen`] if Cranelift does not know the machine.
 pub fn vir_text(nest: &VerifiedNest, target: &Target) -> Result<String, Error> {
     let isa = clif::isa(target, false, clif::Allocator::Backtracking)?;
-    let functions = clif::emit_entries(nest, target, &*isa, &mut FunctionBuilderContext::new());
+    let functions =
+        clif::emit_entries(&nest.clone().into(), target, &*isa, &mut FunctionBuilderContext::new());
     let texts = functions.into_iter().flat_map(|(entry, function)| {
         let kernels = function.micro_kernels.into_iter().enumerate();
         kernels.map(move |(number, kernel)| {

@@ -19,6 +19,7 @@ use crate::codegen::isa::clif::{self, Allocator, Emitted};
 use crate::error::Error;
 use crate::fourier::{Plan, Transforms};
 use crate::jit::Code;
+use crate::lower::Outlined;
 use crate::record::Database;
 use crate::runtime::{Kernel, NestKernel};
 use crate::target::{Host, Isa, Target};
@@ -41,9 +42,9 @@ pub struct Compiler {
 /// What a code generator compiles.
 enum Lowered {
     /// The nests that write the output.
-    Nests(Vec<VerifiedNest>),
+    Nests(Vec<Outlined>),
     /// The tiles of transforms, the products between them and the last stage.
-    Stages(Box<(Plan, [VerifiedNest; 2])>),
+    Stages(Box<(Plan, [Outlined; 2])>),
 }
 
 impl Compiler {
@@ -180,10 +181,11 @@ impl Compiler {
     ) -> Result<Lowered, Error> {
         match algorithm {
             Algorithm::Fourier if schedule.directives.is_empty() => {
-                Ok(Lowered::Stages(Box::new(self.stages(problem)?)))
+                Ok(Lowered::Stages(Box::new(self.outlined_stages(problem)?)))
             }
             Algorithm::Direct | Algorithm::Winograd | Algorithm::Fourier => {
-                Ok(Lowered::Nests(self.lower(problem, algorithm, schedule)?))
+                let nests = stages::lower_for(&self.target, problem, algorithm, schedule)?;
+                Ok(Lowered::Nests(nests))
             }
         }
     }
@@ -194,13 +196,18 @@ impl Compiler {
     /// # Errors
     /// [`Error::Unsupported`] outside its domain.
     pub fn stages(&self, problem: &ConvProblem) -> Result<(Plan, [VerifiedNest; 2]), Error> {
+        let (plan, stages) = self.outlined_stages(problem)?;
+        Ok((plan, stages.map(Outlined::into_nest)))
+    }
+
+    fn outlined_stages(&self, problem: &ConvProblem) -> Result<(Plan, [Outlined; 2]), Error> {
         let algorithm = Algorithm::Fourier;
         let unsupported = |reason| Unsupported { algorithm, reason };
         let plan = Plan::new(problem, &self.target).map_err(unsupported)?;
         let limits = self.target.limits();
-        let products = lower::outline(lower::lower(plan.products()?, &limits)?, &self.target);
-        let finish = lower::outline(lower::lower(plan.finish(problem), &limits)?, &self.target);
-        Ok((plan, [products, finish]))
+        let products = lower::lower(plan.products()?, &limits)?;
+        let finish = lower::lower(plan.finish(problem), &limits)?;
+        Ok((plan, [products, finish].map(|nest| Outlined::new(nest, &self.target))))
     }
 
     /// The scheduled nests of a problem, one a part, before lowering.
@@ -238,7 +245,8 @@ impl Compiler {
         algorithm: Algorithm,
         schedule: &Schedule,
     ) -> Result<Vec<VerifiedNest>, Error> {
-        stages::lower_for(&self.target, problem, algorithm, schedule)
+        let nests = stages::lower_for(&self.target, problem, algorithm, schedule)?;
+        Ok(nests.into_iter().map(Outlined::into_nest).collect())
     }
 
     /// Compiles a nest of the caller's own, one without weights and bias;
@@ -247,7 +255,7 @@ impl Compiler {
     /// # Errors
     /// [`Error::Codegen`] or [`Error::CodeSize`].
     pub fn compile_nest(&self, nest: VerifiedNest) -> Result<NestKernel, Error> {
-        self.code(vec![lower::outline(nest, &self.target)]).map(NestKernel::new)
+        self.code(vec![Outlined::new(nest, &self.target)]).map(NestKernel::new)
     }
 
     /// The machine code of a kernel's nests, ready to run; micro-kernels where they are marked.
@@ -255,14 +263,16 @@ impl Compiler {
     /// # Errors
     /// [`Error::Codegen`] or [`Error::CodeSize`].
     #[doc(hidden)]
-    pub fn code(&self, nests: Vec<VerifiedNest>) -> Result<Code, Error> {
+    pub fn code<N: Into<Outlined>>(&self, nests: Vec<N>) -> Result<Code, Error> {
+        let nests = nests.into_iter().map(Into::into).collect();
         Code::new(nests, &self.target, &self.isa, &*self.quick)
     }
 
     /// The Cranelift functions of a nest: what [`Compiler::code`] compiles.
     #[doc(hidden)]
     pub fn emit(&self, nest: &VerifiedNest) -> Vec<(Entry, Emitted)> {
-        clif::emit_entries(nest, &self.target, &*self.isa, &mut FunctionBuilderContext::new())
+        let nest = Outlined::from(nest.clone());
+        clif::emit_entries(&nest, &self.target, &*self.isa, &mut FunctionBuilderContext::new())
     }
 
     /// The Cranelift functions of a nest as text.
@@ -298,7 +308,8 @@ impl Compiler {
             let code = clif::assembly(emitted, &*self.isa)?;
             Ok::<String, Error>(format!("; {}\n{code}", entry.symbol()))
         };
-        let nests = clif::emit_all(nests, &self.target, &*self.isa)?.into_iter();
+        let nests: Vec<Outlined> = nests.iter().cloned().map(Outlined::from).collect();
+        let nests = clif::emit_all(&nests, &self.target, &*self.isa)?.into_iter();
         nests.map(|entries| entries.into_iter().map(text).collect()).collect()
     }
 }

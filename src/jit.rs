@@ -46,6 +46,7 @@ use crate::codegen::{self, Entry};
 use crate::error::{Error, RunError};
 use crate::held;
 use crate::link::{CodeSizes, codegen_error, define, part_prefix};
+use crate::lower::Outlined;
 use crate::target::{CACHE_LINE, Target};
 
 /// The C signature of the kernel ABI; see [`codegen`].
@@ -89,7 +90,7 @@ impl Code {
     /// [`Error::Codegen`] if Cranelift refuses the code or the memory, [`Error::CodeSize`] if it is
     /// too much.
     pub(crate) fn new(
-        nests: Vec<VerifiedNest>,
+        nests: Vec<Outlined>,
         target: &Target,
         isa: &Arc<dyn TargetIsa>,
         quick: &dyn TargetIsa,
@@ -114,7 +115,7 @@ impl Code {
         module.finalize_definitions().map_err(codegen_error)?;
         let mut packed = 0;
         for (nest, functions) in nests.into_iter().zip(functions) {
-            let part = CompiledPart::new(nest, &functions, module, packed)?;
+            let part = CompiledPart::new(nest.into_nest(), &functions, module, packed)?;
             packed = part.packed.end;
             code.scratch_bytes = code.scratch_bytes.max(part.nest.scratch_bytes());
             code.parts.push(part);

@@ -14,7 +14,8 @@ mod sums;
 mod tiles;
 mod trim;
 
-pub use outline::outline;
+pub(crate) use outline::Programs;
+pub use outline::{Outlined, outline};
 
 use convgen_ir::nest::{Nest, Oversize};
 use convgen_ir::verify::{Limits, VerifiedNest, VerifyError, verify};

@@ -32,7 +32,7 @@ use cranelift_object::{ObjectBuilder, ObjectModule};
 use crate::codegen::isa::clif;
 use crate::error::Error;
 use crate::link::{CodeSizes, codegen_error, define};
-use crate::lower;
+use crate::lower::Outlined;
 use crate::target::Target;
 
 /// The object file of a nest in the format of the target's operating system: ELF, Mach-O or COFF.
@@ -43,7 +43,7 @@ use crate::target::Target;
 /// [`Error::CodeSize`] if the code is too large.
 pub fn object(nest: &VerifiedNest, target: &Target, prefix: &str) -> Result<Vec<u8>, Error> {
     let isa = clif::isa(target, false, clif::Allocator::Backtracking)?;
-    let entries = clif::emit_all(&[lower::outline(nest.clone(), target)], target, &*isa)?;
+    let entries = clif::emit_all(&[Outlined::new(nest.clone(), target)], target, &*isa)?;
     let entries = entries.into_iter().flatten().collect();
     let builder = ObjectBuilder::new(isa, format!("{prefix}convgen"), default_libcall_names());
     let mut module = ObjectModule::new(builder.map_err(codegen_error)?);
@@ -57,7 +57,7 @@ mod tests {
 
     use super::*;
     use crate::target::{Caches, Isa};
-    use crate::{Compiler, scheduler};
+    use crate::{Compiler, lower, scheduler};
 
     fn object_for(triple: &str) -> Vec<u8> {
         let target = Target::new(triple.parse().unwrap(), Isa::Clif, true, Caches::TYPICAL, 1);

@@ -20,6 +20,7 @@ use convgen_ir::verify::{Limits, VerifiedNest, verify_parts};
 
 use crate::algorithm::{Algorithm, Part};
 use crate::error::Error;
+use crate::lower::Outlined;
 use crate::target::Target;
 use crate::{fusion, lower, transform};
 
@@ -54,19 +55,20 @@ fn scheduled(parts: Vec<Part>, schedule: &Schedule) -> Result<Vec<Nest>, Error> 
     parts.into_iter().map(apply).collect()
 }
 
-/// The verified nests of a problem: together they write every element of the output once.
+/// The verified nests of a problem, with marks: together they write every element of the output
+/// once.
 pub(crate) fn lower_for(
     target: &Target,
     problem: &ConvProblem,
     algorithm: Algorithm,
     schedule: &Schedule,
-) -> Result<Vec<VerifiedNest>, Error> {
+) -> Result<Vec<Outlined>, Error> {
     let scheduled = schedule_for(target, problem, algorithm, schedule)?.into_iter();
     let limits = target.limits();
     let lower = |nest| lower::lower(nest, &limits);
     let nests: Vec<VerifiedNest> = scheduled.map(lower).collect::<Result<_, _>>()?;
     verify_parts(&nests, &limits)?;
-    Ok(nests.into_iter().map(|nest| lower::outline(nest, target)).collect())
+    Ok(nests.into_iter().map(|nest| Outlined::new(nest, target)).collect())
 }
 
 /// What the names of the depthwise half begin with in a fused nest.
@@ -111,10 +113,10 @@ pub(crate) fn lower_separable_for(
     target: &Target,
     separable: &Separable,
     plan: &SeparablePlan,
-) -> Result<VerifiedNest, Error> {
+) -> Result<Outlined, Error> {
     let nest = schedule_separable(separable, plan)?;
     // The code of two kernels may be as long as that of both.
     let limits = target.limits();
     let limits = Limits { unrolled: 2 * limits.unrolled, ..limits };
-    Ok(lower::outline(lower::lower(nest, &limits)?, target))
+    Ok(Outlined::new(lower::lower(nest, &limits)?, target))
 }

@@ -241,6 +241,7 @@ pub(crate) enum Step {
 }
 
 /// A piece of the program.
+#[derive(Debug)]
 pub(crate) enum Item {
     Line(Vec<Step>),
     Loop {
@@ -264,6 +265,7 @@ pub(crate) enum Trips {
 }
 
 /// A micro-kernel.
+#[derive(Debug)]
 pub(crate) struct Program {
     pub(crate) items: Vec<Item>,
     /// Lanes of a register.

@@ -8,7 +8,7 @@
 use crate::nest::{Affine, AxisId, Dim, Guard, Loop};
 
 /// The ranges of the variables in scope and the guards that hold.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Context {
     ranges: Vec<(AxisId, Range)>,
     guards: Vec<Guard>,

@@ -11,6 +11,8 @@
 pub mod clif;
 pub(in crate::codegen) mod x64;
 
+use std::sync::Arc;
+
 use crate::target::{Isa, VectorUnit};
 use crate::vir::{Argument, BuildError, Program};
 
@@ -19,7 +21,7 @@ pub struct MicroKernel {
     /// Position-independent machine code.
     pub code: Vec<u8>,
     /// The vector IR that it was made from.
-    pub(crate) program: Program,
+    pub(crate) program: Arc<Program>,
     /// Words behind the arguments, with what the function needs for itself.
     pub words: usize,
     /// Bytes of stack that it needs, with the address that it returns to.
@@ -32,7 +34,7 @@ impl MicroKernel {
     /// # Errors
     /// If the registers do not suffice, or the set has no micro-kernels.
     pub(crate) fn new(
-        program: Program,
+        program: Arc<Program>,
         isa: Isa,
         unit: VectorUnit,
     ) -> Result<MicroKernel, BuildError> {

@@ -5,6 +5,7 @@
 //! and condition.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use convgen_ir::interpret;
 use convgen_ir::nest::{Affine, AxisId, Dim, Mode, Nest, Role, Stmt, substitute, visit_loops_mut};
@@ -15,12 +16,13 @@ use cranelift_codegen::Context;
 use cranelift_codegen::control::ControlPlane;
 use cranelift_frontend::FunctionBuilderContext;
 
-use super::isa::{MicroKernel, clif};
+use super::isa::MicroKernel;
+use super::isa::clif::{self, Emitted};
 use super::{Entry, MOST_STACK_BYTES};
 use crate::algorithm::Algorithm;
 use crate::compiler::Compiler;
 use crate::jit::{Code, Inputs, MAX_SUMS};
-use crate::lower::{lower, outline};
+use crate::lower::{Outlined, lower, outline};
 use crate::runtime::run_alone;
 use crate::scheduler::default_schedule;
 use crate::scheduler::space::Space;
@@ -281,7 +283,8 @@ fn stack(
 ) -> Result<u32, crate::Error> {
     let isa = clif::isa(compiler.target(), true, clif::Allocator::Backtracking)?;
     let mut builder = FunctionBuilderContext::new();
-    let emitted = clif::emit(nest, Entry::Body, compiler.target(), &*isa, &mut builder);
+    let emitted =
+        clif::emit(&nest.clone().into(), Entry::Body, compiler.target(), &*isa, &mut builder);
     let mut context = Context::for_function(emitted.function);
     let code = context.compile(&*isa, &mut ControlPlane::default()).expect("code");
     called.extend(emitted.micro_kernels);
@@ -330,7 +333,7 @@ fn empty() -> Program {
 fn a_stack_beyond_the_limit_is_refused() {
     let compilers = compilers();
     let compiler = &compilers[0].1;
-    let called = |stack| MicroKernel { code: vec![], program: empty(), words: 0, stack };
+    let called = |stack| MicroKernel { code: vec![], program: Arc::new(empty()), words: 0, stack };
     let need = stack(&crowded(20), compiler, vec![]).expect("less than the limit");
     let rest = MOST_STACK_BYTES - need;
     let most = stack(&crowded(20), compiler, vec![called(rest)]).expect("just the limit");
@@ -401,17 +404,57 @@ fn each_mark_is_a_micro_kernel() {
             for candidate in std::iter::once(space.default_candidate()).chain(drawn) {
                 let (algorithm, schedule) = (candidate.algorithm, &candidate.schedule);
                 let lowered = crate::stages::lower_for(&target, &problem, algorithm, schedule);
-                for nest in lowered.into_iter().flatten() {
-                    let emitted = clif::emit_entries(&nest, &target, &*flags, &mut context);
+                for outlined in lowered.into_iter().flatten() {
+                    let mut emit = |n: &_| clif::emit_entries(n, &target, &*flags, &mut context);
+                    let emitted = emit(&outlined);
+                    let nest = outlined.nest().nest();
+                    let case = || format!("{isa}, {problem}, {schedule}\n{nest}");
                     let found: usize = emitted.iter().map(|(_, f)| f.micro_kernels.len()).sum();
-                    let marks = marked(&nest.nest().pack) + marked(&nest.nest().body);
-                    assert_eq!(found, marks, "{isa}, {problem}, {schedule}\n{}", nest.nest());
+                    assert_eq!(found, marked(&nest.pack) + marked(&nest.body), "{}", case());
                     kernels += found;
+                    // The programs are those of lowering, and what they would be if built again.
+                    let handed = |k: &MicroKernel| Arc::strong_count(&k.program) == 2;
+                    let all = |(_, f): &(_, Emitted)| f.micro_kernels.iter().all(handed);
+                    assert!(emitted.iter().all(all), "built again: {}", case());
+                    let rebuilt = emit(&Outlined::from(outlined.nest().clone()));
+                    for ((_, is), (_, was)) in rebuilt.iter().zip(&emitted) {
+                        assert!(codes(is).eq(codes(was)), "other code: {}", case());
+                        let [is, was] = [is, was].map(|f| f.function.display().to_string());
+                        assert_eq!(is, was, "{}", case());
+                    }
                 }
             }
         }
     }
     assert!(kernels > 1000, "{kernels}");
+}
+
+fn codes(function: &Emitted) -> impl Iterator<Item = &[u8]> {
+    function.micro_kernels.iter().map(|kernel| kernel.code.as_slice())
+}
+
+/// Each copy that unrolled loops make of a scope has the program that was built for it.
+#[test]
+fn copies_have_programs_of_their_own() {
+    let text = "nest t { input f32[N,6,8] output f32[N,4,3,9] parallel n in 0..N {
+        for z in 0..4 { for y in 0..3 { for x in 0..9 { output[n,z,y,x] = 0.0 } } }
+        unroll a in 0..4 { for b in 0..5 { unroll c in 0..3 { if a+c < 5 {
+            output[n,a,c,8] = 1.0
+            for w in 0..2 { vector i in 0..8 { output[n,a,c,i] = input[n,a+c,i] } }
+        } } } } } }";
+    let (nest, _) = parse_nest(text).expect("a nest");
+    let nest = verify(nest, &Limits::INTERPRETER).expect("a legal one");
+    for (isa, compiler) in compilers() {
+        let outlined = Outlined::new(nest.clone(), compiler.target());
+        let flags =
+            clif::isa(compiler.target(), true, clif::Allocator::Backtracking).expect("known");
+        let mut context = FunctionBuilderContext::new();
+        let emitted = clif::emit(&outlined, Entry::Body, compiler.target(), &*flags, &mut context);
+        let kernels = &emitted.micro_kernels;
+        let copies = if compiler.target().has_micro_kernels() { 11 } else { 0 };
+        assert_eq!(kernels.len(), copies, "{isa}");
+        assert!(kernels.iter().all(|kernel| Arc::strong_count(&kernel.program) == 2), "{isa}");
+    }
 }
 
 #[test]

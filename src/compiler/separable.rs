@@ -34,7 +34,7 @@ impl Compiler {
         separable: &Separable,
         plan: &SeparablePlan,
     ) -> Result<SeparableKernel, Error> {
-        let nest = self.lower_separable(separable, plan)?;
+        let nest = stages::lower_separable_for(&self.target, separable, plan)?;
         let code = self.code(vec![nest])?;
         Ok(SeparableKernel::new(separable.clone(), plan.clone(), &self.target, code))
     }
@@ -56,6 +56,6 @@ impl Compiler {
         separable: &Separable,
         plan: &SeparablePlan,
     ) -> Result<VerifiedNest, Error> {
-        stages::lower_separable_for(&self.target, separable, plan)
+        Ok(stages::lower_separable_for(&self.target, separable, plan)?.into_nest())
     }
 }

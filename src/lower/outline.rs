@@ -7,6 +7,10 @@
 //! is the builder and the register allocator that make the code.
 
 use std::collections::BTreeSet;
+use std::slice;
+use std::sync::Arc;
+
+use rustc_hash::FxHashMap as HashMap;
 
 use convgen_ir::bounds::Context;
 use convgen_ir::nest::{AxisId, Guard, Loop, Mode, Nest, Role, Stmt, count_statements};
@@ -16,28 +20,91 @@ use crate::exact::ExactBound;
 use crate::target::{Target, VectorUnit};
 use crate::vir::allocate::allocate;
 use crate::vir::encoder::Trial;
-use crate::vir::{self, MOST_BUILT, Outside};
+use crate::vir::{self, MOST_BUILT, Outside, Program};
 
 /// The nest with the marks of the micro-kernels that a target has for it.
 pub fn outline(nest: VerifiedNest, target: &Target) -> VerifiedNest {
-    let nest = nest.without_micro_kernels();
-    let Some(unit) = target.unit() else { return nest };
-    let mut outliner = Outliner {
-        nest: nest.nest(),
-        unit,
-        number: 0,
-        begins: BTreeSet::new(),
-        budget: MOST_BUILT,
-    };
-    let outside = [Around::default()];
-    outliner.block(&nest.nest().pack, &outside);
-    outliner.block(&nest.nest().body, &outside);
-    let begins = outliner.begins;
-    nest.with_micro_kernels(&begins)
+    Outlined::new(nest, target).into_nest()
+}
+
+/// A nest with marks of micro-kernels, and the programs that were built to set them, so that who
+/// makes code of them need not build them again.
+#[derive(Clone, Debug)]
+pub struct Outlined {
+    nest: VerifiedNest,
+    /// Of each mark, in the order of the text: its copies, in the order in which a code generator
+    /// meets them. None if the marks are another's.
+    programs: Vec<Vec<ScopeCopy>>,
+}
+
+/// One copy of a micro-kernel, of those that the unrolled loops around it make.
+#[derive(Clone, Debug)]
+struct ScopeCopy {
+    around: Around,
+    program: Arc<Program>,
+}
+
+impl Outlined {
+    /// The nest with the marks of the micro-kernels that a target has for it.
+    pub fn new(nest: VerifiedNest, target: &Target) -> Outlined {
+        let nest = nest.without_micro_kernels();
+        let Some(unit) = target.unit() else { return Outlined::from(nest) };
+        let mut outliner = Outliner {
+            nest: nest.nest(),
+            unit,
+            number: 0,
+            begins: BTreeSet::new(),
+            programs: vec![],
+            budget: MOST_BUILT,
+        };
+        let outside = [Around::default()];
+        outliner.block(&nest.nest().pack, &outside);
+        outliner.block(&nest.nest().body, &outside);
+        let Outliner { begins, programs, .. } = outliner;
+        let nest = nest.with_micro_kernels(&begins);
+        // Too large with marks, it has none.
+        let programs = if nest.nest().has_micro_kernels() { programs } else { vec![] };
+        Outlined { nest, programs }
+    }
+
+    /// The nest.
+    pub fn nest(&self) -> &VerifiedNest {
+        &self.nest
+    }
+
+    /// The nest.
+    pub fn into_nest(self) -> VerifiedNest {
+        self.nest
+    }
+
+    /// The programs of its micro-kernels, for a pass over the nest that meets each copy once.
+    pub(crate) fn programs(&self) -> Programs<'_> {
+        let marks = self.nest.nest().micro_kernels().into_iter().map(<[Stmt]>::as_ptr);
+        Programs(marks.zip(self.programs.iter().map(|copies| copies.iter())).collect())
+    }
+}
+
+/// With whatever marks it has.
+impl From<VerifiedNest> for Outlined {
+    fn from(nest: VerifiedNest) -> Outlined {
+        Outlined { nest, programs: vec![] }
+    }
+}
+
+/// The copies of each mark that were not met yet, by where its block is.
+pub(crate) struct Programs<'n>(HashMap<*const Stmt, slice::Iter<'n, ScopeCopy>>);
+
+impl Programs<'_> {
+    /// The program of a marked block, if that of its next copy was built for just what is outside.
+    pub(crate) fn next(&mut self, scope: &[Stmt], outside: &Outside<'_>) -> Option<Arc<Program>> {
+        let ScopeCopy { around, program } = self.0.get_mut(&scope.as_ptr())?.next()?;
+        let same = around.variables == outside.variables && around.known == *outside.known;
+        same.then(|| Arc::clone(program))
+    }
 }
 
 /// What is known around one copy of a block.
-#[derive(Clone, Default)]
+#[derive(Clone, Debug, Default)]
 struct Around {
     /// The loop variables in scope, outermost first; numbers if unrolled.
     variables: Vec<(AxisId, Option<i64>)>,
@@ -84,6 +151,8 @@ struct Outliner<'n> {
     number: usize,
     /// The numbers of the statements with which micro-kernels begin.
     begins: BTreeSet<usize>,
+    /// Their programs.
+    programs: Vec<Vec<ScopeCopy>>,
     /// Steps that may still be built.
     budget: usize,
 }
@@ -102,8 +171,11 @@ impl<'n> Outliner<'n> {
                 | Stmt::Let(..)
                 | Stmt::Store(..) => &[],
             };
-            if !scope.is_empty() && self.takes(scope, copies) {
+            if !scope.is_empty()
+                && let Some(programs) = self.programs_of(scope, copies)
+            {
                 self.begins.insert(self.number);
+                self.programs.push(programs);
                 self.number = self.number.saturating_add(count_statements(scope));
                 rest = &rest[scope.len()..];
                 continue;
@@ -132,7 +204,9 @@ impl<'n> Outliner<'n> {
             }
             Mode::Unroll => {
                 let values = l.lo..l.hi.fixed().unwrap_or(l.lo);
-                values.flat_map(|value| copies.iter().filter_map(move |c| c.at(l, value))).collect()
+                let each =
+                    |copy| values.clone().filter_map(move |value| Around::at(copy, l, value));
+                copies.iter().flat_map(each).collect()
             }
             // Lanes are a part of a micro-kernel or no micro-kernel at all.
             Mode::Vector => vec![],
@@ -140,14 +214,16 @@ impl<'n> Outliner<'n> {
         self.block(&l.body, &inside);
     }
 
-    /// Whether each copy of a scope is a micro-kernel.
-    fn takes(&mut self, scope: &[Stmt], copies: &[Around]) -> bool {
-        let mut fits = |copy: &Around| {
-            let outside = Outside { variables: &copy.variables, known: &copy.known };
-            let program = vir::build(self.nest, scope, &outside, self.unit, &mut self.budget);
-            program.and_then(|program| allocate(&program, self.unit, &mut Trial)).is_ok()
+    /// The programs of a scope if each of its copies is a micro-kernel.
+    fn programs_of(&mut self, scope: &[Stmt], copies: &[Around]) -> Option<Vec<ScopeCopy>> {
+        let mut program = |around: &Around| {
+            let outside = Outside { variables: &around.variables, known: &around.known };
+            let program =
+                vir::build(self.nest, scope, &outside, self.unit, &mut self.budget).ok()?;
+            allocate(&program, self.unit, &mut Trial).ok()?;
+            Some(ScopeCopy { around: around.clone(), program: Arc::new(program) })
         };
-        !copies.is_empty() && copies.iter().all(&mut fits)
+        if copies.is_empty() { None } else { copies.iter().map(&mut program).collect() }
     }
 }
 

@@ -12,6 +12,7 @@ use super::legal_sum;
 use crate::accuracy::ERROR_BUDGET;
 use crate::cost::{self, Rates};
 use crate::fourier::Plan;
+use crate::lower::Outlined;
 use crate::target::Target;
 
 /// How much shorter the prediction must be than that of the direct nest: both are within about that
@@ -122,7 +123,10 @@ pub fn decide(problem: &ConvProblem, target: &Target) -> Decision {
         return Decision::Arithmetic { fourier, peak };
     }
     let direct = match legal_sum(problem, target) {
-        Ok(sum) => cost::cost(&sum.nests, target, &rates, problem.batch(), 1).seconds,
+        Ok(sum) => {
+            let nests = sum.nests.iter().map(Outlined::nest);
+            cost::cost(nests, target, &rates, problem.batch(), 1).seconds
+        }
         Err(_) => peak,
     };
     Decision::Predicted { fourier, direct, error }

@@ -8,13 +8,13 @@
 
 use convgen_ir::problem::{ConvProblem, Direction};
 use convgen_ir::schedule::Schedule;
-use convgen_ir::verify::VerifiedNest;
 
 use super::caution::Caution;
 use super::plan::{LaneAxis, Plan};
 use super::{Picker, Planned, gradient};
 use crate::algorithm::Algorithm;
 use crate::error::Error;
+use crate::lower::Outlined;
 use crate::stages;
 use crate::target::Target;
 
@@ -26,7 +26,7 @@ pub(crate) struct LegalSum {
     /// The schedule.
     pub(crate) schedule: Schedule,
     /// The nests that it makes, verified.
-    pub(crate) nests: Vec<VerifiedNest>,
+    pub(crate) nests: Vec<Outlined>,
 }
 
 /// The first pick that is legal.

@@ -13,12 +13,12 @@ use convgen_ir::elem::Layout;
 use convgen_ir::problem::ConvProblem;
 use convgen_ir::schedule::{Directive, Schedule, Tail};
 use convgen_ir::separable::Separable;
-use convgen_ir::verify::VerifiedNest;
 
 use super::caution::Caution;
 use super::plan::{LaneAxis, LoopClass, LoopOrder, Plan, weight_bytes};
 use super::{Picker, TASKS_A_CORE, divisor};
 use crate::error::Error;
+use crate::lower::Outlined;
 use crate::stages;
 pub use crate::stages::SeparablePlan;
 use crate::target::Target;
@@ -65,7 +65,7 @@ pub fn plan(separable: &Separable, target: &Target) -> SeparablePlan {
 pub(crate) fn first_legal<T>(
     separable: &Separable,
     target: &Target,
-    mut accept: impl FnMut(SeparablePlan, VerifiedNest) -> Result<T, Error>,
+    mut accept: impl FnMut(SeparablePlan, Outlined) -> Result<T, Error>,
 ) -> Result<T, Error> {
     let mut refused = None;
     for caution in Caution::ALL {

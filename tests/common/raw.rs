@@ -115,7 +115,8 @@ fn define(
 ) -> Result<FuncId, String> {
     let text = |error: cranelift_module::ModuleError| error.to_string();
     let mut builder = FunctionBuilderContext::new();
-    let emitted = clif::emit(nest, entry, &machine.target, &*machine.isa, &mut builder);
+    let emitted =
+        clif::emit(&nest.clone().into(), entry, &machine.target, &*machine.isa, &mut builder);
     let mut context = Context::for_function(emitted.function);
     let signature = clif::micro_kernel_signature(&*machine.isa);
     for (number, kernel) in emitted.micro_kernels.iter().enumerate() {

@@ -20,6 +20,15 @@ impl Nest {
         is_marked(&self.pack) || is_marked(&self.body)
     }
 
+    /// The blocks that are marked, in the order of the text. None is in another one if
+    /// [`Nest::mark_micro_kernels`] marked them.
+    pub fn micro_kernels(&self) -> Vec<&[Stmt]> {
+        let mut found = vec![];
+        visit(&self.pack, &mut found);
+        visit(&self.body, &mut found);
+        found
+    }
+
     /// Takes all marks away; for each statement that is left, its number before.
     pub fn unmark_micro_kernels(&mut self) -> Vec<u32> {
         let mut unmarked = Unmarked::default();
@@ -36,6 +45,20 @@ fn is_marked(block: &[Stmt]) -> bool {
         Stmt::If(_, body) => is_marked(body),
         Stmt::Declare(_) | Stmt::Let(..) | Stmt::Store(..) => false,
     })
+}
+
+fn visit<'n>(block: &'n [Stmt], found: &mut Vec<&'n [Stmt]>) {
+    for stmt in block {
+        match stmt {
+            Stmt::MicroKernel(body) => {
+                found.push(body);
+                visit(body, found);
+            }
+            Stmt::Loop(l) => visit(&l.body, found),
+            Stmt::If(_, body) => visit(body, found),
+            Stmt::Declare(_) | Stmt::Let(..) | Stmt::Store(..) => {}
+        }
+    }
 }
 
 /// Statements as they are met, in the order of the text.

@@ -44,6 +44,7 @@ use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
 use super::MicroKernel;
 use crate::codegen::{Entry, MOST_STACK_BYTES};
 use crate::error::Error;
+use crate::lower::{Outlined, Programs};
 use crate::target::Target;
 use crate::vir::MOST_BUILT;
 use address::AddressCache;
@@ -66,7 +67,7 @@ pub fn signature(isa: &dyn TargetIsa) -> Signature {
 
 /// Writes an entry point of a nest as a Cranelift function.
 pub fn emit(
-    nest: &VerifiedNest,
+    nest: &Outlined,
     entry: Entry,
     target: &Target,
     isa: &dyn TargetIsa,
@@ -74,8 +75,8 @@ pub fn emit(
 ) -> Emitted {
     let mut function = Function::with_name_signature(UserFuncName::default(), signature(isa));
     let builder = FunctionBuilder::new(&mut function, context);
-    let mut emitter = Emitter::new(builder, nest.nest(), target);
-    emitter.entry(nest, entry);
+    let mut emitter = Emitter::new(builder, nest, target);
+    emitter.entry(nest.nest(), entry);
     let Emitter { micro_kernels, calls_alone, .. } = emitter;
     emitter.builder.finalize(isa.frontend_config());
     Emitted { function, micro_kernels, calls_alone }
@@ -87,7 +88,7 @@ pub fn emit(
 /// # Errors
 /// [`Error::CodeSize`] if they are more than [`FunctionSize::MOST`].
 pub fn emit_all(
-    nests: &[VerifiedNest],
+    nests: &[Outlined],
     target: &Target,
     isa: &dyn TargetIsa,
 ) -> Result<Vec<Vec<(Entry, Emitted)>>, Error> {
@@ -105,12 +106,12 @@ pub fn emit_all(
 
 /// Writes the entry points of a nest, however large they are.
 pub fn emit_entries(
-    nest: &VerifiedNest,
+    nest: &Outlined,
     target: &Target,
     isa: &dyn TargetIsa,
     context: &mut FunctionBuilderContext,
 ) -> Vec<(Entry, Emitted)> {
-    let entries = Entry::of(nest.nest()).into_iter();
+    let entries = Entry::of(nest.nest().nest()).into_iter();
     entries.map(|entry| (entry, emit(nest, entry, target, isa, context))).collect()
 }
 
@@ -193,16 +194,23 @@ struct Emitter<'n, 'f> {
     /// The value of each name and the first lane it holds.
     locals: HashMap<LocalId, (Value, Lanes)>,
     target: &'n Target,
+    /// The micro-kernels that lowering built.
+    programs: Programs<'n>,
     micro_kernels: Vec<MicroKernel>,
     /// Where the arguments of their calls lie.
     slot: Option<StackSlot>,
-    /// Steps of micro-kernels that may still be built.
+    /// Steps of other micro-kernels that may still be built.
     budget: usize,
     calls_alone: bool,
 }
 
 impl<'n, 'f> Emitter<'n, 'f> {
-    fn new(builder: FunctionBuilder<'f>, nest: &'n Nest, target: &'n Target) -> Emitter<'n, 'f> {
+    fn new(
+        builder: FunctionBuilder<'f>,
+        outlined: &'n Outlined,
+        target: &'n Target,
+    ) -> Emitter<'n, 'f> {
+        let nest = outlined.nest().nest();
         Emitter {
             builder,
             nest,
@@ -217,6 +225,7 @@ impl<'n, 'f> Emitter<'n, 'f> {
             tiles: HashMap::default(),
             locals: HashMap::default(),
             target,
+            programs: outlined.programs(),
             micro_kernels: Vec::new(),
             slot: None,
             budget: MOST_BUILT,

@@ -1,5 +1,7 @@
 //! Calls of micro-kernels, which are functions of their own.
 
+use std::sync::Arc;
+
 use convgen_ir::nest::Stmt;
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::{
@@ -28,7 +30,10 @@ impl Emitter<'_, '_> {
             })
             .collect();
         let outside = Outside { variables: &variables, known: &self.known };
-        let program = vir::build(self.nest, scope, &outside, unit, &mut self.budget);
+        let program = match self.programs.next(scope, &outside) {
+            Some(program) => Ok(program),
+            None => vir::build(self.nest, scope, &outside, unit, &mut self.budget).map(Arc::new),
+        };
         // What lowering marked is built; what a text marks may not be, and is plain code then.
         let isa = self.target.isa();
         let kernel = program.and_then(|program| MicroKernel::new(program, isa, unit));

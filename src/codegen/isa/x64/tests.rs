@@ -16,7 +16,7 @@ fn micro_kernels(problem: &str, isa: Isa) -> Vec<MicroKernel> {
     let (algorithm, schedule) = scheduler::default_schedule(&problem, &target);
     let nests = Compiler::schedule(&problem, algorithm, &schedule).unwrap();
     let nest = lower::lower(nests[0].clone(), &target.limits()).unwrap();
-    let nest = lower::outline(nest, &target);
+    let nest = lower::Outlined::new(nest, &target);
     let entry = crate::codegen::Entry::Body;
     let isa = clif::isa(&target, false, clif::Allocator::Backtracking).unwrap();
     let mut context = cranelift_frontend::FunctionBuilderContext::new();
