@@ -97,8 +97,12 @@ pub enum Refusal {
 ///
 /// # Errors
 /// The first directive whose precondition does not hold.
-pub fn apply(nest: Nest, schedule: &Schedule) -> Result<Nest, TransformError> {
-    apply_all(nest, schedule, |_| false)
+pub fn apply(mut nest: Nest, schedule: &Schedule) -> Result<Nest, TransformError> {
+    for (index, directive) in schedule.directives.iter().enumerate() {
+        rewrite(&mut nest, directive).map_err(|refusal| refusal.of(directive, index))?;
+    }
+    nest.drop_unused_buffers();
+    Ok(nest)
 }
 
 /// As [`apply`], on one of several nests of a kernel: what is said about padding is for those that
@@ -106,27 +110,22 @@ pub fn apply(nest: Nest, schedule: &Schedule) -> Result<Nest, TransformError> {
 ///
 /// # Errors
 /// The first directive whose precondition does not hold.
-pub fn apply_to_part(nest: Nest, schedule: &Schedule) -> Result<Nest, TransformError> {
-    apply_all(nest, schedule, |refusal| matches!(refusal, Refusal::NoPadding { .. }))
-}
-
-fn apply_all(
-    mut nest: Nest,
-    schedule: &Schedule,
-    is_void: impl Fn(&Refusal) -> bool,
-) -> Result<Nest, TransformError> {
+pub fn apply_to_part(mut nest: Nest, schedule: &Schedule) -> Result<Nest, TransformError> {
     for (index, directive) in schedule.directives.iter().enumerate() {
         match apply_one(&nest, directive) {
             Ok(rewritten) => nest = rewritten,
-            Err(refusal) if is_void(&refusal) => {}
-            Err(refusal) => {
-                let directive = directive.to_string();
-                return Err(TransformError { directive, index, refusal });
-            }
+            Err(Refusal::NoPadding { .. }) => {}
+            Err(refusal) => return Err(refusal.of(directive, index)),
         }
     }
     nest.drop_unused_buffers();
     Ok(nest)
+}
+
+impl Refusal {
+    fn of(self, directive: &Directive, index: usize) -> TransformError {
+        TransformError { directive: directive.to_string(), index, refusal: self }
+    }
 }
 
 /// Applies one directive.
@@ -135,28 +134,33 @@ fn apply_all(
 /// The precondition that does not hold.
 pub fn apply_one(nest: &Nest, directive: &Directive) -> Result<Nest, Refusal> {
     let mut nest = nest.clone();
+    rewrite(&mut nest, directive)?;
+    Ok(nest)
+}
+
+/// Applies one directive to a nest, which is of no use if it is refused.
+fn rewrite(nest: &mut Nest, directive: &Directive) -> Result<(), Refusal> {
     // What becomes a micro-kernel is decided when the schedule is done.
     if nest.has_micro_kernels() {
         nest.unmark_micro_kernels();
     }
     match directive {
-        Directive::Split { axis, by, tail } => split::apply(&mut nest, axis, *by, *tail)?,
-        Directive::Reorder { axes } => reorder::apply(&mut nest, axes)?,
-        Directive::Fuse { outer, inner } => fuse::apply(&mut nest, outer, inner)?,
-        Directive::Vectorize { axis } => mode::vectorize(&mut nest, axis)?,
-        Directive::Unroll { axis } => mode::unroll(&mut nest, axis)?,
-        Directive::Parallel { axis } => mode::parallel(&mut nest, axis)?,
-        Directive::Prefetch { axis, by } => mode::prefetch(&mut nest, axis, *by)?,
-        Directive::Rfactor { axis } => rfactor::apply(&mut nest, axis)?,
-        Directive::AccumulateOutput { at } => accumulate::apply(&mut nest, at)?,
-        Directive::SpillSums { at, over } => spill::apply(&mut nest, at, over.as_deref())?,
-        Directive::SkipPadding { at } => skip_padding::apply(&mut nest, at)?,
-        Directive::Peel { axis } => peel::apply(&mut nest, axis)?,
-        Directive::PackWeights => pack_weights::apply(&mut nest)?,
-        Directive::PackInput { at, layout } => pack_input::apply(&mut nest, at, *layout)?,
+        Directive::Split { axis, by, tail } => split::apply(nest, axis, *by, *tail)?,
+        Directive::Reorder { axes } => reorder::apply(nest, axes)?,
+        Directive::Fuse { outer, inner } => fuse::apply(nest, outer, inner)?,
+        Directive::Vectorize { axis } => mode::vectorize(nest, axis)?,
+        Directive::Unroll { axis } => mode::unroll(nest, axis)?,
+        Directive::Parallel { axis } => mode::parallel(nest, axis)?,
+        Directive::Prefetch { axis, by } => mode::prefetch(nest, axis, *by)?,
+        Directive::Rfactor { axis } => rfactor::apply(nest, axis)?,
+        Directive::AccumulateOutput { at } => accumulate::apply(nest, at)?,
+        Directive::SpillSums { at, over } => spill::apply(nest, at, over.as_deref())?,
+        Directive::SkipPadding { at } => skip_padding::apply(nest, at)?,
+        Directive::Peel { axis } => peel::apply(nest, axis)?,
+        Directive::PackWeights => pack_weights::apply(nest)?,
+        Directive::PackInput { at, layout } => pack_input::apply(nest, at, *layout)?,
     }
-    nest.check_size()?;
-    Ok(nest)
+    Ok(nest.check_size()?)
 }
 
 /// The axis of that name, if the body has a loop over it.

@@ -19,26 +19,29 @@ pub(super) fn run(nest: &mut Nest) {
 }
 
 fn block(stmts: Vec<Stmt>, context: &Context) -> Vec<Stmt> {
-    stmts.into_iter().flat_map(|stmt| trimmed(stmt, context)).collect()
-}
-
-fn trimmed(stmt: Stmt, context: &Context) -> Vec<Stmt> {
-    match stmt {
-        Stmt::Loop(l) => loop_(l, context).into_iter().map(Stmt::Loop).collect(),
-        Stmt::If(mut guards, body) => {
-            if guards.iter().any(|guard| context.never(guard)) {
-                return vec![];
+    let mut kept = Vec::with_capacity(stmts.len());
+    for stmt in stmts {
+        match stmt {
+            Stmt::Loop(l) => kept.extend(loop_(l, context).map(Stmt::Loop)),
+            Stmt::If(mut guards, body) => {
+                if guards.iter().any(|guard| context.never(guard)) {
+                    continue;
+                }
+                guards.retain(|guard| !context.always(guard));
+                let mut inside = context.clone();
+                inside.assume(&guards);
+                let body = block(body, &inside);
+                match guards.is_empty() {
+                    true => kept.extend(body),
+                    false => kept.push(Stmt::If(guards, body)),
+                }
             }
-            guards.retain(|guard| !context.always(guard));
-            let mut inside = context.clone();
-            inside.assume(&guards);
-            let body = block(body, &inside);
-            if guards.is_empty() { body } else { vec![Stmt::If(guards, body)] }
+            // What is a micro-kernel is decided at the end.
+            Stmt::MicroKernel(body) => kept.extend(block(body, context)),
+            Stmt::Declare(_) | Stmt::Let(..) | Stmt::Store(..) => kept.push(stmt),
         }
-        // What is a micro-kernel is decided at the end.
-        Stmt::MicroKernel(body) => block(body, context),
-        Stmt::Declare(_) | Stmt::Let(..) | Stmt::Store(..) => vec![stmt],
     }
+    kept
 }
 
 /// The loop without superfluous guards; none if it never runs.
