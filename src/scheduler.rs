@@ -7,11 +7,11 @@
 mod caution;
 mod channels_first;
 mod depthwise;
+mod estimate;
 #[doc(hidden)]
 pub mod fourier;
 mod gradient;
 mod in_place;
-mod lanes;
 mod legal;
 #[doc(hidden)]
 pub mod order;
@@ -19,6 +19,7 @@ pub mod order;
 pub mod plan;
 pub mod separable;
 pub mod space;
+mod sums;
 #[doc(hidden)]
 pub mod winograd;
 
@@ -26,6 +27,7 @@ use convgen_ir::elem::Layout;
 use convgen_ir::problem::{ConvProblem, Direction};
 use convgen_ir::schedule::Schedule;
 
+use self::estimate::estimate;
 use self::legal::picks;
 pub(crate) use self::legal::{first_legal, legal_sum};
 use self::plan::{
@@ -47,6 +49,21 @@ pub fn default_schedule(problem: &ConvProblem, target: &Target) -> (Algorithm, S
         Err(_) => picks(problem, target).next().unwrap_or_default().1,
     };
     (Algorithm::Direct, schedule)
+}
+
+/// One plan of each family, with its schedule.
+#[doc(hidden)]
+pub fn families(problem: &ConvProblem, target: &Target) -> Vec<(Plan, Schedule)> {
+    let Some(planned) = Planned::new(Algorithm::Direct, problem) else { return vec![] };
+    let plans = planned.picker(target).families().into_iter();
+    plans.map(|plan| (plan.clone(), plan.schedule(&planned.forward, target))).collect()
+}
+
+/// The estimate of a plan of a family.
+#[doc(hidden)]
+pub fn families_estimate(problem: &ConvProblem, target: &Target, plan: &Plan) -> f64 {
+    let Some(planned) = Planned::new(Algorithm::Direct, problem) else { return 0.0 };
+    estimate(plan, &planned.forward, target, planned.whole).seconds()
 }
 
 /// What plans of a problem are made for.
@@ -176,12 +193,34 @@ impl<'p> Picker<'p> {
         }
     }
 
+    /// The plan that takes least time by the estimate.
     fn plan(&self) -> Plan {
-        self.decide().canonical(self.problem, self.target)
+        let seconds = |plan: &Plan| estimate(plan, self.problem, self.target, self.whole).seconds();
+        let estimated = |plan: Plan| (seconds(&plan), plan);
+        let plans = self.families().into_iter().map(estimated);
+        let best = plans.min_by(|a, b| a.0.total_cmp(&b.0));
+        best.map_or_else(|| self.plan_of(LaneAxis::None), |(_, plan)| plan)
     }
 
-    fn decide(&self) -> Plan {
-        let lanes = self.choose_lanes();
+    /// One legal plan for each axis that the lanes may run over, all in one order of sums.
+    fn families(&self) -> Vec<Plan> {
+        let legal = |plan: &Plan| plan.check(self.problem, self.target).is_ok();
+        if self.splits_sums() {
+            let plan = self.plan_of(LaneAxis::Channels);
+            if legal(&plan) {
+                return vec![plan];
+            }
+        }
+        let whole = LaneAxis::ALL.into_iter().filter(|lanes| *lanes != LaneAxis::Channels);
+        whole.map(|lanes| self.plan_of(lanes)).filter(legal).collect()
+    }
+
+    /// The plan whose lanes run over an axis.
+    fn plan_of(&self, lanes: LaneAxis) -> Plan {
+        self.decide(lanes).canonical(self.problem, self.target)
+    }
+
+    fn decide(&self, lanes: LaneAxis) -> Plan {
         let (vectors, rows) = self.tile(lanes);
         let tile_phases = self.tiles_phases(lanes);
         let (steps, taps) = self.unrolled(lanes, vectors * rows * self.phases_of_tile(lanes));

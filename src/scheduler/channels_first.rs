@@ -15,12 +15,6 @@ use super::{Picker, largest};
 /// of weights pass through the rest.
 const PARTS_FOR_COPY: u64 = 3;
 
-/// Taps for which reading the input in place is cheaper than a copy, at most.
-const FEW_TAPS: u64 = 9;
-
-/// Vectors in a row of columns that are lanes, at least.
-const WIDE_ROWS: u64 = 2;
-
 /// Rows that a task of a depthwise kernel copies for itself, for each that its neighbour copies
 /// too.
 const LEAST_SHARED: u64 = 2;
@@ -32,41 +26,6 @@ impl Picker<'_> {
     /// Whether data lie channels first and there are registers to transpose in.
     pub(super) fn transposes(&self) -> bool {
         self.problem.layout() == Layout::ChannelsFirst && self.target.has_micro_kernels()
-    }
-
-    /// The lanes, where channels that are no neighbours are better lanes than columns are: groups
-    /// of one channel are copied by vectors of them, and columns may leave many lanes of their last
-    /// vector empty. With AVX-512, 192 to 1152 channels of 7x7 take 163 us by columns and 128 by
-    /// output channels.
-    pub(super) fn channel_lanes(&self) -> Option<LaneAxis> {
-        let lanes = u64::from(self.target.lanes());
-        let (reads, writes) =
-            (self.problem.in_channels_per_group(), self.problem.out_channels_per_group());
-        if !self.transposes() {
-            return None;
-        }
-        if reads == 1 && writes == 1 {
-            let copied = self.problem.groups() >= lanes && !self.columns_suffice(lanes);
-            return copied.then_some(LaneAxis::Groups);
-        }
-        let columns = self.shape.columns();
-        let taken = columns.next_multiple_of(lanes) * writes;
-        let needed = writes.next_multiple_of(lanes) * columns;
-        let fewer = taken * 10 > needed * 11;
-        (reads >= lanes && fewer).then_some(LaneAxis::OutChannels)
-    }
-
-    /// Whether columns are read where they lie by whole vectors, and each for so few taps that
-    /// loads which straddle two cache lines cost less than a copy: 3x3 over 56x56 reaches 53
-    /// GFLOP/s so, 30 by a copy; 7x7 73, and 118 by a copy.
-    fn columns_suffice(&self, lanes: u64) -> bool {
-        let axes = self.problem.spatial();
-        let taps: u64 = axes.iter().map(|s| s.kernel).product();
-        let stride = axes.last().map_or(1, |s| s.stride);
-        axes.len() > 1
-            && stride == 1
-            && taps <= FEW_TAPS
-            && self.shape.columns() >= WIDE_ROWS * lanes
     }
 
     /// Depthwise kernels copy some channels of the rows of a task, then run over them.

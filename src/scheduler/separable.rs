@@ -224,7 +224,7 @@ impl Wanted {
         let (extent, channels) = (depthwise.spatial()[0].output(), pointwise.out_channels());
         let time = |rows: &u64| {
             let pixels = rows * columns;
-            let lanes = Picker::in_blocks(pointwise, target, *rows).choose_lanes();
+            let lanes = Picker::in_blocks(pointwise, target, *rows).plan().lanes;
             let products = match lanes == LaneAxis::Columns {
                 true => channels * vectors(pixels, target),
                 false => pixels * vectors(channels, target),

@@ -1,0 +1,380 @@
+//! What a plan will take, in closed form: what its register tile does, counted, at the rates of the
+//! target.
+//!
+//! Ranks the plans of a problem before any of them is lowered; [`cost`](mod@crate::cost) walks what
+//! was.
+
+use convgen_ir::elem::Layout;
+use convgen_ir::problem::{ConvProblem, SpatialAxis};
+
+use super::plan::{LaneAxis, LoopOrder, Plan, Shape, columns_are_neighbours, groups_a_vector};
+use super::winograd::inside;
+use crate::algorithm::PhaseLoop;
+use crate::cost::{EXPOSED, Rates};
+use crate::target::{PAGE_BYTES, Target};
+
+/// Micro-operations that a core starts in a cycle.
+const WIDTH: f64 = 4.0;
+
+/// Micro-operations of an iteration of the innermost loop: its counter, its pointers and its jump.
+const ITERATION: f64 = 4.0;
+
+/// Cycles of entering a loop.
+const ENTRY: f64 = 2.0;
+
+/// Iterations after which the end of a loop is not predicted, and cycles of a jump that is not.
+const FORESEEN: f64 = 48.0;
+const UNFORESEEN: f64 = 16.0;
+
+/// Micro-operations that a core holds at once.
+const WINDOW: f64 = 384.0;
+
+/// Cycles of a load that crosses two lines, in loads.
+const CROSSING: f64 = 2.0;
+
+/// Shuffles of a vector that is transposed with others.
+const SHUFFLES: f64 = 2.0;
+
+/// Pages that a core keeps mapped for loads without a walk.
+const MAPPED: f64 = 64.0;
+
+/// Cycles of finding another page.
+const PAGE_WALK: f64 = 7.0;
+
+/// Operations that put an element into its lane, where no micro-kernel transposes.
+const INSERT: f64 = 2.0;
+
+/// Elements of a lane that one load brings if they are neighbours.
+const QUAD: f64 = 4.0;
+
+/// Cycles of an element that is copied by itself, to its place in the same order or in another.
+const ELEMENT: f64 = 1.5;
+const CROSSED: f64 = 5.0;
+
+/// Seconds of a call, by what they are spent on.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Estimate {
+    /// Products, with the loads that they do not hide and the waits of small tiles.
+    pub products: f64,
+    /// What begins and ends each tile: loops, epilogue and stores.
+    pub tiles: f64,
+    /// Copies of the input.
+    pub copies: f64,
+    /// Lines from beyond the first-level cache.
+    pub traffic: f64,
+}
+
+impl Estimate {
+    /// All of them: data is fetched while the core computes, but for a part.
+    pub fn seconds(&self) -> f64 {
+        let compute = self.products + self.tiles + self.copies;
+        compute.max(self.traffic) + EXPOSED * compute.min(self.traffic)
+    }
+}
+
+/// Predicts a call of a plan's kernel, on one core; `whole` if neighbouring columns of the output
+/// are written by one nest.
+pub(super) fn estimate(
+    plan: &Plan,
+    problem: &ConvProblem,
+    target: &Target,
+    whole: bool,
+) -> Estimate {
+    let rates = Rates::nominal(target);
+    let shape = Shape::new(problem, plan.fused);
+    let columns = shape.columns();
+    let others: u64 = shape.axes.iter().map(|(_, extent)| extent).product::<u64>() / columns;
+    let counter = Counter { plan, problem, target, rates, whole, columns, others };
+    counter.estimate()
+}
+
+struct Counter<'p> {
+    plan: &'p Plan,
+    problem: &'p ConvProblem,
+    target: &'p Target,
+    rates: Rates,
+    whole: bool,
+    columns: u64,
+    /// Outputs of the other spatial axes.
+    others: u64,
+}
+
+/// The register tiles of a call.
+struct Tiles {
+    count: f64,
+    /// Tiles along the lanes, of one row.
+    along: f64,
+    /// Tiles of output channels, each of which reads the input again.
+    channels: f64,
+    /// Vectors of one, and its rows, on the average.
+    vectors: f64,
+    rows: f64,
+}
+
+impl Counter<'_> {
+    fn estimate(&self) -> Estimate {
+        let [fma, latency, load] = self.rates.vectors(self.target.has_micro_kernels());
+        let cycle = self.rates.cycle();
+        let tiles = self.tiles();
+        let phases = self.phases_of_tile();
+        let sums = tiles.vectors * tiles.rows * phases;
+        let spatial = self.problem.spatial();
+        let last = spatial.last().map_or(1, |s| s.kernel) as f64;
+        let rows_of_taps = self.problem.taps() as f64 / last;
+        let channels = self.plan.lanes.summed_channels(self.problem, self.target) as f64;
+        // One input channel and one row of taps.
+        let (loads, shuffles) = self.loads(&tiles, last);
+        let operations = sums * last + shuffles;
+        let taps = if self.unrolls_taps() { 1.0 } else { last };
+        let steps = self.plan.steps as f64;
+        let issued = operations + loads + ITERATION * taps / steps;
+        // Tiles that a core holds at once wait together.
+        let runs = channels * rows_of_taps;
+        let together = (WINDOW / (runs * issued)).max(1.0);
+        let time = (operations * fma).max(loads * load).max(last * latency / together);
+        let time = time.max(issued / WIDTH * cycle);
+        let taken = if self.plan.in_place { inside(self.problem) } else { 1.0 };
+        let far = self.pages() * PAGE_WALK * cycle;
+        let products = tiles.count * channels * (rows_of_taps * taken * time + far);
+        let trips = channels / steps;
+        let inner = rows_of_taps * taps;
+        let unforeseen = if trips > FORESEEN { inner * UNFORESEEN } else { 0.0 };
+        let entries = (1.0 + rows_of_taps.min(2.0) + inner * trips.min(2.0)) * ENTRY;
+        let ends = (entries + unforeseen) * cycle + self.stores(&tiles, fma, load);
+        Estimate {
+            products,
+            tiles: tiles.count * ends,
+            copies: self.copies() * cycle,
+            traffic: self.traffic(&tiles),
+        }
+    }
+
+    /// Vectors for so many neighbours.
+    fn vectors(&self, neighbours: u64) -> u64 {
+        let lanes = u64::from(self.target.lanes());
+        match self.target.has_masks() {
+            true => neighbours.div_ceil(lanes),
+            false => neighbours / lanes + neighbours % lanes,
+        }
+    }
+
+    fn tiles(&self) -> Tiles {
+        let (problem, plan) = (self.problem, self.plan);
+        let (groups, oc) = (problem.groups(), problem.out_channels_per_group());
+        let extent = plan.lane_extent(problem, self.target).max(1);
+        // Vectors of a row of all tiles, those tiles, and how often there are as many.
+        let (vectors, along, times) = match plan.lanes {
+            LaneAxis::OutChannels => {
+                let along = oc.div_ceil(extent);
+                (along * self.vectors(extent), along, groups)
+            }
+            LaneAxis::Channels => {
+                let needed = oc.div_ceil(plan.lanes.outputs_a_vector(problem, self.target));
+                (needed, needed.div_ceil(plan.vectors), groups)
+            }
+            LaneAxis::Groups => {
+                let along = groups.div_ceil(extent);
+                (along * self.vectors(extent), along, oc)
+            }
+            LaneAxis::GroupChannels => {
+                let along = groups.div_ceil(groups_a_vector(problem, self.target).max(1));
+                (along, along, 1)
+            }
+            LaneAxis::Columns => {
+                let (whole, rest) = (self.columns / extent, self.columns % extent);
+                let vectors = whole * self.vectors(extent) + self.vectors(rest);
+                (vectors, whole + u64::from(rest > 0), groups)
+            }
+            LaneAxis::None => (oc, oc, groups),
+        };
+        let row = if plan.lanes == LaneAxis::Columns { oc } else { self.columns };
+        let row_tiles = row.div_ceil(plan.rows);
+        let images = problem.batch().max(1);
+        let phases = PhaseLoop::in_all(&plan.phases) as f64 / self.phases_of_tile();
+        let count = images * self.others * times * along * row_tiles;
+        let channels = if plan.lanes == LaneAxis::Columns { row_tiles } else { along };
+        Tiles {
+            count: count as f64 * phases,
+            along: along as f64,
+            channels: channels as f64,
+            vectors: vectors as f64 / along as f64,
+            rows: row as f64 / row_tiles as f64,
+        }
+    }
+
+    /// Whether the taps of a row are straight code.
+    fn unrolls_taps(&self) -> bool {
+        self.plan.taps || self.plan.is_tile_in_place(self.problem)
+    }
+
+    /// Phases of a register tile.
+    fn phases_of_tile(&self) -> f64 {
+        match self.plan.tile_phases {
+            true => PhaseLoop::in_all(&self.plan.phases) as f64,
+            false => 1.0,
+        }
+    }
+
+    /// Pages that a tile meets for each input channel, where these are planes and too many to stay
+    /// mapped.
+    fn pages(&self) -> f64 {
+        let (plan, problem) = (self.plan, self.problem);
+        let planes = problem.layout() == Layout::ChannelsFirst && plan.copy.is_none();
+        let Some((columns, others)) = problem.spatial().split_last() else { return 0.0 };
+        let pages = |elements: u64| {
+            ((elements as usize * problem.elem().bytes()) as f64 / PAGE_BYTES as f64).min(1.0)
+        };
+        let plane = problem.spatial().iter().map(|s| s.input).product();
+        let rows: u64 = others.iter().map(SpatialAxis::extent).product();
+        let met = (1.0 + rows.saturating_sub(1) as f64 * pages(columns.input)) * pages(plane);
+        let all = met * problem.in_channels_per_group() as f64;
+        if planes && all > MAPPED { met } else { 0.0 }
+    }
+
+    /// Loads of a tile for one input channel and one row of taps, and what puts lanes together.
+    fn loads(&self, tiles: &Tiles, taps: f64) -> (f64, f64) {
+        let (plan, problem) = (self.plan, self.problem);
+        let stride = problem.spatial().last().map_or(1, |s| s.stride) as f64;
+        let unrolled = self.unrolls_taps();
+        let phases = self.phases_of_tile();
+        // Pixels that the columns of a tile read.
+        let apart = tiles.rows * taps;
+        let pixels = if unrolled { apart.min((tiles.rows - 1.0) * stride + taps) } else { apart };
+        let last = self.read_layout() == Layout::ChannelsLast;
+        match plan.lanes {
+            LaneAxis::OutChannels | LaneAxis::Channels => {
+                (phases * tiles.vectors * taps + pixels, 0.0)
+            }
+            LaneAxis::Groups if last && problem.in_channels_per_group() == 1 => {
+                (tiles.vectors * (taps + pixels), 0.0)
+            }
+            LaneAxis::Groups => {
+                let (each, shuffles) = self.gather(1.0);
+                let gathered = tiles.vectors * pixels;
+                (tiles.vectors * taps + gathered * each, gathered * shuffles)
+            }
+            LaneAxis::GroupChannels => {
+                (taps + pixels / problem.in_channels_per_group() as f64, pixels)
+            }
+            LaneAxis::Columns => {
+                let weights = phases * tiles.rows * taps;
+                let vectors = tiles.vectors * taps;
+                if stride == 1.0 && (!last || columns_are_neighbours(problem)) {
+                    let crossing = if taps > 1.0 { self.crossing() } else { 1.0 };
+                    return (weights + vectors * crossing, 0.0);
+                }
+                // Neighbouring taps, or channels, are brought by the same loads.
+                let beside = match last {
+                    true => plan.steps as f64,
+                    false if unrolled => taps,
+                    false => 1.0,
+                };
+                let (each, shuffles) = self.gather(beside);
+                (weights + vectors * each, vectors * shuffles)
+            }
+            LaneAxis::None => (apart + taps, 0.0),
+        }
+    }
+
+    /// Loads and shuffles of a vector whose lanes lie apart, and of as many beside it.
+    fn gather(&self, beside: f64) -> (f64, f64) {
+        let lanes = f64::from(self.target.lanes());
+        match self.target.has_micro_kernels() {
+            true => {
+                let loads = lanes / beside.min(QUAD);
+                (loads, SHUFFLES + loads)
+            }
+            false => (lanes, INSERT * lanes),
+        }
+    }
+
+    /// Lines that a vector load at any place reads, on the average.
+    fn crossing(&self) -> f64 {
+        let part = f64::from(self.target.isa().vector_bits()) / 512.0;
+        1.0 + (CROSSING - 1.0) * part
+    }
+
+    /// The layout that products read.
+    fn read_layout(&self) -> Layout {
+        self.plan.copy.and_then(|copy| copy.layout).unwrap_or(self.problem.layout())
+    }
+
+    /// Seconds of adding, finishing and storing the sums of a tile.
+    fn stores(&self, tiles: &Tiles, fma: f64, load: f64) -> f64 {
+        let (plan, problem) = (self.plan, self.problem);
+        let lanes = f64::from(self.target.lanes());
+        let last = problem.layout() == Layout::ChannelsLast;
+        let columns = plan.lanes == LaneAxis::Columns;
+        // Outputs of a phase lie apart.
+        let torn = !self.whole && !last;
+        let neighbours = !torn && (last != columns || problem.out_channels() == 1);
+        let sums = plan.lanes.sums(problem, self.target) as f64;
+        let each = match neighbours {
+            true => 2.0 * load,
+            false if torn && !columns => CROSSED * lanes * self.rates.cycle(),
+            false if tiles.rows >= QUAD && self.target.has_micro_kernels() => {
+                (SHUFFLES + lanes / QUAD) * 2.0 * load
+            }
+            false => 2.0 * lanes * load,
+        };
+        self.phases_of_tile() * tiles.vectors * tiles.rows * (each + (2.0 * sums - 1.0) * fma)
+    }
+
+    /// Cycles of copying the input.
+    fn copies(&self) -> f64 {
+        let (plan, problem) = (self.plan, self.problem);
+        let Some(copy) = plan.copy else { return 0.0 };
+        let first = if plan.fused { self.columns } else { problem.spatial()[0].output() };
+        let bytes = plan.packed_input_bytes(problem, self.target) as f64;
+        let times = match copy.at {
+            None => 1.0,
+            Some(_) => self.tiles().along,
+        };
+        // Each pixel of fused axes is of one task.
+        let tasks = if plan.fused { 1 } else { first.div_ceil(plan.block) };
+        let tasks = (problem.batch().max(1) * tasks) as f64;
+        let elements = tasks * times * bytes / problem.elem().bytes() as f64;
+        let lanes = f64::from(self.target.lanes());
+        let channels = problem.in_channels() as f64;
+        let each = match copy.layout {
+            Some(_) if copy.transposed && self.target.has_micro_kernels() => {
+                (SHUFFLES + lanes / QUAD) / lanes
+            }
+            Some(_) => CROSSED,
+            None if plan.is_one_strip(problem, self.target) => 2.0 / lanes,
+            None if problem.layout() == Layout::ChannelsLast && channels >= lanes => 2.0 / lanes,
+            None => ELEMENT,
+        };
+        elements * each
+    }
+
+    /// Seconds of fetching what does not stay in the first-level cache.
+    fn traffic(&self, tiles: &Tiles) -> f64 {
+        let (plan, problem) = (self.plan, self.problem);
+        let elem = problem.elem().bytes() as f64;
+        let images = problem.batch().max(1);
+        let bytes = |shape: Vec<u64>| shape.iter().product::<u64>() as f64 * elem;
+        let (input, output) =
+            (bytes(problem.input_shape(images)), bytes(problem.output_shape(images)));
+        let weights = bytes(problem.weights_shape());
+        let once = (input + 2.0 * output + weights) * self.rate(input + output + weights);
+        let first = if plan.fused { self.columns } else { problem.spatial()[0].output() };
+        let tasks = images as f64 * first.div_ceil(plan.block) as f64;
+        if plan.order == LoopOrder::PIXELS || problem.in_channels_per_group() == 1 {
+            return once;
+        }
+        let again = input * (tiles.channels - 1.0) * self.rate(input / tasks);
+        once + again + weights * (tasks - 1.0) * self.rate(weights)
+    }
+
+    /// Seconds a byte of what fills so many bytes.
+    fn rate(&self, bytes: f64) -> f64 {
+        let caches = self.target.caches();
+        match bytes {
+            few if few <= caches.l1d as f64 => 0.0,
+            some if some <= caches.l2 as f64 => self.rates.l2,
+            many if many <= caches.l3 as f64 => self.rates.l3,
+            _ => self.rates.memory,
+        }
+    }
+}
