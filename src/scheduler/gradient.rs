@@ -3,8 +3,10 @@
 //! A gradient sums over images and positions, so its register tile is made of channels: lanes of
 //! one kind by rows of the other, one tap at a time. Each position then costs one vector of the one
 //! tensor and one broadcast a row of the other, as in a matrix product. Positions whose tap is on
-//! padding are left out of the loops. Channels that are no neighbours in memory (channels first)
-//! are no lanes.
+//! padding are left out of the loops. Where the channels of the input are planes, a block of
+//! positions is copied for all tiles, transposed in registers and with the padding around it; those
+//! of the other tensor are broadcast from where they lie. 1x1 over 64 channels of 28x28: 0.71 ms an
+//! element at a time, 0.044 so, 0.038 channels last.
 
 mod blocks;
 
@@ -103,21 +105,32 @@ impl GradientWriter<'_> {
             None => tasks.iter().chain(&loops[..taps_from]).collect(),
         };
         let at = around[around.len() - 1].clone();
+        let task = tasks[tasks.len() - 1].clone();
         let spilled = loops[around.len() - tasks.len()..].to_vec();
         self.directives.extend(tasks.into_iter().map(|axis| Directive::Parallel { axis }));
         self.directives.push(Directive::AccumulateOutput { at: loops[loops.len() - 1].clone() });
         self.write_out(&inner, lanes.is_some());
-        if lanes.is_some() && self.lines_worth_a_prefetch(row_tile.min(rows.1), column_tile) {
+        let copies = self.copies();
+        if lanes.is_some()
+            && !copies
+            && self.lines_worth_a_prefetch(row_tile.min(rows.1), column_tile)
+        {
             self.prefetch(&blocks);
         }
         let padded = problem.spatial().iter().zip(&blocks.inner);
+        let padded = padded.filter(|_| !copies);
         for (_, name) in padded.filter(|(s, _)| skips(problem, self.target, s, caution)) {
             self.directives.push(Directive::SkipPadding { at: name.clone() });
         }
         let in_task = if blocks.over.is_some() { row_tasks * column_tasks } else { 1 };
+        let mut block = task;
         if self.spills(&blocks, in_task * tile_sums) {
+            block = blocks.over.clone().unwrap_or(block);
             self.directives.push(Directive::SpillSums { at, over: blocks.over });
             self.written(&spilled, &inner, lanes.is_some());
+        }
+        if copies {
+            self.copy(block, (column_tasks * column_tile).min(columns.1));
         }
     }
 
@@ -135,16 +148,24 @@ impl GradientWriter<'_> {
         let tiled = axes.iter().rev().take_while(fits).count();
         let (outer, inner) = axes.split_at(axes.len() - tiled);
         let taps: u64 = inner.iter().map(|(_, s)| s.kernel).product();
-        let vectors = balanced(lanes.1.div_ceil(self.lanes()), self.registers() / taps);
+        let copies = self.copies();
+        let vectors = match copies {
+            true => 1,
+            false => balanced(lanes.1.div_ceil(self.lanes()), self.registers() / taps),
+        };
         let (lane_outer, lane_inner) = self.split(lanes, vectors * self.lanes(), Tail::Pad);
         let tap = |(name, _): &(&&str, &SpatialAxis)| format!("k{name}");
         let tile: Vec<String> = inner.iter().map(tap).chain([lane_inner]).collect();
         let mut tasks = vec!["ic".to_string()];
         let count = lanes.1.div_ceil(vectors * self.lanes());
-        let (at, blocks) = ("oc".to_string(), self.rows_at_a_time(&axes, outer.is_empty(), count));
+        let at = "oc".to_string();
+        let blocks = match copies {
+            true => self.blocks().over,
+            false => self.rows_at_a_time(&axes, outer.is_empty(), count),
+        };
         let mut loops = vec![];
         match (&blocks, lane_outer) {
-            (Some(_), Some(lane_outer)) => {
+            (Some(_), Some(lane_outer)) if !copies => {
                 let in_task = count.div_ceil(self.target.cores() as u64);
                 let (task, within) = self.split((&lane_outer, count), in_task, Tail::Guard);
                 tasks.extend(task);
@@ -159,9 +180,12 @@ impl GradientWriter<'_> {
         self.directives.extend(tasks.into_iter().map(|axis| Directive::Parallel { axis }));
         self.directives.push(Directive::AccumulateOutput { at });
         if blocks.is_some() {
-            self.directives.push(Directive::SpillSums { at: spilled_at, over: blocks });
+            self.directives.push(Directive::SpillSums { at: spilled_at, over: blocks.clone() });
         }
         self.write_out(&tile, true);
+        if let (true, Some(block)) = (copies, blocks) {
+            return self.copy(block, self.lanes().min(lanes.1));
+        }
         for (name, _) in axes.iter().filter(|(_, s)| skips(problem, self.target, s, caution)) {
             let axis = format!("o{name}");
             let is_outer = outer.iter().any(|(other, _)| other == name);
@@ -206,17 +230,50 @@ impl GradientWriter<'_> {
     fn axes(&self, ic: Tiled, oc: Tiled) -> (Tiled, Option<Tiled>) {
         let (last, groups) = (self.problem.layout() == Layout::ChannelsLast, self.problem.groups());
         let enough = self.lanes().min(SHORTEST_VECTOR);
-        if !last {
-            return (oc, None);
-        }
-        if (ic.1, oc.1) == (1, 1) && groups >= enough {
+        if (ic.1, oc.1) == (1, 1) && groups >= enough && (last || self.copies()) {
             return (oc, Some(("g", groups)));
+        }
+        if !last {
+            return (oc, self.copies().then_some(ic));
         }
         let (rows, lanes) = match self.share(ic.1) >= self.share(oc.1) {
             true => (oc, ic),
             false => (ic, oc),
         };
         (rows, (lanes.1 >= enough).then_some(lanes))
+    }
+
+    /// Whether channels are planes, and the input is copied, for its channels to be lanes.
+    fn copies(&self) -> bool {
+        let (problem, caution) = (self.problem, self.caution);
+        let channels = match (problem.in_channels_per_group(), problem.out_channels_per_group()) {
+            (1, 1) => problem.groups(),
+            (channels, _) => channels,
+        };
+        problem.direction() == Direction::BackwardWeights
+            && problem.layout() == Layout::ChannelsFirst
+            && self.target.has_micro_kernels()
+            && !problem.extends_input()
+            && !(caution.copies || caution.transposes)
+            && channels >= self.lanes().min(SHORTEST_VECTOR)
+    }
+
+    /// Copies what a block reads of the input, channels last: columns are unrolled, as many as a
+    /// vector has lanes, and so become vectors of channels in registers.
+    fn copy(&mut self, at: String, channels: u64) {
+        let (layout, lanes) = (Some(Layout::ChannelsLast), self.lanes());
+        self.directives.push(Directive::PackInput { at, layout });
+        let axes = self.problem.axis_names().iter().zip(self.problem.spatial());
+        let axes: Vec<_> = axes.map(|(name, s)| (format!("copy.{name}"), s)).collect();
+        let Some(((column, s), rows)) = axes.split_last() else { return };
+        let read = s.input.min((s.output() - 1) * s.stride + s.extent());
+        let (outer, channel) = self.split(("copy.c", channels), lanes, Tail::Cut);
+        let (tiles, column) = self.split((column, read), lanes, Tail::Cut);
+        let rows = rows.iter().map(|(name, _)| name.clone());
+        let order = outer.into_iter().chain(rows).chain(tiles);
+        let axes = order.chain([column.clone(), channel.clone()]).collect();
+        self.directives.push(Directive::Reorder { axes });
+        self.write_out(&[column, channel], true);
     }
 
     /// The share of lanes that do work.

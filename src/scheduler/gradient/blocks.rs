@@ -84,6 +84,8 @@ impl GradientWriter<'_> {
                     continue;
                 }
                 let read = match held {
+                    // Each task copies its channels of the input.
+                    true if self.copies() => input * row_tasks,
                     true => 0,
                     false => of_rows * column_tasks + of_columns * row_tasks,
                 };
@@ -177,7 +179,8 @@ impl GradientWriter<'_> {
             }
             inside *= extent;
         }
-        let over = (problem.batch() > 1).then(|| "n".to_string());
+        // A copy is of one image at a time.
+        let over = (problem.batch() > 1 || self.copies()).then(|| "n".to_string());
         Blocks { over, inner, positions: inside }
     }
 
