@@ -8,11 +8,13 @@ use convgen::algorithm::Algorithm;
 use convgen::cost::{self, Rates};
 use convgen::fourier::Plan;
 use convgen::scheduler::space::{Candidate, Space};
+use convgen::scheduler::{self, Estimated};
 use convgen::tune::bench::Bench;
 use convgen::tune::search::Draw;
 use convgen::{Compiler, Host, Kernel, Origin, machine};
 use convgen_ir::nest::Role;
 use convgen_ir::problem::ConvProblem;
+use convgen_ir::schedule::Schedule;
 
 use super::args::{DescriptorArg, IsaArg, LayoutArg, ScheduleArg, scheduled, thread_count};
 use super::failure::Verdict;
@@ -26,7 +28,8 @@ Examples:
   convgen explain --measure --candidates 8 conv2d ic64 oc64 ih56 iw56 kh3 kw3 ph1 pw1
 
 The prediction is the cost model's: what is counted in the lowered loops, at the rates of an ordinary
-core, or with --measure at the rates of this one, beside the time of the kernel itself.";
+core, or with --measure at the rates of this one, beside the time of the kernel itself. The estimates
+are what the default schedule was chosen by, before anything was lowered.";
 
 /// How long each rate of the machine is measured, in seconds.
 const RATE_SECONDS: f64 = 0.02;
@@ -90,6 +93,7 @@ pub fn explain(args: &ExplainArgs, out: &mut impl Write) -> anyhow::Result<Verdi
         Some(plan) => write_tiles(plan, out)?,
         None => model.write(&kernel, &pick, out)?,
     }
+    write_estimates(&problem, &compiler, &pick.schedule, out)?;
     writeln!(out, "accuracy         {}", compiler.accuracy())?;
     writeln!(out, "fourier          {}", compiler.fourier_decision(&problem))?;
     writeln!(out, "winograd         {}", compiler.winograd_decision(&problem))?;
@@ -101,6 +105,37 @@ pub fn explain(args: &ExplainArgs, out: &mut impl Write) -> anyhow::Result<Verdi
         writeln!(out, "  {line}")?;
     }
     Ok(Verdict::Good)
+}
+
+/// What the default schedule of the sum was chosen among, the shortest estimate first.
+fn write_estimates(
+    problem: &ConvProblem,
+    compiler: &Compiler,
+    picked: &Schedule,
+    out: &mut impl Write,
+) -> anyhow::Result<()> {
+    let estimated = scheduler::estimated(problem, compiler.target());
+    if !estimated.is_empty() {
+        writeln!(out, "estimates        of the sum, by what lanes run over; before lowering")?;
+    }
+    for Estimated { plan, schedule, estimate } in estimated {
+        let us = |seconds: f64| seconds * 1e6;
+        let lines = if plan.lines > 1 { format!("{} lines, ", plan.lines) } else { String::new() };
+        let mark = if schedule == *picked { "  (this one)" } else { "" };
+        writeln!(
+            out,
+            "  {:<16}{:>10.3} us   products {:.3}, tiles {:.3}, copies {:.3}, traffic {:.3}; {lines}{} x {} vectors{mark}",
+            plan.lanes.name(),
+            us(estimate.seconds()),
+            us(estimate.products),
+            us(estimate.tiles),
+            us(estimate.copies),
+            us(estimate.traffic),
+            plan.rows,
+            plan.vectors,
+        )?;
+    }
+    Ok(())
 }
 
 /// The tiles of the Fourier form, one line an axis, and how far its results may be off.

@@ -29,8 +29,15 @@ const UNFORESEEN: f64 = 16.0;
 /// Micro-operations that a core holds at once.
 const WINDOW: f64 = 384.0;
 
+/// Micro-operations that a core holds decoded, and by what it starts fewer of others.
+const DECODED: f64 = 4096.0;
+const UNDECODED: f64 = 3.0;
+
 /// Cycles of a load that crosses two lines, in loads.
 const CROSSING: f64 = 2.0;
+
+/// Loads that a mask is, where no register of its own holds it.
+const MASKED: f64 = 2.0;
 
 /// Shuffles of a vector that is transposed with others.
 const SHUFFLES: f64 = 2.0;
@@ -106,9 +113,10 @@ struct Tiles {
     along: f64,
     /// Tiles of output channels, each of which reads the input again.
     channels: f64,
-    /// Vectors of one, and its rows, on the average.
+    /// Vectors of one, its rows and its lines, on the average.
     vectors: f64,
     rows: f64,
+    lines: f64,
 }
 
 impl Counter<'_> {
@@ -117,7 +125,7 @@ impl Counter<'_> {
         let cycle = self.rates.cycle();
         let tiles = self.tiles();
         let phases = self.phases_of_tile();
-        let sums = tiles.vectors * tiles.rows * phases;
+        let sums = tiles.vectors * tiles.rows * tiles.lines * phases;
         let spatial = self.problem.spatial();
         let last = spatial.last().map_or(1, |s| s.kernel) as f64;
         let rows_of_taps = self.problem.taps() as f64 / last;
@@ -126,13 +134,18 @@ impl Counter<'_> {
         let (loads, shuffles) = self.loads(&tiles, last);
         let operations = sums * last + shuffles;
         let taps = if self.unrolls_taps() { 1.0 } else { last };
+        let taps = if self.plan.lines > 1 { taps / rows_of_taps } else { taps };
         let steps = self.plan.steps as f64;
         let issued = operations + loads + ITERATION * taps / steps;
         // Tiles that a core holds at once wait together.
         let runs = channels * rows_of_taps;
         let together = (WINDOW / (runs * issued)).max(1.0);
         let time = (operations * fma).max(loads * load).max(last * latency / together);
-        let time = time.max(issued / WIDTH * cycle);
+        let unrolled = if self.plan.lines > 1 { rows_of_taps } else { 1.0 };
+        let code = issued * unrolled * steps / taps.max(1.0);
+        let kernels = self.plan.kernels_in_use(self.problem, self.target);
+        let decoding = if code * kernels > DECODED { UNDECODED } else { 1.0 };
+        let time = time.max(issued / WIDTH * decoding * cycle);
         let taken = if self.plan.in_place { inside(self.problem) } else { 1.0 };
         let far = self.pages() * PAGE_WALK * cycle;
         let products = tiles.count * channels * (rows_of_taps * taken * time + far);
@@ -191,7 +204,9 @@ impl Counter<'_> {
         let row_tiles = row.div_ceil(plan.rows);
         let images = problem.batch().max(1);
         let phases = PhaseLoop::in_all(&plan.phases) as f64 / self.phases_of_tile();
-        let count = images * self.others * times * along * row_tiles;
+        let lines = plan.line_axis(problem).map_or(1, |(axis, _)| axis.output());
+        let line_tiles = lines.div_ceil(plan.lines);
+        let count = images * self.others / lines * line_tiles * times * along * row_tiles;
         let channels = if plan.lanes == LaneAxis::Columns { row_tiles } else { along };
         Tiles {
             count: count as f64 * phases,
@@ -199,6 +214,7 @@ impl Counter<'_> {
             channels: channels as f64,
             vectors: vectors as f64 / along as f64,
             rows: row as f64 / row_tiles as f64,
+            lines: lines as f64 / line_tiles as f64,
         }
     }
 
@@ -257,11 +273,12 @@ impl Counter<'_> {
                 (taps + pixels / problem.in_channels_per_group() as f64, pixels)
             }
             LaneAxis::Columns => {
-                let weights = phases * tiles.rows * taps;
-                let vectors = tiles.vectors * taps;
+                // Lines share what they read of the input, and each loads its weights.
+                let weights = phases * tiles.rows * tiles.lines * taps;
+                let vectors = tiles.vectors * taps * self.lines_read(tiles);
                 if stride == 1.0 && (!last || columns_are_neighbours(problem)) {
                     let crossing = if taps > 1.0 { self.crossing() } else { 1.0 };
-                    return (weights + vectors * crossing, 0.0);
+                    return (weights + vectors * (crossing + self.masked()), 0.0);
                 }
                 // Neighbouring taps, or channels, are brought by the same loads.
                 let beside = match last {
@@ -274,6 +291,15 @@ impl Counter<'_> {
             }
             LaneAxis::None => (apart + taps, 0.0),
         }
+    }
+
+    /// Lines of the input that the lines of a tile read, for each row of taps.
+    fn lines_read(&self, tiles: &Tiles) -> f64 {
+        let Some((axis, _)) = self.plan.line_axis(self.problem) else { return 1.0 };
+        let (kernel, apart) = (axis.kernel as f64, tiles.lines * axis.kernel as f64);
+        let together = (tiles.lines - 1.0) * axis.stride as f64 + kernel;
+        let read = if axis.dilation == 1 { together.min(apart) } else { apart };
+        read / kernel
     }
 
     /// Loads and shuffles of a vector whose lanes lie apart, and of as many beside it.
@@ -292,6 +318,16 @@ impl Counter<'_> {
     fn crossing(&self) -> f64 {
         let part = f64::from(self.target.isa().vector_bits()) / 512.0;
         1.0 + (CROSSING - 1.0) * part
+    }
+
+    /// Loads besides of a vector that may be cut short by padding, where masks are vectors too.
+    fn masked(&self) -> f64 {
+        let bordering = 2.0 * f64::from(self.target.lanes()) / self.columns as f64;
+        let predicates = self.target.unit().is_none_or(|unit| unit.broadcast_operands);
+        match self.plan.is_tile_in_place(self.problem) && !predicates {
+            true => MASKED * bordering.min(1.0),
+            false => 0.0,
+        }
     }
 
     /// The layout that products read.
@@ -313,11 +349,15 @@ impl Counter<'_> {
             true => 2.0 * load,
             false if torn && !columns => CROSSED * lanes * self.rates.cycle(),
             false if tiles.rows >= QUAD && self.target.has_micro_kernels() => {
-                (SHUFFLES + lanes / QUAD) * 2.0 * load
+                (SHUFFLES + lanes / QUAD) * load
             }
             false => 2.0 * lanes * load,
         };
-        self.phases_of_tile() * tiles.vectors * tiles.rows * (each + (2.0 * sums - 1.0) * fma)
+        self.phases_of_tile()
+            * tiles.vectors
+            * tiles.rows
+            * tiles.lines
+            * (each + (2.0 * sums - 1.0) * fma)
     }
 
     /// Cycles of copying the input.

@@ -347,3 +347,40 @@ impl GradientWriter<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::target::Caches;
+
+    /// Whether a schedule is for vectors of a copy.
+    fn copies(problem: &str, isa: Isa, caution: Caution) -> bool {
+        let triple = "x86_64-unknown-linux-gnu".parse().expect("a triple");
+        let target = Target::new(triple, isa, true, Caches::TYPICAL, 1).expect("known");
+        let directives =
+            schedule(&problem.parse().expect("a problem"), &target, caution).directives;
+        let has = |wanted: fn(&Directive) -> bool| directives.iter().any(wanted);
+        has(|d| matches!(d, Directive::Vectorize { .. }))
+            && has(|d| matches!(d, Directive::PackInput { layout: Some(Layout::ChannelsLast), .. }))
+    }
+
+    #[test]
+    fn planes_are_copied_for_vectors_of_channels() {
+        let copied = [
+            "conv2d bwd_w nchw ic64 oc64 ih28 iw28 kh3 kw3 sh2 sw2 ph1 pw1",
+            "conv2d bwd_w nchw ic256 oc1024 ih14 iw14 kh1 kw1",
+            "conv1d bwd_w nchw ic64 oc64 iw1024 kw3 pw1",
+            "conv2d bwd_w nchw g144 ic144 oc144 ih56 iw56 kh3 kw3 ph1 pw1",
+        ];
+        for problem in copied {
+            assert!(copies(problem, Isa::Avx2, Caution::NONE), "{problem}");
+            assert!(!copies(problem, Isa::Clif, Caution::NONE), "{problem}");
+            assert!(!copies(problem, Isa::Avx2, Caution::MOST), "{problem}");
+        }
+        let others = [
+            "conv2d bwd_w nhwc ic64 oc64 ih28 iw28 kh1 kw1",
+            "conv2d bwd_w nchw ic3 oc64 ih28 iw28 kh1 kw1",
+        ];
+        assert!(others.iter().all(|problem| !copies(problem, Isa::Avx2, Caution::NONE)));
+    }
+}

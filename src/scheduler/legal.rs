@@ -111,7 +111,7 @@ impl Picker<'_> {
             plan.copy = None;
         }
         if caution.tiles {
-            (plan.vectors, plan.rows, plan.tile_phases) = (1, 1, false);
+            (plan.vectors, plan.rows, plan.lines, plan.tile_phases) = (1, 1, 1, false);
             let unit = plan.task_unit(&self.shape, plan.lane_extent(self.problem, self.target));
             let block = plan.block.next_multiple_of(unit).min(self.shape.axes[0].1);
             plan.block = self.block.unwrap_or(block);

@@ -16,8 +16,8 @@ use convgen_ir::every;
 use convgen_ir::problem::{ConvProblem, SpatialAxis};
 use convgen_ir::schedule::Schedule;
 
-pub(super) use self::check::loops_if_peeled;
 pub use self::check::{Excluded, LARGEST_BODY, fewest_operands};
+pub(super) use self::check::{kernels_in_use, loops_if_peeled};
 use self::write::PlanWriter;
 use crate::algorithm::PhaseLoop;
 use crate::target::Target;
@@ -46,6 +46,18 @@ impl LaneAxis {
     /// Every choice.
     pub const ALL: [LaneAxis; 6] =
         every!(LaneAxis { OutChannels, Channels, Groups, GroupChannels, Columns, None });
+
+    /// What the lanes run over, in words.
+    pub fn name(self) -> &'static str {
+        match self {
+            LaneAxis::OutChannels => "output channels",
+            LaneAxis::Channels => "channels",
+            LaneAxis::Groups => "groups",
+            LaneAxis::GroupChannels => "group channels",
+            LaneAxis::Columns => "columns",
+            LaneAxis::None => "nothing",
+        }
+    }
 
     /// Whether weights are vectors of the channels of one group, which all read the same pixel.
     pub(super) fn share_pixels(self) -> bool {
@@ -131,6 +143,9 @@ pub struct Plan {
     pub vectors: u64,
     /// Rows of a register tile: columns, or output channels where columns are the lanes.
     pub rows: u64,
+    /// Output lines of a register tile, where columns are the lanes: neighbouring lines share those
+    /// of the input that their taps meet, all of which are unrolled.
+    pub lines: u64,
     /// Iterations of the first spatial axis in one task.
     pub block: u64,
     /// Whether the outermost loop over channels is shared among tasks too.
@@ -204,7 +219,7 @@ impl Plan {
     /// Vectors of sums of a register tile.
     pub(super) fn tile(&self) -> u64 {
         let phases = if self.tile_phases { PhaseLoop::in_all(&self.phases) } else { 1 };
-        self.vectors * self.rows * phases
+        self.vectors * self.rows * self.lines * phases
     }
 
     /// Where the only axis is tiled too, a task is a whole number of tiles.
@@ -311,6 +326,31 @@ impl Plan {
         self.in_place && !self.is_pixel_in_place(problem)
     }
 
+    /// The axis of the lines of a register tile that has several, and iterations of it in a task.
+    pub(super) fn line_axis<'p>(&self, problem: &'p ConvProblem) -> Option<(&'p SpatialAxis, u64)> {
+        let (_, others) = problem.spatial().split_last()?;
+        let axis = others.last().filter(|_| self.lines > 1 && !self.fused)?;
+        Some((axis, if others.len() == 1 { self.block } else { axis.output() }))
+    }
+
+    /// Taps of the axes whose taps are straight code.
+    pub(super) fn unrolled_taps(&self, problem: &ConvProblem) -> u64 {
+        let row = problem.spatial().last().map_or(1, |s| s.kernel);
+        let row = if self.taps || self.is_tile_in_place(problem) { row } else { 1 };
+        row * self.line_axis(problem).map_or(1, |(axis, _)| axis.kernel)
+    }
+
+    /// How many kernels of straight code take turns, for the borders of the image.
+    pub(super) fn kernels_in_use(&self, problem: &ConvProblem, target: &Target) -> f64 {
+        if !self.is_tile_in_place(problem) {
+            return 1.0;
+        }
+        let lines = self.line_axis(problem).map(|(axis, _)| (axis, self.lines));
+        let columns = problem.spatial().last().map(|s| (s, self.columns_of_tile(problem, target)));
+        let peeled = lines.into_iter().chain(columns).filter(|(s, _)| has_padding(s));
+        peeled.map(|(s, outputs)| kernels_in_use(s, outputs)).product()
+    }
+
     /// Output columns of a register tile.
     fn columns_of_tile(&self, problem: &ConvProblem, target: &Target) -> u64 {
         match self.lanes == LaneAxis::Columns {
@@ -327,6 +367,8 @@ struct Loops {
     rows: Vec<String>,
     columns: Vec<String>,
     row: String,
+    /// The loop over the lines of the tile, if it has several.
+    lines: Option<String>,
     /// The loop over the vectors of a row of the tile, if it is one of its own.
     vectors: Option<String>,
     /// The loops of the lanes, outermost first.

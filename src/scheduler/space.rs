@@ -31,6 +31,9 @@ const MOST_VECTORS: u64 = 4;
 /// for many.
 const MOST_COLUMNS: u64 = 8;
 
+/// Output lines of a register tile, at most.
+pub(super) const MOST_LINES: u64 = 4;
+
 /// Input channels unrolled in the innermost loop, at most.
 const MOST_STEPS: u64 = 64;
 
@@ -199,6 +202,7 @@ impl<'p> Space<'p> {
                 let (_, extent) = shape.tiled(plan.lanes);
                 numbers((1..=registers.min(extent)).collect(), |plan| &mut plan.rows)
             }
+            Knob::Lines => numbers((1..=MOST_LINES).collect(), |plan| &mut plan.lines),
             Knob::Block => numbers(self.blocks(problem, plan), |plan| &mut plan.block),
             Knob::ChannelTasks => flags(&[false, true], |plan| &mut plan.channel_tasks),
             Knob::LoopOrder => {
@@ -256,6 +260,9 @@ impl<'p> Space<'p> {
             plan.steps = problem.in_channels_per_group();
         }
         plan.rows = plan.rows.min(row);
+        if plan.lanes != LaneAxis::Columns || problem.in_channels_per_group() > 1 {
+            plan.lines = 1;
+        }
         let unit = plan.task_unit(&shape, plan.lane_extent(problem, self.target));
         plan.block = plan.block.next_multiple_of(unit).min(shape.axes[0].1);
         plan.taps &= plan.steps == channels;
@@ -285,6 +292,7 @@ enum Knob {
     Lanes,
     Vectors,
     Rows,
+    Lines,
     Block,
     ChannelTasks,
     LoopOrder,
@@ -297,11 +305,12 @@ enum Knob {
 
 impl Knob {
     /// Every knob, those on which the choices of others depend first.
-    const ALL: [Knob; 12] = every!(Knob {
+    const ALL: [Knob; 13] = every!(Knob {
         Fused,
         Lanes,
         Vectors,
         Rows,
+        Lines,
         Block,
         ChannelTasks,
         LoopOrder,

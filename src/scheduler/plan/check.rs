@@ -25,6 +25,8 @@ pub enum Excluded {
     Rows { rows: u64, extent: u64 },
     #[error("a tile of {tile} registers and {operands} operands do not fit {registers}")]
     Registers { tile: u64, operands: u64, registers: u64 },
+    #[error("{lines} lines of a tile: {reason}")]
+    Lines { lines: u64, reason: &'static str },
     #[error("a task of {block} does not fit the {extent} there are, or is no multiple of {unit}")]
     Block { block: u64, extent: u64, unit: u64 },
     #[error("there is no loop over {class:?} to order or to copy in")]
@@ -57,6 +59,11 @@ pub fn fewest_operands(target: &Target) -> u64 {
 /// grows and the first level of the instruction cache overflows.
 pub const LARGEST_BODY: u64 = 512;
 
+/// Vector multiply-adds of the kernels of a tile of several lines, of those that take turns: code
+/// beyond the first-level cache is fetched again for each plane. 7x7 over planes of 14x14, with
+/// AVX2: 0.22 ms by kernels of two lines, 0.47 of four.
+const MOST_PRODUCTS: f64 = 1024.0;
+
 /// Kernels for one loop over tiles of columns, at most: one a tile at a border, one for the others.
 const MOST_BORDERS: i64 = 8;
 
@@ -71,6 +78,7 @@ impl Plan {
         }
         let shape = Shape::new(problem, self.fused);
         self.check_tile(problem, target, &shape)?;
+        self.check_line_tile(problem, target)?;
         self.check_loops(problem, target, &shape)?;
         if self.in_place {
             self.check_in_place(problem, target)?;
@@ -210,6 +218,43 @@ impl Plan {
         Ok(())
     }
 
+    /// Whether a tile may have several lines.
+    fn check_line_tile(&self, problem: &ConvProblem, target: &Target) -> Result<(), Excluded> {
+        let lines = self.lines;
+        let excluded = |reason| Err(Excluded::Lines { lines, reason });
+        if lines == 1 {
+            return Ok(());
+        }
+        let Some((axis, extent)) = self.line_axis(problem) else {
+            return excluded("there is one");
+        };
+        if self.lanes != LaneAxis::Columns {
+            return excluded("columns are no lanes");
+        }
+        if problem.in_channels_per_group() > 1 || !(self.taps || self.is_tile_in_place(problem)) {
+            return excluded("taps are no straight code");
+        }
+        if lines > extent {
+            return excluded("a task has fewer");
+        }
+        if !axis.output().is_multiple_of(extent) {
+            return excluded("the last task would end within a tile");
+        }
+        let products = (self.tile() * self.unrolled_taps(problem)) as f64;
+        if products * self.kernels_in_use(problem, target) > MOST_PRODUCTS {
+            return excluded("the kernels that take turns are too much code");
+        }
+        if self.in_place && has_padding(axis) {
+            if extent < axis.output() {
+                return excluded("tasks begin anywhere in a column");
+            }
+            if loops_if_peeled(axis, lines) > MOST_BORDERS {
+                return excluded("too many tiles touch padding");
+            }
+        }
+        Ok(())
+    }
+
     fn check_loops(
         &self,
         problem: &ConvProblem,
@@ -262,9 +307,7 @@ impl Plan {
         if self.steps == 0 || !channels.is_multiple_of(self.steps) || self.taps_early(channels) {
             return Err(Excluded::Steps { steps: self.steps, channels });
         }
-        let kernel = problem.spatial().last().map_or(1, |s| s.kernel);
-        let taps = if self.taps || self.is_tile_in_place(problem) { kernel } else { 1 };
-        let body = self.tile() * self.steps * taps;
+        let body = self.tile() * self.steps * self.unrolled_taps(problem);
         match body > LARGEST_BODY {
             true => Err(Excluded::Body { body, limit: LARGEST_BODY }),
             false => Ok(()),
@@ -278,15 +321,19 @@ impl Plan {
         problem: &ConvProblem,
         target: &Target,
     ) -> Result<(), Excluded> {
-        let Some(columns) = problem.spatial().last().filter(|s| has_padding(s)) else {
+        let lines = self.line_axis(problem).map(|(axis, _)| Peeled::new(axis, self.lines));
+        let padded = |s: &&SpatialAxis| has_padding(s) || lines.is_some();
+        let Some(columns) = problem.spatial().last().filter(padded) else {
             return Ok(());
         };
         if self.is_pixel_in_place(problem) {
             return Ok(());
         }
         let peeled = Peeled::new(columns, self.columns_of_tile(problem, target));
+        let of_lines = lines.as_ref().map_or(1, Peeled::columns_written);
         // Of a sum: its first value, its taps, its epilogue, and its store.
-        let steps = self.steps * columns.kernel + statements(problem) + 2;
+        let taps = self.unrolled_taps(problem);
+        let steps = self.steps * taps + statements(problem) + 2;
         let column = match self.lanes == LaneAxis::Columns {
             // The lanes are the columns, beside one another for each row of the tile; where the
             // last tile has fewer rows, it is code of its own.
@@ -294,7 +341,7 @@ impl Plan {
             false => self.vectors * u64::from(target.lanes()) * steps,
         };
         let (kernels, limit) = (peeled.kernels(), target.limits().unrolled);
-        let given = column as i64 * peeled.columns_written();
+        let given = column as i64 * peeled.columns_written() * of_lines;
         match given > limit {
             true => Err(Excluded::Borders { kernels, given, limit }),
             false => Ok(()),
@@ -365,6 +412,13 @@ impl Peeled {
         let whole = self.kernels() - i64::from(self.rest > 0);
         whole * self.tile + self.rest
     }
+}
+
+/// The kernels that take turns in a row of tiles, about: one where nearly all tiles are alike.
+pub(in super::super) fn kernels_in_use(s: &SpatialAxis, rows: u64) -> f64 {
+    let peeled = Peeled::new(s, rows);
+    let bordering = (peeled.tiles - (peeled.end - peeled.first)) as f64 / peeled.tiles as f64;
+    1.0 + (peeled.loops() - 1) as f64 * bordering
 }
 
 /// Loops that the loop over tiles of `rows` outputs of an axis becomes if those that touch padding

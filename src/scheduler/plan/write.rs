@@ -36,11 +36,13 @@ impl PlanWriter<'_> {
         if let Some(copy) = self.plan.copy {
             self.copy(&loops, copy);
         }
-        if let (true, Some(axis)) =
-            (self.plan.is_tile_in_place(self.problem), loops.columns.first())
-            && self.problem.spatial().last().is_some_and(has_padding)
-        {
-            self.directives.push(Directive::Peel { axis: axis.clone() });
+        if self.plan.is_tile_in_place(self.problem) {
+            let lines = self.plan.line_axis(self.problem).map(|(axis, _)| axis);
+            let lines = lines.filter(|s| has_padding(s)).and(loops.rows.last());
+            let columns = self.problem.spatial().last().filter(|s| has_padding(s));
+            let columns = columns.and(loops.columns.first());
+            let peeled = lines.into_iter().chain(columns).cloned();
+            self.directives.extend(peeled.map(|axis| Directive::Peel { axis }));
         }
         Schedule { directives: self.directives }
     }
@@ -70,6 +72,14 @@ impl PlanWriter<'_> {
         let columns = axes.pop().unwrap_or_default();
         let (oc, g) = (self.problem.out_channels_per_group(), self.problem.groups());
         let named = |name: &str| name.to_string();
+        let lines = match self.plan.line_axis(self.problem).and_then(|_| axes.pop()) {
+            Some((name, extent)) => {
+                let (outer, lines) = self.split(&name, plan.lines, extent, Tail::Cut);
+                axes.extend(outer.map(|name| (name, extent)));
+                Some(lines)
+            }
+            None => None,
+        };
         let mut vectors = None;
         let (channels, columns, row, lanes) = match plan.lanes {
             LaneAxis::Channels => {
@@ -116,7 +126,7 @@ impl PlanWriter<'_> {
         let tasks = with(named("n"), task);
         let rows = axes.into_iter().map(|(name, _)| name).collect();
         let columns = columns.into_iter().collect();
-        Loops { tasks, channels, rows, columns, row, vectors, lanes }
+        Loops { tasks, channels, rows, columns, row, lines, vectors, lanes }
     }
 
     /// Orders the loops, hands out the tasks, and puts the sums into registers.
@@ -133,6 +143,7 @@ impl PlanWriter<'_> {
             axes.splice(inside..inside, phases);
             axes[axes.len() - 1].clone()
         };
+        axes.extend(loops.lines.iter().cloned());
         axes.push(loops.row.clone());
         axes.extend(loops.vectors.iter().chain(&loops.lanes).cloned());
         self.directives.push(Directive::Reorder { axes });
@@ -188,7 +199,9 @@ impl PlanWriter<'_> {
     /// Leaves out the taps on padding in every axis but the columns.
     fn skip_padding(&mut self) {
         let axes = self.problem.axis_names().iter().zip(self.problem.spatial());
-        let others = axes.take(self.problem.rank() - 1).filter(|(_, s)| has_padding(s));
+        // The taps of several lines are straight code, and their borders peeled.
+        let lines = usize::from(self.plan.line_axis(self.problem).is_some());
+        let others = axes.take(self.problem.rank() - 1 - lines).filter(|(_, s)| has_padding(s));
         let skipped = others.map(|(name, _)| Directive::SkipPadding { at: format!("k{name}") });
         self.directives.extend(skipped);
     }
@@ -204,7 +217,8 @@ impl PlanWriter<'_> {
         if self.plan.tile_phases {
             self.directives.extend(self.plan.phases.iter().map(|phases| unroll(&phases.name)));
         }
-        self.directives.extend([&loops.row].into_iter().chain(&loops.vectors).map(|l| unroll(l)));
+        let tile = loops.lines.iter().chain([&loops.row]).chain(&loops.vectors);
+        self.directives.extend(tile.map(|l| unroll(l)));
         let (sums, summed) = self.input_channels();
         let innermost_first = sums.into_iter().chain(loops.lanes.iter().rev().cloned());
         self.directives.extend(innermost_first.map(|axis| Directive::Vectorize { axis }));
@@ -215,7 +229,10 @@ impl PlanWriter<'_> {
             self.prefetch(loops, outer);
         }
         let in_place = self.plan.is_tile_in_place(self.problem);
-        if let (true, Some(name)) = (self.plan.taps || in_place, self.problem.axis_names().last()) {
+        let lines = usize::from(self.plan.line_axis(self.problem).is_some());
+        let unrolled = lines + usize::from(self.plan.taps || in_place);
+        let names = self.problem.axis_names();
+        for name in &names[names.len() - unrolled..] {
             self.directives.push(unroll(&format!("k{name}")));
         }
     }
