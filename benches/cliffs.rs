@@ -1,30 +1,33 @@
-//! Problems that are much slower than their neighbours: a schedule fell off a cliff.
+//! Problems that are much slower than what is like them: a schedule fell off a cliff.
 //!
 //! `cargo bench --bench cliffs -- --sample 300 --seed 1`
 //!
-//! Each of a random sample of problems with 1 to 65 channels, images of 1 to 33 by as many, kernels
-//! of 1 to 7 taps, strides and dilations of 1 to 3, in one group, two, or as many as channels, is
-//! timed in turns with its slightly larger neighbours: those of one and two more input channels,
-//! output channels, or rows and columns, in steps that the groups allow. Compared are seconds for a
-//! multiply-add on an element of the input; those on padding do not count.
+//! The sample is random: one and two dimensions, both layouts, forward and transposed sums and the
+//! gradients of input and weights; one group, two, or many of one to four channels; images of 1 to
+//! 33 by as many, rows of up to 513, kernels of 1 to 7 taps, strides and dilations of 1 to 3. Each
+//! problem is timed in turns with
 //!
-//! One rule: a problem is a cliff if it takes more than [`CLIFF`] times as long as its
-//! multiply-adds do in the mean of its neighbours, and a call without images on top. The latter is
-//! what every call costs, whatever it computes: tiny problems are dominated by it, and may lose to
-//! their neighbours by that much. What looks like a cliff is timed again, for longer, before it is
-//! believed.
+//! - its slightly larger neighbours: one and two more channels or rows and columns, by the mean of
+//!   their seconds for a multiply-add on an element of the input;
+//! - itself in the other layout, and with strict accuracy;
+//! - the sum over one group that contains it, with zeros in its weights.
+//!
+//! One rule: a problem is a cliff if it takes more than [`CLIFF`] times as long as one of these
+//! lets expect, and a call without images on top. The latter is what every call costs, whatever it
+//! computes: tiny problems are dominated by it, and may lose by that much. What looks like a cliff
+//! is timed again, for longer, before it is believed.
 
 #[path = "common/calls.rs"]
 mod calls;
 
 use clap::Parser;
 use convgen::ir::elem::Layout;
-use convgen::ir::problem::{ConvProblem, ConvSpec, SpatialAxis};
-use convgen::{Arguments, Compiler, Host, Kernel, timing};
+use convgen::ir::problem::{ConvProblem, ConvSpec, Direction, SpatialAxis};
+use convgen::{Accuracy, Arguments, Compiler, Host, Kernel, timing};
 
 use calls::call;
 
-/// How much slower than its neighbours a problem may be.
+/// How much slower than expected a problem may be.
 const CLIFF: f64 = 2.0;
 
 /// Seconds for each problem, and for each that looks like a cliff.
@@ -40,7 +43,7 @@ const BAR: f64 = 1.25;
 /// What is said on the command line.
 #[derive(Parser)]
 struct Args {
-    /// Problems to compare with their neighbours
+    /// Problems to compare with what is like them
     #[arg(long, default_value_t = 100)]
     sample: usize,
     /// Which sample
@@ -76,9 +79,12 @@ fn main() {
 /// A problem of the sweep.
 #[derive(Clone, Debug)]
 struct Point {
+    direction: Direction,
+    rank: usize,
+    groups: u64,
+    /// Channels of a group.
     reads: u64,
     writes: u64,
-    groups: Groups,
     size: u64,
     taps: u64,
     stride: u64,
@@ -86,73 +92,88 @@ struct Point {
     layout: Layout,
 }
 
-/// Groups of a point.
-#[derive(Clone, Copy, Debug, PartialEq)]
-enum Groups {
-    One,
-    Two,
-    Channels,
-}
+/// Channels of a problem whose sum over one group is timed beside it, at most.
+const MOST_CHANNELS: u64 = 64;
 
 impl Point {
     fn random(random: &mut Random) -> Point {
-        let groups = [Groups::One, Groups::One, Groups::Two, Groups::Channels][random.below(4)];
-        let layout = match random.below(4) {
-            0 => Layout::ChannelsFirst,
-            _ => Layout::ChannelsLast,
+        let direction = match random.below(8) {
+            0 => Direction::Transposed,
+            1 => Direction::BackwardData,
+            2 => Direction::BackwardWeights,
+            _ => Direction::Forward,
         };
+        let layout = [Layout::ChannelsFirst, Layout::ChannelsLast][random.below(2)];
+        let rank = [1, 2, 2][random.below(3)];
+        let kind = random.below(4);
         let mut up_to = |most: usize| 1 + random.below(most) as u64;
-        let point = Point {
-            reads: up_to(65),
-            writes: up_to(65),
-            groups,
-            size: up_to(33),
-            taps: up_to(7),
-            stride: up_to(3),
-            dilation: up_to(3),
-            layout,
+        let (groups, reads, writes) = match kind {
+            0 | 1 => (1, up_to(65), up_to(65)),
+            2 => (2, up_to(32), up_to(32)),
+            _ => (1 + up_to(64), up_to(4), up_to(4)),
         };
-        let even = |channels: u64| (channels + channels % 2).min(64);
-        match groups {
-            Groups::One => point,
-            Groups::Two => Point { reads: even(point.reads), writes: even(point.writes), ..point },
-            Groups::Channels => Point { writes: point.reads, ..point },
-        }
+        // As many channels as before in the kind that most networks have.
+        let writes = if kind == 3 && up_to(2) == 1 { reads } else { writes };
+        let size = if rank == 1 { up_to(513) } else { up_to(33) };
+        let (taps, stride, dilation) = (up_to(7), up_to(3), up_to(3));
+        Point { direction, rank, groups, reads, writes, size, taps, stride, dilation, layout }
     }
 
     /// The same with one size larger by one and two steps.
     fn neighbours(&self) -> Vec<Point> {
-        let larger = |by: u64| -> Vec<Point> {
-            let step = if self.groups == Groups::Two { 2 * by } else { by };
-            let (reads, writes, size) = (self.reads + step, self.writes + step, self.size + by);
-            let taller = Point { size, ..self.clone() };
+        let larger = |by: u64| {
+            let (reads, writes, size) = (self.reads + by, self.writes + by, self.size + by);
+            let sizes = Point { size, ..self.clone() };
             match self.groups {
-                Groups::One | Groups::Two => {
-                    vec![Point { reads, ..self.clone() }, Point { writes, ..self.clone() }, taller]
+                1 | 2 => {
+                    vec![Point { reads, ..self.clone() }, Point { writes, ..self.clone() }, sizes]
                 }
-                Groups::Channels => vec![Point { reads, writes, ..self.clone() }, taller],
+                groups => vec![Point { groups: groups + by, ..self.clone() }, sizes],
             }
         };
         (1..=2).flat_map(larger).collect()
     }
 
-    fn problem(&self) -> ConvProblem {
-        let groups = match self.groups {
-            Groups::One => 1,
-            Groups::Two => 2,
-            Groups::Channels => self.reads,
+    /// What it is like, in words, and what that takes the time of.
+    fn others(&self) -> Vec<(&'static str, Point, Accuracy)> {
+        let layout = match self.layout {
+            Layout::ChannelsFirst => Layout::ChannelsLast,
+            Layout::ChannelsLast => Layout::ChannelsFirst,
         };
+        let (reads, writes) = (self.groups * self.reads, self.groups * self.writes);
+        let whole = Point { groups: 1, reads, writes, ..self.clone() };
+        let contained = self.groups > 1 && reads.max(writes) <= MOST_CHANNELS;
+        let other = Point { layout, ..self.clone() };
+        let mut others = vec![
+            ("in the other layout", other, Accuracy::Default),
+            ("with strict accuracy", self.clone(), Accuracy::Strict),
+        ];
+        others.extend(contained.then_some(("in one group", whole, Accuracy::Default)));
+        others
+    }
+
+    fn forward(&self) -> ConvProblem {
         let axis = SpatialAxis {
             stride: self.stride,
             dilation: self.dilation,
             ..SpatialAxis::new(self.size, self.taps)
         };
-        let spec = ConvSpec::new(self.reads, self.writes, vec![axis; 2]).same();
-        ConvProblem::new(spec.groups(groups).layout(self.layout)).expect("sizes that fit")
+        let (reads, writes) = (self.groups * self.reads, self.groups * self.writes);
+        let spec = ConvSpec::new(reads, writes, vec![axis; self.rank]).same();
+        ConvProblem::new(spec.groups(self.groups).layout(self.layout)).expect("sizes that fit")
+    }
+
+    fn problem(&self) -> ConvProblem {
+        self.forward().with_direction(self.direction).expect("the adjoint of one that fits")
+    }
+
+    /// Multiply-adds on elements of the input.
+    fn products(&self) -> f64 {
+        products(&self.forward())
     }
 }
 
-/// Multiply-adds on elements of the input.
+/// Multiply-adds of a forward sum on elements of the input.
 fn products(problem: &ConvProblem) -> f64 {
     let inside = |axis: &SpatialAxis| {
         let places = (0..axis.output()).flat_map(|output| {
@@ -171,33 +192,41 @@ struct Bench {
     empty: f64,
 }
 
-/// A problem beside its neighbours.
+/// A problem beside what is like it.
 struct Comparison {
     kernel: Kernel,
     seconds: f64,
-    /// Seconds of its multiply-adds at the mean rate of its neighbours.
+    /// What lets expect least time, and how much.
+    beside: &'static str,
     expected: f64,
     empty: f64,
 }
 
 impl Bench {
     fn compare(&self, point: &Point, seconds: f64) -> Comparison {
-        let points = [point.clone()].into_iter().chain(point.neighbours());
-        let compile =
-            |point: Point| self.compiler.compile(&point.problem()).expect("every problem compiles");
-        let mut kernels: Vec<Kernel> = points.map(compile).collect();
+        let compile = |point: &Point, accuracy| {
+            let compiler = self.compiler.clone().with_accuracy(accuracy);
+            compiler.compile(&point.problem()).expect("every problem compiles")
+        };
+        let (neighbours, others) = (point.neighbours(), point.others());
+        let default = Accuracy::Default;
+        let mut kernels = vec![compile(point, default)];
+        kernels.extend(neighbours.iter().map(|neighbour| compile(neighbour, default)));
+        kernels.extend(others.iter().map(|(_, other, accuracy)| compile(other, *accuracy)));
         let mut calls: Vec<Box<dyn FnMut()>> = kernels.iter().map(call).collect();
         let mut turns: Vec<&mut dyn FnMut()> =
             calls.iter_mut().map(|call| &mut **call as _).collect();
         let best = timing::interleaved(seconds, ROUNDS, &mut turns);
         drop(calls);
-        let each =
-            |(kernel, timing): (&Kernel, &timing::Timing)| timing.min / products(kernel.problem());
-        let rates: Vec<f64> = kernels.iter().zip(&best).map(each).collect();
-        let neighbours = rates[1..].iter().sum::<f64>() / (rates.len() - 1) as f64;
+        let (of_neighbours, of_others) = best[1..].split_at(neighbours.len());
+        let rates = neighbours.iter().zip(of_neighbours).map(|(p, t)| t.min / p.products());
+        let mean = rates.sum::<f64>() / neighbours.len() as f64;
+        let others = others.iter().zip(of_others).map(|((name, ..), t)| (*name, t.min));
+        let expected = [("its neighbours", mean * point.products())].into_iter().chain(others);
+        let least = expected.min_by(|a, b| a.1.total_cmp(&b.1));
+        let (beside, expected) = least.expect("a problem has neighbours");
         let kernel = kernels.swap_remove(0);
-        let expected = neighbours * products(kernel.problem());
-        Comparison { kernel, seconds: best[0].min, expected, empty: self.empty }
+        Comparison { kernel, seconds: best[0].min, beside, expected, empty: self.empty }
     }
 }
 
@@ -226,7 +255,7 @@ fn print_histogram(found: &[Comparison]) {
     let bar = |comparison: &Comparison| (comparison.ratio().ln() / BAR.ln()).floor() as i32;
     let bars: Vec<i32> = found.iter().map(bar).collect();
     let (Some(first), Some(last)) = (bars.iter().min(), bars.iter().max()) else { return };
-    println!("times as slow as their neighbours, problems");
+    println!("times as slow as expected, problems");
     for at in *first..=*last {
         let count = bars.iter().filter(|bar| **bar == at).count();
         println!("{:8.2} {count:5} {}", BAR.powi(at), "#".repeat(count * 60 / found.len()));
@@ -241,7 +270,8 @@ fn print_cliffs(found: &[Comparison]) {
     for cliff in cliffs {
         let us = cliff.seconds * 1e6;
         let (name, problem) = (cliff.kernel.name(), cliff.kernel.problem());
-        println!("{:5.2} times, {us:.2} us: {problem}\n    {name}", cliff.ratio());
+        let (ratio, beside) = (cliff.ratio(), cliff.beside);
+        println!("{ratio:5.2} times {beside}, {us:.2} us: {problem}\n    {name}");
         let schedule = cliff.kernel.schedule().to_string();
         println!("    {}", schedule.lines().collect::<Vec<_>>().join("; "));
     }

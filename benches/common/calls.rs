@@ -9,7 +9,8 @@ pub fn call(kernel: &Kernel) -> Box<dyn FnMut() + '_> {
     let weights = kernel.pack_weights(data.weights()).expect("weights of the kernel's own problem");
     let mut output = vec![0.0; data.output_len()];
     Box::new(move || {
-        let arguments = data.arguments(&weights, &[]);
+        let extras = data.extras();
+        let arguments = data.arguments(&weights, &extras);
         kernel.run_with(&arguments, &mut output).expect("data of the kernel's own problem");
     })
 }

@@ -29,11 +29,11 @@ const UNFORESEEN: f64 = 16.0;
 /// Micro-operations that a core holds at once.
 const WINDOW: f64 = 384.0;
 
-/// Micro-operations that a core holds decoded, and by what it starts fewer of others.
+/// Micro-operations that a core holds decoded, and by how much slower it starts others.
 const DECODED: f64 = 4096.0;
 const UNDECODED: f64 = 3.0;
 
-/// Cycles of a load that crosses two lines, in loads.
+/// Loads that one is which crosses two lines.
 const CROSSING: f64 = 2.0;
 
 /// Loads that a mask is, where no register of its own holds it.
@@ -101,6 +101,7 @@ struct Counter<'p> {
     target: &'p Target,
     rates: Rates,
     whole: bool,
+    /// Output columns.
     columns: u64,
     /// Outputs of the other spatial axes.
     others: u64,
@@ -237,9 +238,8 @@ impl Counter<'_> {
         let (plan, problem) = (self.plan, self.problem);
         let planes = problem.layout() == Layout::ChannelsFirst && plan.copy.is_none();
         let Some((columns, others)) = problem.spatial().split_last() else { return 0.0 };
-        let pages = |elements: u64| {
-            ((elements as usize * problem.elem().bytes()) as f64 / PAGE_BYTES as f64).min(1.0)
-        };
+        let in_page = PAGE_BYTES as f64 / problem.elem().bytes() as f64;
+        let pages = |elements: u64| (elements as f64 / in_page).min(1.0);
         let plane = problem.spatial().iter().map(|s| s.input).product();
         let rows: u64 = others.iter().map(SpatialAxis::extent).product();
         let met = (1.0 + rows.saturating_sub(1) as f64 * pages(columns.input)) * pages(plane);
