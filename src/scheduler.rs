@@ -234,7 +234,9 @@ impl<'p> Picker<'p> {
     /// kernels of one input channel whose lanes are columns. 3x3 over 192 planes of 28x28: 41
     /// GFLOP/s channels copied together, 91 by four lines.
     fn of_lines(&self, plan: &Plan) -> Vec<Plan> {
-        if plan.lanes != LaneAxis::Columns || self.problem.in_channels_per_group() > 1 {
+        let several = plan.lanes == LaneAxis::Columns && self.problem.in_channels_per_group() == 1;
+        // The rows of a task of a pair are given.
+        if !several || self.block.is_some() {
             return vec![];
         }
         let several = |lines| {
@@ -287,7 +289,8 @@ impl<'p> Picker<'p> {
         if lanes == LaneAxis::Columns && columns_are_neighbours(self.problem) {
             self.read_columns_in_place(&mut plan);
         }
-        if self.is_depthwise(lanes) && self.transposes() {
+        let of_groups = self.is_depthwise(lanes) || lanes == LaneAxis::GroupChannels;
+        if of_groups && self.transposes() {
             self.channels_outermost(&mut plan);
         } else if self.is_depthwise(lanes) || self.single_vector_oc(lanes) {
             self.depthwise_in_place(&mut plan, lanes);

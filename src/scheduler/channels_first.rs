@@ -38,7 +38,8 @@ impl Picker<'_> {
     /// few of them are copied by the neighbouring tasks too.
     pub(super) fn rows_of_channels(&self, plan: &Plan) -> Option<u64> {
         let s = self.problem.spatial().first().filter(|_| self.problem.rank() > 1)?;
-        if plan.lanes != LaneAxis::Groups || !self.transposes() {
+        let of_groups = matches!(plan.lanes, LaneAxis::Groups | LaneAxis::GroupChannels);
+        if !of_groups || !self.transposes() {
             return None;
         }
         let shared = s.extent().saturating_sub(s.stride);
@@ -57,7 +58,7 @@ impl Picker<'_> {
         let layout = Some(Layout::ChannelsLast);
         let copy = |at| Some(CopyInput { at, layout, transposed: true });
         match plan.lanes {
-            LaneAxis::Groups => {
+            LaneAxis::Groups | LaneAxis::GroupChannels => {
                 let several = plan.lane_extent(self.problem, self.target) < self.problem.groups();
                 copy(several.then_some(LoopClass::Channels))
             }
@@ -65,11 +66,7 @@ impl Picker<'_> {
             LaneAxis::Columns if self.strip_is_reused(plan) => {
                 Some(CopyInput { at: None, layout: None, transposed: false })
             }
-            LaneAxis::OutChannels
-            | LaneAxis::Channels
-            | LaneAxis::GroupChannels
-            | LaneAxis::Columns
-            | LaneAxis::None => None,
+            LaneAxis::OutChannels | LaneAxis::Channels | LaneAxis::Columns | LaneAxis::None => None,
         }
     }
 

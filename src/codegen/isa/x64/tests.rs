@@ -1,26 +1,43 @@
 //! Machine code of micro-kernels, decoded.
 
+use convgen_ir::parse::parse_schedule;
+use convgen_ir::problem::ConvProblem;
+use convgen_ir::schedule::Schedule;
 use iced_x86::{Code, Decoder, DecoderOptions, Mnemonic, Register};
 
 use super::*;
+use crate::algorithm::Algorithm;
 use crate::codegen::isa::{MicroKernel, clif};
 use crate::compiler::Compiler;
 use crate::lower;
 use crate::scheduler;
 use crate::target::{Caches, Target};
 
-fn micro_kernels(problem: &str, isa: Isa) -> Vec<MicroKernel> {
+fn target_of(isa: Isa) -> Target {
     let triple = "x86_64-unknown-linux-gnu".parse().unwrap();
-    let target = Target::new(triple, isa, true, Caches::TYPICAL, 1).unwrap();
+    Target::new(triple, isa, true, Caches::TYPICAL, 1).unwrap()
+}
+
+fn micro_kernels(problem: &str, isa: Isa) -> Vec<MicroKernel> {
+    let target = target_of(isa);
     let problem = problem.parse().unwrap();
     let (algorithm, schedule) = scheduler::default_schedule(&problem, &target);
-    let nests = Compiler::schedule(&problem, algorithm, &schedule).unwrap();
+    micro_kernels_with(&problem, algorithm, &schedule, &target)
+}
+
+fn micro_kernels_with(
+    problem: &ConvProblem,
+    algorithm: Algorithm,
+    schedule: &Schedule,
+    target: &Target,
+) -> Vec<MicroKernel> {
+    let nests = Compiler::schedule(problem, algorithm, schedule).unwrap();
     let nest = lower::lower(nests[0].clone(), &target.limits()).unwrap();
-    let nest = lower::Outlined::new(nest, &target);
+    let nest = lower::Outlined::new(nest, target);
     let entry = crate::codegen::Entry::Body;
-    let isa = clif::isa(&target, false, clif::Allocator::Backtracking).unwrap();
+    let isa = clif::isa(target, false, clif::Allocator::Backtracking).unwrap();
     let mut context = cranelift_frontend::FunctionBuilderContext::new();
-    let emitted = clif::emit(&nest, entry, &target, &*isa, &mut context);
+    let emitted = clif::emit(&nest, entry, target, &*isa, &mut context);
     emitted.micro_kernels
 }
 
@@ -64,8 +81,23 @@ fn every_function_decodes_and_keeps_the_convention() {
 /// Sixteen vectors by as many lanes: 32 shuffles within quads, the others are part of loads.
 #[test]
 fn a_transpose_is_loads_of_quads_and_shuffles() {
-    let problem = "conv2d nchw g16 ic16 oc16 ih16 iw16 kh3 kw3 ph1 pw1";
-    let kernels = micro_kernels(problem, Isa::Avx512);
+    let problem = "conv2d nchw g16 ic16 oc16 ih16 iw16 kh3 kw3 ph1 pw1".parse().unwrap();
+    let schedule = "split ow by 8 tail=cut
+         reorder n oc oh ow.o ow.i g
+         parallel n
+         accumulate output at ow.o
+         unroll ow.i
+         vectorize g
+         unroll ic
+         unroll kw
+         pack weights
+         pack input at n layout=nhwc
+         reorder copy.h copy.w copy.c
+         unroll copy.w
+         vectorize copy.c";
+    let schedule = parse_schedule(schedule).unwrap();
+    let target = target_of(Isa::Avx512);
+    let kernels = micro_kernels_with(&problem, Algorithm::Direct, &schedule, &target);
     let counted = |kernel: &MicroKernel, code: Code| {
         decoded(&kernel.code).iter().filter(|i| i.code() == code).count()
     };
