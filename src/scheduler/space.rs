@@ -202,7 +202,12 @@ impl<'p> Space<'p> {
                 let (_, extent) = shape.tiled(plan.lanes);
                 numbers((1..=registers.min(extent)).collect(), |plan| &mut plan.rows)
             }
-            Knob::Lines => numbers((1..=MOST_LINES).collect(), |plan| &mut plan.lines),
+            Knob::Lines => {
+                let of_planes = problem.in_channels_per_group() == 1;
+                let several = of_planes && plan.lanes == LaneAxis::Columns && !plan.fused;
+                let most = if several { MOST_LINES } else { 1 };
+                numbers((1..=most).collect(), |plan| &mut plan.lines)
+            }
             Knob::Block => numbers(self.blocks(problem, plan), |plan| &mut plan.block),
             Knob::ChannelTasks => flags(&[false, true], |plan| &mut plan.channel_tasks),
             Knob::LoopOrder => {
