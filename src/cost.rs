@@ -33,6 +33,9 @@ use convgen_ir::verify::VerifiedNest;
 pub use self::rates::Rates;
 use self::traffic::Traffic;
 use self::work::Work;
+pub(crate) use self::work::{
+    DECODED, INSERT, MISPREDICTION, NEAR_ITERATION, PREDICTED_TRIPS, SHUFFLES, WIDTH,
+};
 use crate::target::Target;
 
 /// The part of the shorter of computing and fetching that the longer does not hide.

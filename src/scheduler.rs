@@ -63,9 +63,9 @@ pub struct Estimated {
     pub estimate: Estimate,
 }
 
-/// The plans that the default pick of the defining sum is chosen among, the shortest first: for each
-/// axis that the lanes may run over, and number of lines of a tile. None for gradients of weights
-/// and bias.
+/// The plans that the default pick of the defining sum is chosen among, the shortest first: for
+/// each axis that the lanes may run over, and number of lines of a tile. None for gradients of
+/// weights and bias.
 pub fn estimated(problem: &ConvProblem, target: &Target) -> Vec<Estimated> {
     let Some(planned) = Planned::new(Algorithm::Direct, problem) else { return vec![] };
     let estimated = |(estimate, plan): (Estimate, Plan)| {
@@ -216,17 +216,21 @@ impl<'p> Picker<'p> {
         plans
     }
 
-    /// One legal plan for each axis that the lanes may run over, all in one order of sums.
+    fn is_legal(&self, plan: &Plan) -> bool {
+        plan.check(self.problem, self.target).is_ok()
+    }
+
+    /// A legal plan for each axis that the lanes may run over and number of lines of a tile, all in
+    /// one order of sums.
     fn families(&self) -> Vec<Plan> {
-        let legal = |plan: &Plan| plan.check(self.problem, self.target).is_ok();
         if self.splits_sums() {
             let plan = self.plan_of(LaneAxis::Channels);
-            if legal(&plan) {
+            if self.is_legal(&plan) {
                 return vec![plan];
             }
         }
         let whole = LaneAxis::ALL.into_iter().filter(|lanes| *lanes != LaneAxis::Channels);
-        let plans = whole.map(|lanes| self.plan_of(lanes)).filter(legal);
+        let plans = whole.map(|lanes| self.plan_of(lanes)).filter(|plan| self.is_legal(plan));
         plans.flat_map(|plan| self.of_lines(&plan).into_iter().chain([plan])).collect()
     }
 
@@ -234,9 +238,8 @@ impl<'p> Picker<'p> {
     /// kernels of one input channel whose lanes are columns. 3x3 over 192 planes of 28x28: 41
     /// GFLOP/s channels copied together, 91 by four lines.
     fn of_lines(&self, plan: &Plan) -> Vec<Plan> {
-        let several = plan.lanes == LaneAxis::Columns && self.problem.in_channels_per_group() == 1;
         // The rows of a task of a pair are given.
-        if !several || self.block.is_some() {
+        if !plan.lanes.takes_lines(self.problem) || self.block.is_some() {
             return vec![];
         }
         let several = |lines| {
@@ -253,8 +256,7 @@ impl<'p> Picker<'p> {
             }
             plan.canonical(self.problem, self.target)
         };
-        let legal = |plan: &Plan| plan.check(self.problem, self.target).is_ok();
-        (2..=space::MOST_LINES).map(several).filter(legal).collect()
+        (2..=space::MOST_LINES).map(several).filter(|plan| self.is_legal(plan)).collect()
     }
 
     /// The plan whose lanes run over an axis.

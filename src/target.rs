@@ -80,11 +80,12 @@ impl Isa {
 
     /// What micro-kernels are made for; none where Cranelift writes all code.
     fn unit(self) -> Option<VectorUnit> {
-        let x64 = |bytes, registers, broadcast_operands| VectorUnit {
+        let x64 = |bytes, registers, evex| VectorUnit {
             bytes,
             registers,
             pointers: VectorUnit::X64_POINTERS,
-            broadcast_operands,
+            broadcast_operands: evex,
+            mask_registers: evex,
             masked_access: true,
             permutes: true,
             prefetches: true,
@@ -124,6 +125,8 @@ pub struct VectorUnit {
     pub pointers: usize,
     /// Whether an arithmetic instruction can take one element of memory for all lanes.
     pub broadcast_operands: bool,
+    /// Whether masks have registers of their own; else they are vectors.
+    pub mask_registers: bool,
     /// Whether a load or store of some lanes touches no memory of the others.
     pub masked_access: bool,
     /// Whether lanes can be put in any order by one instruction.
@@ -296,6 +299,15 @@ impl Target {
     pub(crate) fn vectors_for(&self, lanes: u64) -> u64 {
         let width = u64::from(self.lanes());
         if self.has_masks() { lanes.div_ceil(width) } else { (lanes / width).max(1) }
+    }
+
+    /// Vectors, and single elements where the last one is not masked, that so many neighbours take.
+    pub(crate) fn operations_for(&self, neighbours: u64) -> u64 {
+        let width = u64::from(self.lanes());
+        match self.has_masks() {
+            true => neighbours.div_ceil(width),
+            false => neighbours / width + neighbours % width,
+        }
     }
 
     /// Whether lanes can be put in any order: see [`VectorUnit::permutes`].

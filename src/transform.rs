@@ -141,9 +141,7 @@ pub fn apply_one(nest: &Nest, directive: &Directive) -> Result<Nest, Refusal> {
 /// Applies one directive to a nest, which is of no use if it is refused.
 fn rewrite(nest: &mut Nest, directive: &Directive) -> Result<(), Refusal> {
     // What becomes a micro-kernel is decided when the schedule is done.
-    if nest.has_micro_kernels() {
-        nest.unmark_micro_kernels();
-    }
+    nest.unmark_micro_kernels();
     match directive {
         Directive::Split { axis, by, tail } => split::apply(nest, axis, *by, *tail)?,
         Directive::Reorder { axes } => reorder::apply(nest, axes)?,

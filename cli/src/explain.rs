@@ -124,7 +124,8 @@ fn write_estimates(
         let mark = if schedule == *picked { "  (this one)" } else { "" };
         writeln!(
             out,
-            "  {:<16}{:>10.3} us   products {:.3}, tiles {:.3}, copies {:.3}, traffic {:.3}; {lines}{} x {} vectors{mark}",
+            "  {:<16}{:>10.3} us   products {:.3}, tiles {:.3}, copies {:.3}, traffic {:.3}; \
+             {lines}{} x {} vectors{mark}",
             plan.lanes.name(),
             us(estimate.seconds()),
             us(estimate.products),

@@ -5,8 +5,8 @@
 //! process goes on behind it. A panic is caught where it happens. A run is the same for the same
 //! seed, whatever the number of processes.
 //!
-//! Time is that of the processor, and what takes too much of it is tried again, so that a busy machine
-//! finds nothing. Needs a shell with `ulimit -v`.
+//! Time is that of the processor, and what takes too much of it is tried again, so that a busy
+//! machine finds nothing. Needs a shell with `ulimit -v`.
 
 use std::backtrace::Backtrace;
 use std::collections::BTreeMap;

@@ -109,9 +109,7 @@ impl VerifiedNest {
     /// The same nest without marks of micro-kernels.
     #[must_use]
     pub fn without_micro_kernels(mut self) -> VerifiedNest {
-        if self.nest.has_micro_kernels() {
-            self.nest.unmark_micro_kernels();
-        }
+        self.nest.unmark_micro_kernels();
         self
     }
 

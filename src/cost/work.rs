@@ -22,7 +22,7 @@ const ENTRY: f64 = 4.0;
 
 /// Micro-operations of an iteration of a loop of a micro-kernel: its counter, and its pointers,
 /// which are in registers. They run beside the vectors.
-const NEAR_ITERATION: f64 = 4.0;
+pub(crate) const NEAR_ITERATION: f64 = 4.0;
 
 /// Cycles of its jump back, which ends what is fetched at once. On 1x1 layers loops of four
 /// channels an iteration take 2 to 10 % less time than loops of one.
@@ -32,16 +32,16 @@ const NEAR_JUMP: f64 = 0.5;
 const NEAR_ENTRY: f64 = 4.0;
 
 /// Iterations after which the end of a loop is not predicted.
-const FORESEEN: f64 = 48.0;
+pub(crate) const PREDICTED_TRIPS: f64 = 48.0;
 
 /// Cycles of a jump that is not predicted.
-const UNFORESEEN: f64 = 16.0;
+pub(crate) const MISPREDICTION: f64 = 16.0;
 
 /// Cycles of calling a micro-kernel: arguments, saved registers, and the start of its pipeline.
 const CALL: f64 = 30.0;
 
 /// Micro-operations that a core starts in a cycle.
-const WIDTH: f64 = 4.0;
+pub(crate) const WIDTH: f64 = 4.0;
 
 /// Micro-operations of asking whether a vector or an element is padding, or of bringing its index
 /// inside, each dimension.
@@ -55,13 +55,13 @@ const STORED: f64 = 5.0;
 
 /// Micro-operations of one iteration that a core holds decoded; it starts half as many of others,
 /// and code beyond the first-level cache half as many again.
-const DECODED: f64 = 4096.0;
+pub(crate) const DECODED: f64 = 4096.0;
 
 /// Micro-operations to put an element into its lane.
-const INSERT: f64 = 2.0;
+pub(crate) const INSERT: f64 = 2.0;
 
 /// Shuffles for each vector of four that are transposed.
-const SHUFFLES: f64 = 2.0;
+pub(crate) const SHUFFLES: f64 = 2.0;
 
 /// A way of the first-level cache: addresses that differ by a multiple of it share a set.
 const WAY: i64 = L1_WAY_BYTES as i64;
@@ -296,7 +296,7 @@ impl WorkCount<'_> {
             // A loop of one iteration is none.
             let counted = extent > 1.0;
             if counted {
-                let end = if trips > FORESEEN { UNFORESEEN } else { 0.0 };
+                let end = if trips > PREDICTED_TRIPS { MISPREDICTION } else { 0.0 };
                 let cycles = match code {
                     Code::Wide => NEAR_JUMP * trips + NEAR_ENTRY + end,
                     Code::Loops | Code::Narrow => ITERATION * trips + ENTRY + end,

@@ -10,27 +10,19 @@ use convgen_ir::problem::{ConvProblem, SpatialAxis};
 use super::plan::{LaneAxis, LoopOrder, Plan, Shape, columns_are_neighbours, groups_a_vector};
 use super::winograd::inside;
 use crate::algorithm::PhaseLoop;
-use crate::cost::{EXPOSED, Rates};
+use crate::cost::{
+    DECODED, EXPOSED, INSERT, MISPREDICTION, NEAR_ITERATION, PREDICTED_TRIPS, Rates, SHUFFLES,
+    WIDTH,
+};
 use crate::target::{PAGE_BYTES, Target};
-
-/// Micro-operations that a core starts in a cycle.
-const WIDTH: f64 = 4.0;
-
-/// Micro-operations of an iteration of the innermost loop: its counter, its pointers and its jump.
-const ITERATION: f64 = 4.0;
 
 /// Cycles of entering a loop.
 const ENTRY: f64 = 2.0;
 
-/// Iterations after which the end of a loop is not predicted, and cycles of a jump that is not.
-const FORESEEN: f64 = 48.0;
-const UNFORESEEN: f64 = 16.0;
-
 /// Micro-operations that a core holds at once.
 const WINDOW: f64 = 384.0;
 
-/// Micro-operations that a core holds decoded, and by how much slower it starts others.
-const DECODED: f64 = 4096.0;
+/// By how much slower a core starts micro-operations that it does not hold decoded.
 const UNDECODED: f64 = 3.0;
 
 /// Loads that one is which crosses two lines.
@@ -39,17 +31,11 @@ const CROSSING: f64 = 2.0;
 /// Loads that a mask is, where no register of its own holds it.
 const MASKED: f64 = 2.0;
 
-/// Shuffles of a vector that is transposed with others.
-const SHUFFLES: f64 = 2.0;
-
 /// Pages that a core keeps mapped for loads without a walk.
 const MAPPED: f64 = 64.0;
 
 /// Cycles of finding another page.
 const PAGE_WALK: f64 = 7.0;
-
-/// Operations that put an element into its lane, where no micro-kernel transposes.
-const INSERT: f64 = 2.0;
 
 /// Elements of a lane that one load brings if they are neighbours.
 const QUAD: f64 = 4.0;
@@ -91,8 +77,8 @@ pub(super) fn estimate(
     let shape = Shape::new(problem, plan.fused);
     let columns = shape.columns();
     let others: u64 = shape.axes.iter().map(|(_, extent)| extent).product::<u64>() / columns;
-    let counter = Counter { plan, problem, target, rates, whole, columns, others };
-    counter.estimate()
+    let first = shape.axes[0].1;
+    Counter { plan, problem, target, rates, whole, columns, others, first }.estimate()
 }
 
 struct Counter<'p> {
@@ -105,6 +91,8 @@ struct Counter<'p> {
     columns: u64,
     /// Outputs of the other spatial axes.
     others: u64,
+    /// Outputs of the first axis, which tasks share.
+    first: u64,
 }
 
 /// The register tiles of a call.
@@ -118,6 +106,15 @@ struct Tiles {
     vectors: f64,
     rows: f64,
     lines: f64,
+    /// Phases of one.
+    phases: f64,
+}
+
+impl Tiles {
+    /// Vectors of sums of one.
+    fn sums(&self) -> f64 {
+        self.vectors * self.rows * self.lines * self.phases
+    }
 }
 
 impl Counter<'_> {
@@ -125,25 +122,22 @@ impl Counter<'_> {
         let [fma, latency, load] = self.rates.vectors(self.target.has_micro_kernels());
         let cycle = self.rates.cycle();
         let tiles = self.tiles();
-        let phases = self.phases_of_tile();
-        let sums = tiles.vectors * tiles.rows * tiles.lines * phases;
         let spatial = self.problem.spatial();
         let last = spatial.last().map_or(1, |s| s.kernel) as f64;
         let rows_of_taps = self.problem.taps() as f64 / last;
         let channels = self.plan.lanes.summed_channels(self.problem, self.target) as f64;
         // One input channel and one row of taps.
         let (loads, shuffles) = self.loads(&tiles, last);
-        let operations = sums * last + shuffles;
-        let taps = if self.unrolls_taps() { 1.0 } else { last };
-        let taps = if self.plan.lines > 1 { taps / rows_of_taps } else { taps };
+        let operations = tiles.sums() * last + shuffles;
+        let straight = self.plan.unrolled_taps(self.problem) as f64;
+        let taps = last / straight;
         let steps = self.plan.steps as f64;
-        let issued = operations + loads + ITERATION * taps / steps;
+        let issued = operations + loads + NEAR_ITERATION * taps / steps;
         // Tiles that a core holds at once wait together.
         let runs = channels * rows_of_taps;
         let together = (WINDOW / (runs * issued)).max(1.0);
         let time = (operations * fma).max(loads * load).max(last * latency / together);
-        let unrolled = if self.plan.lines > 1 { rows_of_taps } else { 1.0 };
-        let code = issued * unrolled * steps / taps.max(1.0);
+        let code = issued * straight / last * steps;
         let kernels = self.plan.kernels_in_use(self.problem, self.target);
         let decoding = if code * kernels > DECODED { UNDECODED } else { 1.0 };
         let time = time.max(issued / WIDTH * decoding * cycle);
@@ -152,23 +146,14 @@ impl Counter<'_> {
         let products = tiles.count * channels * (rows_of_taps * taken * time + far);
         let trips = channels / steps;
         let inner = rows_of_taps * taps;
-        let unforeseen = if trips > FORESEEN { inner * UNFORESEEN } else { 0.0 };
+        let mispredicted = if trips > PREDICTED_TRIPS { inner * MISPREDICTION } else { 0.0 };
         let entries = (1.0 + rows_of_taps.min(2.0) + inner * trips.min(2.0)) * ENTRY;
-        let ends = (entries + unforeseen) * cycle + self.stores(&tiles, fma, load);
+        let ends = (entries + mispredicted) * cycle + self.stores(&tiles, fma, load);
         Estimate {
             products,
             tiles: tiles.count * ends,
-            copies: self.copies() * cycle,
+            copies: self.copies(&tiles) * cycle,
             traffic: self.traffic(&tiles),
-        }
-    }
-
-    /// Vectors for so many neighbours.
-    fn vectors(&self, neighbours: u64) -> u64 {
-        let lanes = u64::from(self.target.lanes());
-        match self.target.has_masks() {
-            true => neighbours.div_ceil(lanes),
-            false => neighbours / lanes + neighbours % lanes,
         }
     }
 
@@ -180,7 +165,7 @@ impl Counter<'_> {
         let (vectors, along, times) = match plan.lanes {
             LaneAxis::OutChannels => {
                 let along = oc.div_ceil(extent);
-                (along * self.vectors(extent), along, groups)
+                (along * self.target.operations_for(extent), along, groups)
             }
             LaneAxis::Channels => {
                 let needed = oc.div_ceil(plan.lanes.outputs_a_vector(problem, self.target));
@@ -188,7 +173,7 @@ impl Counter<'_> {
             }
             LaneAxis::Groups => {
                 let along = groups.div_ceil(extent);
-                (along * self.vectors(extent), along, oc)
+                (along * self.target.operations_for(extent), along, oc)
             }
             LaneAxis::GroupChannels => {
                 let along = groups.div_ceil(groups_a_vector(problem, self.target).max(1));
@@ -196,7 +181,8 @@ impl Counter<'_> {
             }
             LaneAxis::Columns => {
                 let (whole, rest) = (self.columns / extent, self.columns % extent);
-                let vectors = whole * self.vectors(extent) + self.vectors(rest);
+                let vectors =
+                    whole * self.target.operations_for(extent) + self.target.operations_for(rest);
                 (vectors, whole + u64::from(rest > 0), groups)
             }
             LaneAxis::None => (oc, oc, groups),
@@ -204,31 +190,20 @@ impl Counter<'_> {
         let row = if plan.lanes == LaneAxis::Columns { oc } else { self.columns };
         let row_tiles = row.div_ceil(plan.rows);
         let images = problem.batch().max(1);
-        let phases = PhaseLoop::in_all(&plan.phases) as f64 / self.phases_of_tile();
+        let phases = plan.phases_of_tile();
+        let times_phases = PhaseLoop::in_all(&plan.phases) as f64 / phases as f64;
         let lines = plan.line_axis(problem).map_or(1, |(axis, _)| axis.output());
         let line_tiles = lines.div_ceil(plan.lines);
         let count = images * self.others / lines * line_tiles * times * along * row_tiles;
         let channels = if plan.lanes == LaneAxis::Columns { row_tiles } else { along };
         Tiles {
-            count: count as f64 * phases,
+            count: count as f64 * times_phases,
             along: along as f64,
             channels: channels as f64,
             vectors: vectors as f64 / along as f64,
             rows: row as f64 / row_tiles as f64,
             lines: lines as f64 / line_tiles as f64,
-        }
-    }
-
-    /// Whether the taps of a row are straight code.
-    fn unrolls_taps(&self) -> bool {
-        self.plan.taps || self.plan.is_tile_in_place(self.problem)
-    }
-
-    /// Phases of a register tile.
-    fn phases_of_tile(&self) -> f64 {
-        match self.plan.tile_phases {
-            true => PhaseLoop::in_all(&self.plan.phases) as f64,
-            false => 1.0,
+            phases: phases as f64,
         }
     }
 
@@ -251,15 +226,14 @@ impl Counter<'_> {
     fn loads(&self, tiles: &Tiles, taps: f64) -> (f64, f64) {
         let (plan, problem) = (self.plan, self.problem);
         let stride = problem.spatial().last().map_or(1, |s| s.stride) as f64;
-        let unrolled = self.unrolls_taps();
-        let phases = self.phases_of_tile();
+        let unrolled = plan.unrolls_taps(problem);
         // Pixels that the columns of a tile read.
         let apart = tiles.rows * taps;
         let pixels = if unrolled { apart.min((tiles.rows - 1.0) * stride + taps) } else { apart };
         let last = self.read_layout() == Layout::ChannelsLast;
         match plan.lanes {
             LaneAxis::OutChannels | LaneAxis::Channels => {
-                (phases * tiles.vectors * taps + pixels, 0.0)
+                (tiles.phases * tiles.vectors * taps + pixels, 0.0)
             }
             LaneAxis::Groups if last && problem.in_channels_per_group() == 1 => {
                 (tiles.vectors * (taps + pixels), 0.0)
@@ -274,7 +248,7 @@ impl Counter<'_> {
             }
             LaneAxis::Columns => {
                 // Lines share what they read of the input, and each loads its weights.
-                let weights = phases * tiles.rows * tiles.lines * taps;
+                let weights = tiles.phases * tiles.rows * tiles.lines * taps;
                 let vectors = tiles.vectors * taps * self.lines_read(tiles);
                 if stride == 1.0 && (!last || columns_are_neighbours(problem)) {
                     let crossing = if taps > 1.0 { self.crossing() } else { 1.0 };
@@ -323,7 +297,7 @@ impl Counter<'_> {
     /// Loads besides of a vector that may be cut short by padding, where masks are vectors too.
     fn masked(&self) -> f64 {
         let bordering = 2.0 * f64::from(self.target.lanes()) / self.columns as f64;
-        let predicates = self.target.unit().is_none_or(|unit| unit.broadcast_operands);
+        let predicates = self.target.unit().is_none_or(|unit| unit.mask_registers);
         match self.plan.is_tile_in_place(self.problem) && !predicates {
             true => MASKED * bordering.min(1.0),
             false => 0.0,
@@ -353,25 +327,20 @@ impl Counter<'_> {
             }
             false => 2.0 * lanes * load,
         };
-        self.phases_of_tile()
-            * tiles.vectors
-            * tiles.rows
-            * tiles.lines
-            * (each + (2.0 * sums - 1.0) * fma)
+        tiles.sums() * (each + (2.0 * sums - 1.0) * fma)
     }
 
     /// Cycles of copying the input.
-    fn copies(&self) -> f64 {
+    fn copies(&self, tiles: &Tiles) -> f64 {
         let (plan, problem) = (self.plan, self.problem);
         let Some(copy) = plan.copy else { return 0.0 };
-        let first = if plan.fused { self.columns } else { problem.spatial()[0].output() };
         let bytes = plan.packed_input_bytes(problem, self.target) as f64;
         let times = match copy.at {
             None => 1.0,
-            Some(_) => self.tiles().along,
+            Some(_) => tiles.along,
         };
         // Each pixel of fused axes is of one task.
-        let tasks = if plan.fused { 1 } else { first.div_ceil(plan.block) };
+        let tasks = if plan.fused { 1 } else { self.first.div_ceil(plan.block) };
         let tasks = (problem.batch().max(1) * tasks) as f64;
         let elements = tasks * times * bytes / problem.elem().bytes() as f64;
         let lanes = f64::from(self.target.lanes());
@@ -398,8 +367,7 @@ impl Counter<'_> {
             (bytes(problem.input_shape(images)), bytes(problem.output_shape(images)));
         let weights = bytes(problem.weights_shape());
         let once = (input + 2.0 * output + weights) * self.rate(input + output + weights);
-        let first = if plan.fused { self.columns } else { problem.spatial()[0].output() };
-        let tasks = images as f64 * first.div_ceil(plan.block) as f64;
+        let tasks = images as f64 * self.first.div_ceil(plan.block) as f64;
         if plan.order == LoopOrder::PIXELS || problem.in_channels_per_group() == 1 {
             return once;
         }

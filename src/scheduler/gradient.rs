@@ -118,8 +118,8 @@ impl GradientWriter<'_> {
             self.prefetch(&blocks);
         }
         let padded = problem.spatial().iter().zip(&blocks.inner);
-        let padded = padded.filter(|_| !copies);
-        for (_, name) in padded.filter(|(s, _)| skips(problem, self.target, s, caution)) {
+        let skipped = |s: &SpatialAxis| !copies && skips(problem, self.target, s, caution);
+        for (_, name) in padded.filter(|(s, _)| skipped(s)) {
             self.directives.push(Directive::SkipPadding { at: name.clone() });
         }
         let in_task = if blocks.over.is_some() { row_tasks * column_tasks } else { 1 };

@@ -34,7 +34,7 @@ impl Picker<'_> {
 
     /// Takes a plan that meets padding in place, if it does and is a schedule of the problem.
     pub(super) fn adopt(&self, plan: &mut Plan, candidate: Plan) {
-        if candidate.in_place && candidate.check(self.problem, self.target).is_ok() {
+        if candidate.in_place && self.is_legal(&candidate) {
             *plan = candidate;
         }
     }
@@ -106,8 +106,7 @@ impl Picker<'_> {
             Plan { in_place: padded, channel_tasks: true, block, order, ..plan.clone() };
         // Where one panel has all channels there is nothing to share.
         let alone = Plan { channel_tasks: false, ..candidate.clone() };
-        let legal = |plan: &Plan| plan.check(self.problem, self.target).is_ok();
-        let accepted = [candidate, alone].into_iter().find(legal);
+        let accepted = [candidate, alone].into_iter().find(|plan| self.is_legal(plan));
         accepted.map(|accepted| *plan = accepted).is_some()
     }
 
@@ -121,8 +120,7 @@ impl Picker<'_> {
         let copy = self.copied_input(&candidate);
         let candidate = Plan { copy, ..candidate };
         let far = weight_bytes(self.problem) > self.target.caches().l2 as u64;
-        let legal = candidate.check(self.problem, self.target).is_ok();
-        let taken = far && copy.is_some() && legal;
+        let taken = far && copy.is_some() && self.is_legal(&candidate);
         if taken {
             *plan = candidate;
         }

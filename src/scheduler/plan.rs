@@ -64,6 +64,11 @@ impl LaneAxis {
         matches!(self, LaneAxis::OutChannels | LaneAxis::Channels)
     }
 
+    /// Whether a register tile may have several lines of output.
+    pub(super) fn takes_lines(self, problem: &ConvProblem) -> bool {
+        self == LaneAxis::Columns && problem.in_channels_per_group() == 1
+    }
+
     /// Sums that each output has in a vector.
     pub(super) fn sums(self, problem: &ConvProblem, target: &Target) -> u64 {
         if self == LaneAxis::Channels { sums_a_channel(problem, target) } else { 1 }
@@ -218,8 +223,12 @@ impl Plan {
 
     /// Vectors of sums of a register tile.
     pub(super) fn tile(&self) -> u64 {
-        let phases = if self.tile_phases { PhaseLoop::in_all(&self.phases) } else { 1 };
-        self.vectors * self.rows * self.lines * phases
+        self.vectors * self.rows * self.lines * self.phases_of_tile()
+    }
+
+    /// Phases of a register tile.
+    pub(super) fn phases_of_tile(&self) -> u64 {
+        if self.tile_phases { PhaseLoop::in_all(&self.phases) } else { 1 }
     }
 
     /// Where the only axis is tiled too, a task is a whole number of tiles.
@@ -333,10 +342,15 @@ impl Plan {
         Some((axis, if others.len() == 1 { self.block } else { axis.output() }))
     }
 
+    /// Whether the taps of a row are straight code.
+    pub(super) fn unrolls_taps(&self, problem: &ConvProblem) -> bool {
+        self.taps || self.is_tile_in_place(problem)
+    }
+
     /// Taps of the axes whose taps are straight code.
     pub(super) fn unrolled_taps(&self, problem: &ConvProblem) -> u64 {
         let row = problem.spatial().last().map_or(1, |s| s.kernel);
-        let row = if self.taps || self.is_tile_in_place(problem) { row } else { 1 };
+        let row = if self.unrolls_taps(problem) { row } else { 1 };
         row * self.line_axis(problem).map_or(1, |(axis, _)| axis.kernel)
     }
 

@@ -226,22 +226,13 @@ impl Wanted {
             let pixels = rows * columns;
             let lanes = Picker::in_blocks(pointwise, target, *rows).plan().lanes;
             let products = match lanes == LaneAxis::Columns {
-                true => channels * vectors(pixels, target),
-                false => pixels * vectors(channels, target),
+                true => channels * target.operations_for(pixels),
+                false => pixels * target.operations_for(channels),
             };
             let macs = self.parts(separable, *rows) * depthwise.taps() * DEPTHWISE_TIME;
-            extent / rows * (products + macs * vectors(pixels, target))
+            extent / rows * (products + macs * target.operations_for(pixels))
         };
         let possible = (1..=most).rev().filter(|rows| extent.is_multiple_of(*rows));
         possible.min_by_key(time).unwrap_or(1)
-    }
-}
-
-/// Vectors for so many neighbours, the last one masked or lane by lane.
-fn vectors(neighbours: u64, target: &Target) -> u64 {
-    let lanes = u64::from(target.lanes());
-    match target.has_masks() {
-        true => neighbours.div_ceil(lanes),
-        false => neighbours / lanes + neighbours % lanes,
     }
 }

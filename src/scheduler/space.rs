@@ -203,8 +203,7 @@ impl<'p> Space<'p> {
                 numbers((1..=registers.min(extent)).collect(), |plan| &mut plan.rows)
             }
             Knob::Lines => {
-                let of_planes = problem.in_channels_per_group() == 1;
-                let several = of_planes && plan.lanes == LaneAxis::Columns && !plan.fused;
+                let several = plan.lanes.takes_lines(problem) && !plan.fused;
                 let most = if several { MOST_LINES } else { 1 };
                 numbers((1..=most).collect(), |plan| &mut plan.lines)
             }
@@ -265,7 +264,7 @@ impl<'p> Space<'p> {
             plan.steps = problem.in_channels_per_group();
         }
         plan.rows = plan.rows.min(row);
-        if plan.lanes != LaneAxis::Columns || problem.in_channels_per_group() > 1 {
+        if !plan.lanes.takes_lines(problem) {
             plan.lines = 1;
         }
         let unit = plan.task_unit(&shape, plan.lane_extent(problem, self.target));

@@ -17,7 +17,7 @@ impl Nest {
 
     /// Whether some block is marked.
     pub fn has_micro_kernels(&self) -> bool {
-        is_marked(&self.pack) || is_marked(&self.body)
+        !self.micro_kernels().is_empty()
     }
 
     /// The blocks that are marked, in the order of the text. None is in another one if
@@ -29,22 +29,17 @@ impl Nest {
         found
     }
 
-    /// Takes all marks away; for each statement that is left, its number before.
+    /// Takes all marks away; for each statement that is left, its number before. None if there were no
+    /// marks: all keep theirs.
     pub fn unmark_micro_kernels(&mut self) -> Vec<u32> {
+        if !self.has_micro_kernels() {
+            return vec![];
+        }
         let mut unmarked = Unmarked::default();
         unmarked.block(&mut self.pack);
         unmarked.block(&mut self.body);
         unmarked.numbers
     }
-}
-
-fn is_marked(block: &[Stmt]) -> bool {
-    block.iter().any(|stmt| match stmt {
-        Stmt::MicroKernel(_) => true,
-        Stmt::Loop(l) => is_marked(&l.body),
-        Stmt::If(_, body) => is_marked(body),
-        Stmt::Declare(_) | Stmt::Let(..) | Stmt::Store(..) => false,
-    })
 }
 
 fn visit<'n>(block: &'n [Stmt], found: &mut Vec<&'n [Stmt]>) {

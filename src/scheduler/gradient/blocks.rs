@@ -71,6 +71,7 @@ impl GradientWriter<'_> {
         let cores = self.target.cores() as u64;
         // What the cache holds beside the sums may be read again.
         let held = bytes * (input + output) * problem.batch() <= budget / 2;
+        let copies = self.copies();
         let mut best = (u64::MAX, [1, 1]);
         for row_tiles in shares(r.count) {
             let column_tiles = (budget / (row_tiles * tile_sums * taps * bytes)).clamp(1, c.count);
@@ -85,7 +86,7 @@ impl GradientWriter<'_> {
                 }
                 let read = match held {
                     // Each task copies its channels of the input.
-                    true if self.copies() => input * row_tasks,
+                    true if copies => input * row_tasks,
                     true => 0,
                     false => of_rows * column_tasks + of_columns * row_tasks,
                 };

@@ -231,7 +231,7 @@ impl Plan {
         if self.lanes != LaneAxis::Columns {
             return excluded("columns are no lanes");
         }
-        if problem.in_channels_per_group() > 1 || !(self.taps || self.is_tile_in_place(problem)) {
+        if !self.lanes.takes_lines(problem) || !self.unrolls_taps(problem) {
             return excluded("taps are no straight code");
         }
         if lines > extent {

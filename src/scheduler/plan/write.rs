@@ -228,9 +228,8 @@ impl PlanWriter<'_> {
             self.directives.push(unroll(&inner));
             self.prefetch(loops, outer);
         }
-        let in_place = self.plan.is_tile_in_place(self.problem);
         let lines = usize::from(self.plan.line_axis(self.problem).is_some());
-        let unrolled = lines + usize::from(self.plan.taps || in_place);
+        let unrolled = lines + usize::from(self.plan.unrolls_taps(self.problem));
         let names = self.problem.axis_names();
         for name in &names[names.len() - unrolled..] {
             self.directives.push(unroll(&format!("k{name}")));
