@@ -116,7 +116,9 @@ impl Layer {
             Algorithm::Direct | Algorithm::Winograd => {
                 compiler.lower(problem, *algorithm, schedule).expect("legal nests")
             }
-            Algorithm::Fourier => compiler.stages(problem).expect("legal stages").1.to_vec(),
+            Algorithm::Fourier => {
+                compiler.stages(problem, schedule).expect("legal stages").1.to_vec()
+            }
         }
     }
 

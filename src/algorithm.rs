@@ -3,6 +3,7 @@
 mod build;
 mod direct;
 mod gradient;
+pub(crate) mod sizes;
 mod sum;
 mod tensors;
 pub mod winograd;
@@ -14,8 +15,10 @@ use convgen_ir::elem::Layout;
 use convgen_ir::every;
 use convgen_ir::nest::Nest;
 use convgen_ir::problem::{ConvProblem, Direction};
-use convgen_ir::schedule::{Directive, Schedule};
+use convgen_ir::schedule::{Directive, Schedule, Size};
 
+use self::sizes::Sizes;
+pub use self::sizes::SizesError;
 use self::sum::DenseSum;
 use crate::target::Target;
 
@@ -74,8 +77,19 @@ pub struct Unsupported {
     pub reason: String,
 }
 
+/// Why an algorithm has no nests for a problem and a schedule.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PartsError {
+    /// The problem is outside its domain.
+    #[error(transparent)]
+    Unsupported(#[from] Unsupported),
+    /// The sizes that the schedule begins with do not fit.
+    #[error(transparent)]
+    Sizes(#[from] SizesError),
+}
+
 /// Why an algorithm of tiles has no unscheduled nests.
-const TILES: &str = "its nests are written for a target";
+const TILES: &str = "its nests are written with the sizes of a schedule, for a target";
 
 /// Why an algorithm of stages has no parts.
 const STAGES: &str = "it is stages around transforms, which no schedule rewrites";
@@ -92,6 +106,17 @@ const FILL: u64 = 64;
 impl Algorithm {
     /// Every algorithm, the most general first.
     pub const ALL: [Algorithm; 3] = every!(Algorithm { Direct, Winograd, Fourier });
+
+    /// The algorithm whose schedule this is, by the sizes that it begins with; that of sums if there
+    /// are none.
+    pub fn of(schedule: &Schedule) -> Algorithm {
+        let sizes = Sizes::of(schedule);
+        match (sizes.has(Size::Points), sizes.is_empty()) {
+            (true, _) => Algorithm::Fourier,
+            (false, false) => Algorithm::Winograd,
+            (false, true) => Algorithm::Direct,
+        }
+    }
 
     /// The name in kernels' names, reports and the command line.
     pub fn name(self) -> &'static str {
@@ -118,21 +143,20 @@ impl Algorithm {
         }
     }
 
-    /// As [`Algorithm::parts`], also of an algorithm whose nests are written for a target.
+    /// The nests of a problem, those of an algorithm of tiles with the sizes that a schedule begins
+    /// with; and the rewrites that the schedule says besides.
     ///
     /// # Errors
-    /// As [`Algorithm::parts`].
+    /// [`PartsError`] if the problem is outside the algorithm's domain, or the sizes do not fit.
     pub fn parts_for(
         self,
         problem: &ConvProblem,
+        schedule: &Schedule,
         target: &Target,
-    ) -> Result<Vec<Part>, Unsupported> {
+    ) -> Result<(Vec<Part>, Schedule), PartsError> {
         match self {
-            Algorithm::Direct | Algorithm::Fourier => self.parts(problem),
-            Algorithm::Winograd => {
-                let parts = winograd::parts(problem, target);
-                parts.map_err(|reason| Unsupported { algorithm: self, reason })
-            }
+            Algorithm::Direct | Algorithm::Fourier => Ok((self.parts(problem)?, schedule.clone())),
+            Algorithm::Winograd => winograd::parts(problem, schedule, target),
         }
     }
 

@@ -13,7 +13,7 @@ use cranelift_codegen::isa::TargetIsa;
 use cranelift_frontend::FunctionBuilderContext;
 
 use crate::accuracy::Accuracy;
-use crate::algorithm::{Algorithm, Unsupported};
+use crate::algorithm::Algorithm;
 use crate::codegen::Entry;
 use crate::codegen::isa::clif::{self, Allocator, Emitted};
 use crate::error::Error;
@@ -23,7 +23,7 @@ use crate::lower::Outlined;
 use crate::record::Database;
 use crate::runtime::{Kernel, NestKernel};
 use crate::target::{Host, Isa, Target};
-use crate::{codegen, lower, scheduler, stages};
+use crate::{codegen, scheduler, stages};
 
 pub use self::pick::{Origin, Pick};
 
@@ -149,8 +149,23 @@ impl Compiler {
         algorithm: Algorithm,
         schedule: &Schedule,
     ) -> Result<Kernel, Error> {
-        let lowered = self.lower_all(problem, algorithm, schedule)?;
-        self.kernel(problem, algorithm, schedule.clone(), lowered)
+        let schedule = self.completed(problem, algorithm, schedule)?;
+        let lowered = self.lower_all(problem, algorithm, &schedule)?;
+        self.kernel(problem, algorithm, schedule, lowered)
+    }
+
+    /// The schedule with all decisions in it, as [`Kernel::schedule`] gives it: where an algorithm
+    /// of tiles has none, its default sizes.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] if the algorithm does not compute the problem.
+    pub fn completed(
+        &self,
+        problem: &ConvProblem,
+        algorithm: Algorithm,
+        schedule: &Schedule,
+    ) -> Result<Schedule, Error> {
+        Ok(stages::completed(&self.target, problem, algorithm, schedule)?)
     }
 
     fn kernel(
@@ -172,7 +187,7 @@ impl Compiler {
         Ok(Kernel::new(problem.clone(), algorithm, schedule, &self.target, code, transforms))
     }
 
-    /// As [`Compiler::lower`], also of an algorithm of stages.
+    /// As [`Compiler::lower`], also of an algorithm of stages; all decisions are in the schedule.
     fn lower_all(
         &self,
         problem: &ConvProblem,
@@ -180,10 +195,11 @@ impl Compiler {
         schedule: &Schedule,
     ) -> Result<Lowered, Error> {
         match algorithm {
-            Algorithm::Fourier if schedule.directives.is_empty() => {
-                Ok(Lowered::Stages(Box::new(self.outlined_stages(problem)?)))
+            Algorithm::Fourier => {
+                let stages = stages::lower_fourier(&self.target, problem, schedule)?;
+                Ok(Lowered::Stages(Box::new(stages)))
             }
-            Algorithm::Direct | Algorithm::Winograd | Algorithm::Fourier => {
+            Algorithm::Direct | Algorithm::Winograd => {
                 let nests = stages::lower_for(&self.target, problem, algorithm, schedule)?;
                 Ok(Lowered::Nests(nests))
             }
@@ -194,20 +210,16 @@ impl Compiler {
     /// stage.
     ///
     /// # Errors
-    /// [`Error::Unsupported`] outside its domain.
-    pub fn stages(&self, problem: &ConvProblem) -> Result<(Plan, [VerifiedNest; 2]), Error> {
-        let (plan, stages) = self.outlined_stages(problem)?;
+    /// [`Error::Unsupported`] outside its domain, [`Error::Sizes`] if those of the schedule do not
+    /// fit.
+    pub fn stages(
+        &self,
+        problem: &ConvProblem,
+        schedule: &Schedule,
+    ) -> Result<(Plan, [VerifiedNest; 2]), Error> {
+        let schedule = self.completed(problem, Algorithm::Fourier, schedule)?;
+        let (plan, stages) = stages::lower_fourier(&self.target, problem, &schedule)?;
         Ok((plan, stages.map(Outlined::into_nest)))
-    }
-
-    fn outlined_stages(&self, problem: &ConvProblem) -> Result<(Plan, [Outlined; 2]), Error> {
-        let algorithm = Algorithm::Fourier;
-        let unsupported = |reason| Unsupported { algorithm, reason };
-        let plan = Plan::new(problem, &self.target).map_err(unsupported)?;
-        let limits = self.target.limits();
-        let products = lower::lower(plan.products()?, &limits)?;
-        let finish = lower::lower(plan.finish(problem), &limits)?;
-        Ok((plan, [products, finish].map(|nest| Outlined::new(nest, &self.target))))
     }
 
     /// The scheduled nests of a problem, one a part, before lowering.
@@ -232,7 +244,8 @@ impl Compiler {
         algorithm: Algorithm,
         schedule: &Schedule,
     ) -> Result<Vec<Nest>, Error> {
-        stages::schedule_for(target, problem, algorithm, schedule)
+        let schedule = stages::completed(target, problem, algorithm, schedule)?;
+        stages::schedule_for(target, problem, algorithm, &schedule)
     }
 
     /// The verified nests of a problem: together they write every element of the output once.
@@ -245,7 +258,8 @@ impl Compiler {
         algorithm: Algorithm,
         schedule: &Schedule,
     ) -> Result<Vec<VerifiedNest>, Error> {
-        let nests = stages::lower_for(&self.target, problem, algorithm, schedule)?;
+        let schedule = self.completed(problem, algorithm, schedule)?;
+        let nests = stages::lower_for(&self.target, problem, algorithm, &schedule)?;
         Ok(nests.into_iter().map(Outlined::into_nest).collect())
     }
 

@@ -5,7 +5,7 @@ use convgen_ir::parse::ParseError;
 use convgen_ir::problem::ProblemError;
 use convgen_ir::verify::VerifyError;
 
-use crate::algorithm::Unsupported;
+use crate::algorithm::{PartsError, SizesError, Unsupported};
 use crate::fusion::FusionError;
 use crate::target::TargetError;
 use crate::transform::TransformError;
@@ -19,6 +19,9 @@ pub enum Error {
     /// The algorithm does not compute the problem.
     #[error(transparent)]
     Unsupported(#[from] Unsupported),
+    /// The sizes of a schedule do not fit the algorithm or the problem.
+    #[error(transparent)]
+    Sizes(#[from] SizesError),
     /// The machine is not supported.
     #[error(transparent)]
     Target(#[from] TargetError),
@@ -58,6 +61,15 @@ pub enum Error {
     /// The caller's data does not fit the kernel.
     #[error(transparent)]
     Run(#[from] RunError),
+}
+
+impl From<PartsError> for Error {
+    fn from(error: PartsError) -> Error {
+        match error {
+            PartsError::Unsupported(unsupported) => unsupported.into(),
+            PartsError::Sizes(sizes) => sizes.into(),
+        }
+    }
 }
 
 /// Why the data of a call does not fit the kernel.

@@ -106,7 +106,8 @@ impl Kernel {
         match self.algorithm {
             Algorithm::Direct | Algorithm::Fourier => None,
             Algorithm::Winograd => {
-                let plans = winograd::planned(&self.problem, self.callable.target()).ok()?;
+                let target = self.callable.target();
+                let plans = winograd::planned(&self.problem, &self.schedule, target).ok()?;
                 Some(plans.iter().map(winograd::Plan::bound).fold(0.0, f64::max))
             }
         }

@@ -18,8 +18,10 @@ use convgen_ir::schedule::Schedule;
 use convgen_ir::separable::Separable;
 use convgen_ir::verify::{Limits, VerifiedNest, verify_parts};
 
-use crate::algorithm::{Algorithm, Part};
+use crate::algorithm::sizes::Sizes;
+use crate::algorithm::{Algorithm, Part, Unsupported, winograd};
 use crate::error::Error;
+use crate::fourier::Plan;
 use crate::lower::Outlined;
 use crate::target::Target;
 use crate::{fusion, lower, transform};
@@ -33,6 +35,39 @@ pub(crate) fn schedule(
     scheduled(algorithm.parts(problem)?, schedule)
 }
 
+/// The schedule with all decisions in it: before the rewrites stand the sizes of an algorithm of
+/// tiles, the default ones if none are given.
+pub(crate) fn completed(
+    target: &Target,
+    problem: &ConvProblem,
+    algorithm: Algorithm,
+    schedule: &Schedule,
+) -> Result<Schedule, Unsupported> {
+    let sizes = match algorithm {
+        _ if !Sizes::of(schedule).is_empty() => return Ok(schedule.clone()),
+        Algorithm::Direct => return Ok(schedule.clone()),
+        Algorithm::Winograd => winograd::choose(problem, target)?.tiling.schedule(problem),
+        Algorithm::Fourier => {
+            let unsupported = |reason| Unsupported { algorithm, reason };
+            Plan::new(problem, target).map_err(unsupported)?.schedule(problem)
+        }
+    };
+    Ok(sizes.directives.into_iter().chain(schedule.directives.iter().cloned()).collect())
+}
+
+/// The tiles of the Fourier form of a problem, and its generated stages: products and last stage.
+pub(crate) fn lower_fourier(
+    target: &Target,
+    problem: &ConvProblem,
+    schedule: &Schedule,
+) -> Result<(Plan, [Outlined; 2]), Error> {
+    let plan = Plan::read(problem, schedule, target)?;
+    let limits = target.limits();
+    let products = lower::lower(plan.products()?, &limits)?;
+    let finish = lower::lower(plan.finish(problem), &limits)?;
+    Ok((plan, [products, finish].map(|nest| Outlined::new(nest, target))))
+}
+
 /// As [`schedule`], also of an algorithm whose nests are written for a target.
 pub(crate) fn schedule_for(
     target: &Target,
@@ -40,7 +75,8 @@ pub(crate) fn schedule_for(
     algorithm: Algorithm,
     schedule: &Schedule,
 ) -> Result<Vec<Nest>, Error> {
-    scheduled(algorithm.parts_for(problem, target)?, schedule)
+    let (parts, rewrites) = algorithm.parts_for(problem, schedule, target)?;
+    scheduled(parts, &rewrites)
 }
 
 fn scheduled(parts: Vec<Part>, schedule: &Schedule) -> Result<Vec<Nest>, Error> {

@@ -91,6 +91,8 @@ pub enum Refusal {
     InputNotRead { axis: String },
     #[error("inside `{axis}` the input is read at different places of different shapes")]
     InputShapes { axis: String },
+    #[error("a size stands before all rewrites, in the schedule of winograd or fourier")]
+    NoRewrite,
 }
 
 /// Applies a schedule, directive by directive.
@@ -157,6 +159,7 @@ fn rewrite(nest: &mut Nest, directive: &Directive) -> Result<(), Refusal> {
         Directive::Peel { axis } => peel::apply(nest, axis)?,
         Directive::PackWeights => pack_weights::apply(nest)?,
         Directive::PackInput { at, layout } => pack_input::apply(nest, at, *layout)?,
+        Directive::Size { .. } => return Err(Refusal::NoRewrite),
     }
     Ok(nest.check_size()?)
 }

@@ -135,7 +135,8 @@ impl Picture {
     fn errors(&self, compiler: &Compiler) -> (f64, f64, f64) {
         let kernel = compiler.compile(&self.problem).expect("compiles");
         assert_eq!(kernel.algorithm(), Algorithm::Winograd);
-        let plans = winograd::planned(&self.problem, compiler.target()).expect("applies");
+        let target = compiler.target();
+        let plans = winograd::planned(&self.problem, kernel.schedule(), target).expect("applies");
         let tile = [plans[0].axes[0].tile, plans[0].axes[1].tile];
         assert!(plans[0].error() <= ERROR_BUDGET);
         let output = run(&kernel, &self.input, &self.weights);
@@ -178,8 +179,8 @@ fn local_errors_are_within_the_norm_of_the_window() {
         for from in [from, from + 1] {
             let picture = Picture::new(text, from, brighter);
             for compiler in compilers(Accuracy::Local) {
-                let plans =
-                    winograd::planned(&picture.problem, compiler.target()).expect("applies");
+                let chosen = winograd::choose(&picture.problem, compiler.target());
+                let plans = chosen.expect("applies").plans;
                 assert!(plans[0].is_local() && plans[0].axes.iter().all(|axis| axis.tile == 2));
                 let kernel = winograd(&compiler, &picture.problem);
                 let output = run(&kernel, &picture.input, &picture.weights);
@@ -264,7 +265,7 @@ fn a_nan_reaches_its_windows_or_its_tiles() {
     for compiler in compilers(Accuracy::Default) {
         let kernel = compiler.compile(&problem).expect("compiles");
         assert_eq!(kernel.algorithm(), Algorithm::Winograd);
-        let plan = winograd::planned(&problem, compiler.target()).expect("applies").remove(0);
+        let plan = winograd::choose(&problem, compiler.target()).expect("applies").plans.remove(0);
         let reached = pixels(&run(&kernel, &input, &weights));
         let holds = |at: usize, tile: u64, place: usize| {
             let first = (at as u64 / tile * tile) as usize;
@@ -509,7 +510,8 @@ fn decisions_say_which_norm_errors_are_multiples_of() {
     let problem = problem(PICTURES[0].0);
     for (accuracy, norm) in [(Accuracy::Default, "tile"), (Accuracy::Local, "window")] {
         for compiler in compilers(accuracy) {
-            let plan = winograd::planned(&problem, compiler.target()).expect("applies").remove(0);
+            let chosen = winograd::choose(&problem, compiler.target());
+            let plan = chosen.expect("applies").plans.remove(0);
             let text = compiler.winograd_decision(&problem).to_string();
             let [expected, worst] = [plan.error(), plan.bound()].map(|c| format!("{c:.1e}"));
             let said = format!(

@@ -154,7 +154,7 @@ fn what_does_not_fit_is_refused() {
     let kernel = fourier(&compiler, &problem).expect("in its domain");
     let schedule = convgen_ir::parse::parse_schedule("unroll ow").expect("it is one");
     let refused = compiler.compile_with(&problem, Algorithm::Fourier, &schedule);
-    assert!(matches!(refused, Err(Error::Unsupported(_))));
+    assert!(matches!(refused, Err(Error::Sizes(_))));
     assert!(kernel.pack_weights(&[1.0; 63]).is_err());
     let direct = compiler.compile_with(&problem, Algorithm::Direct, &Schedule::default());
     let other = direct.expect("legal").pack_weights(&[1.0; 64]).expect("they fit");

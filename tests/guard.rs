@@ -447,7 +447,9 @@ impl Subject {
         let Subject::Kernel(kernel) = self else { return Ok(()) };
         let own = machines.0.iter().find(|(_, _, other)| std::ptr::eq(other, machine));
         let Some((compiler, ..)) = own else { return Ok(()) };
-        let (_, stages) = compiler.stages(kernel.problem()).map_err(|error| error.to_string())?;
+        let (_, stages) = compiler
+            .stages(kernel.problem(), kernel.schedule())
+            .map_err(|error| error.to_string())?;
         let batch = kernel.problem().batch() as i64;
         let case = self.test_case();
         let hold = |nest| raw::hold(nest, machine, batch, &case);

@@ -13,6 +13,7 @@ use convgen::record::Database;
 use convgen::scheduler::winograd::Decision;
 use convgen::target::WORKSPACE_BYTES;
 use convgen::{Accuracy, Compiler, Error, Host, Isa, Kernel};
+use convgen_ir::parse::parse_schedule;
 use convgen_ir::problem::{ConvProblem, Direction};
 use convgen_ir::schedule::Schedule;
 use proptest::prelude::*;
@@ -98,6 +99,124 @@ fn every_field_of_a_problem_is_honoured() {
         for text in texts {
             check(&winograd(&compiler, &problem(text)).unwrap_or_else(|e| panic!("{text}: {e}")));
         }
+    }
+}
+
+/// A problem that transforms pay for, or nearly, and sizes that may fit it.
+fn tiled() -> impl Strategy<Value = (ConvProblem, Schedule)> {
+    let axis = (1..=6_u32, 1..=9_u32, 1..=3_u32);
+    let channels = (1..=30_u32, prop::sample::select(vec![1_u32, 2, 3, 8, 16, 17, 32, 64]));
+    let sizes = (axis.clone(), axis, channels, 1..=40_u32, 0..=4_u32, 1..=3_u32);
+    (problems::problem(), sizes).prop_map(
+        |(problem, (first, last, channels, copy, ahead, share))| {
+            let mut text = String::new();
+            for (name, (tile, block, merge)) in
+                problem.axis_names().iter().zip([first, last, first])
+            {
+                text += &format!("tile o{name} by {tile}; block o{name} by {block}; ");
+                text += &format!("merge o{name} by {merge}; ");
+            }
+            let (pixels, panel) = channels;
+            text += &format!("register t by {pixels}; register oc by {panel}; copy ic by {copy}; ");
+            text += &format!("block oc by {}", panel.saturating_mul(share));
+            if ahead > 0 {
+                text += &format!("; ahead ic by {ahead}");
+            }
+            (problem, parse_schedule(&text).expect("a schedule"))
+        },
+    )
+}
+
+/// What is accepted of any sizes computes the problem; the rest is refused.
+#[test]
+fn random_sizes_are_within_the_bound_or_refused() {
+    let compilers = compilers();
+    let config = Config { cases: 600, failure_persistence: None, ..Config::default() };
+    let rng = TestRng::deterministic_rng(RngAlgorithm::ChaCha);
+    let accepted = std::cell::Cell::new(0);
+    let run = TestRunner::new_with_rng(config, rng).run(&tiled(), |(problem, schedule)| {
+        for compiler in &compilers {
+            match compiler.compile_with(&problem, Algorithm::Winograd, &schedule) {
+                Ok(kernel) => {
+                    accepted.set(accepted.get() + 1);
+                    prop_assert_eq!(kernel.schedule(), &schedule);
+                    let checked = check::check(&kernel);
+                    prop_assert!(checked.is_ok(), "{schedule}{}", checked.unwrap_err());
+                }
+                Err(Error::Unsupported(_) | Error::Sizes(_) | Error::Verify(_)) => {}
+                Err(error) => prop_assert!(false, "{}: {}", problem, error),
+            }
+        }
+        Ok(())
+    });
+    run.unwrap_or_else(|error| panic!("{error}"));
+    assert!(accepted.get() > 100, "only {} were accepted", accepted.get());
+}
+
+#[test]
+fn the_sizes_of_a_kernel_make_it_again() {
+    let texts = [
+        "conv2d ic64 oc64 ih56 iw56 kh3 kw3 ph1 pw1",
+        "conv2d nchw ic18 oc35 ih29 iw30 kh5 kw7 sh2 sw3 ph2 pw3",
+        "conv2d ic32 oc32 ih15 iw15 kh3 kw3 dh4 dw4 ph4 pw4",
+        "deconv2d ic20 oc18 ih7 iw9 kh5 kw5 sh2 sw2 ph1 pw1 bias",
+    ];
+    for compiler in compilers() {
+        for text in texts {
+            let problem = problem(text);
+            let first = winograd(&compiler, &problem).expect(text);
+            assert_eq!(Algorithm::of(first.schedule()), Algorithm::Winograd);
+            let read = parse_schedule(&first.schedule().one_line()).expect("its own text");
+            let again = compiler.compile_with(&problem, Algorithm::Winograd, &read).expect(text);
+            assert!(first.nests().eq(again.nests()), "{text}");
+        }
+    }
+}
+
+/// A number that does not fit is named, and so is one that is missing.
+#[test]
+fn sizes_that_do_not_fit_are_refused() {
+    let problem = problem("conv2d ic16 oc48 ih20 iw20 kh3 kw3 ph1 pw1");
+    let sizes = [
+        "tile oh by 4",
+        "block oh by 2",
+        "tile ow by 4",
+        "block ow by 2",
+        "register t by 4",
+        "register oc by 16",
+        "block oc by 48",
+        "copy ic by 16",
+    ];
+    let cases = [
+        ("tile oh by 4", "", "no sizes that say `tile oh by ..`"),
+        ("tile oh by 4", "tile oh by 0", "`tile oh` is 0"),
+        ("tile oh by 4", "tile oh by 7", "tiles of 7 outputs of 3 taps need more than 8 points"),
+        ("tile oh by 4", "tile oh by 4294967295", "need more than 8 points"),
+        ("block oh by 2", "merge oh by 2; block oh by 2", ""),
+        ("block oc by 48", "block oc by 47", "tasks of 47 of 48 output channels"),
+        ("block oc by 48", "block oc by 24", "no whole panels of 16"),
+        ("copy ic by 16", "copy ic by 16; copy ic by 16", "`copy ic by 16` is given twice"),
+        (
+            "copy ic by 16",
+            "copy ic by 16; points oh by 8",
+            "`points oh by 8` is given twice, or is",
+        ),
+        ("copy ic by 16", "copy ic by 16; unroll nothing; tile oh by 2", "no loop over `nothing`"),
+    ];
+    for compiler in compilers() {
+        for (line, instead, reason) in cases {
+            let lines: Vec<&str> =
+                sizes.iter().map(|size| if *size == line { instead } else { size }).collect();
+            let schedule = parse_schedule(&lines.join("; ")).expect("a schedule");
+            let compiled = compiler.compile_with(&problem, Algorithm::Winograd, &schedule);
+            let refused = compiled.err().map_or(String::new(), |error| error.to_string());
+            assert!(refused.contains(reason), "{instead}: {refused}");
+            assert_eq!(refused.is_empty(), reason.is_empty(), "{instead}: {refused}");
+        }
+        let schedule = parse_schedule("tile oh by 4; unroll kw").expect("a schedule");
+        let refused = compiler.compile_with(&problem, Algorithm::Direct, &schedule).err();
+        let refused = refused.map_or(String::new(), |error| error.to_string());
+        assert!(refused.contains("`tile oh by 4`: a size stands before all rewrites"), "{refused}");
     }
 }
 

@@ -10,7 +10,7 @@ use clap::builder::RangedU64ValueParser;
 use convgen::algorithm::Algorithm;
 use convgen::record::{Database, MAX_THREADS, Store};
 use convgen::scheduler::space::Space;
-use convgen::{Accuracy, Compiler, Error, Host, Isa, Pick, scheduler};
+use convgen::{Accuracy, Compiler, Error, Host, Isa, Pick};
 use convgen_ir::elem::Layout;
 use convgen_ir::parse::parse_schedule;
 use convgen_ir::problem::{
@@ -207,7 +207,8 @@ pub struct ScheduleArg {
     #[arg(long, value_name = "NAME")]
     algorithm: Option<Algorithm>,
     /// Use this schedule instead of the default: directives such as `split ow by 4; unroll ow.i`, a
-    /// file of them, or - for standard input
+    /// file of them, or - for standard input; sizes such as `tile oh by 4` stand for winograd or
+    /// fourier
     #[arg(long, value_name = "TEXT|FILE")]
     schedule: Option<String>,
 }
@@ -238,13 +239,15 @@ impl Given {
                 let Pick { algorithm, schedule, .. } = compiler.pick(problem);
                 (algorithm, schedule)
             }
-            (None, Some(_)) => scheduler::default_schedule(problem, compiler.target()),
-            (Some(algorithm), _) => {
+            (algorithm, Some(schedule)) => {
+                (algorithm.unwrap_or(Algorithm::of(schedule)), schedule.clone())
+            }
+            (Some(algorithm), None) => {
                 let space = Space::new(problem, algorithm, compiler.target())?;
                 (algorithm, space.default_candidate().schedule)
             }
         };
-        Ok((algorithm, self.schedule.clone().unwrap_or(schedule)))
+        Ok((algorithm, compiler.completed(problem, algorithm, &schedule)?))
     }
 }
 

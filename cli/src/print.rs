@@ -195,10 +195,11 @@ impl Choice<'_> {
             Stage::Nest if args.scheduled => self.directives_and_nest()?,
             Stage::Nest if self.algorithm == Algorithm::Fourier => joined(self.nests()?),
             Stage::Nest => {
-                let parts = self.algorithm.parts_for(self.problem, self.compiler.target())?;
+                let target = self.compiler.target();
+                let (parts, _) = self.algorithm.parts_for(self.problem, &self.schedule, target)?;
                 joined(parts.iter().map(|part| &part.nest))
             }
-            Stage::Schedule if args.directives => self.directives(),
+            Stage::Schedule if args.directives => self.schedule.to_string(),
             Stage::Schedule => self.directives_and_nest()?,
             Stage::Lower if args.passes => self.passes()?,
             Stage::Lower => joined(self.lowered()?.iter().map(VerifiedNest::nest)),
@@ -215,8 +216,8 @@ impl Choice<'_> {
     }
 
     fn nests(&self) -> Result<Vec<Nest>, Error> {
-        if self.algorithm == Algorithm::Fourier && self.schedule.directives.is_empty() {
-            let (_, stages) = self.compiler.stages(self.problem)?;
+        if self.algorithm == Algorithm::Fourier {
+            let (_, stages) = self.compiler.stages(self.problem, &self.schedule)?;
             return Ok(stages.into_iter().map(VerifiedNest::into_nest).collect());
         }
         let target = self.compiler.target();
@@ -224,21 +225,10 @@ impl Choice<'_> {
     }
 
     fn lowered(&self) -> Result<Vec<VerifiedNest>, Error> {
-        if self.algorithm == Algorithm::Fourier && self.schedule.directives.is_empty() {
-            return Ok(self.compiler.stages(self.problem)?.1.into());
+        if self.algorithm == Algorithm::Fourier {
+            return Ok(self.compiler.stages(self.problem, &self.schedule)?.1.into());
         }
         self.compiler.lower(self.problem, self.algorithm, self.schedule)
-    }
-
-    /// The directives; of an algorithm that has none, where to find some.
-    fn directives(&self) -> String {
-        match (self.schedule.directives.is_empty(), self.algorithm) {
-            (true, Algorithm::Winograd | Algorithm::Fourier) => format!(
-                "# {} is not scheduled by directives; `--algorithm direct` shows those of the sum\n",
-                self.algorithm
-            ),
-            (_, _) => self.schedule.to_string(),
-        }
     }
 
     /// The directives, then what they make of the nest.

@@ -200,7 +200,11 @@
 //!           | "peel" axis                              iterations that touch padding get loops of their own
 //!           | "pack" "weights"                           into the order in which the nest reads them
 //!           | "pack" "input" "at" axis [ "layout" "=" layout ]      what is read inside, into scratch
+//!           | ( "tile" | "points" | "block" | "merge" | "register" | "copy" | "ahead" ) axis "by" integer
 //! ```
+//! The last line is no rewrite: an algorithm of transformed tiles writes its nest itself, with the
+//! [`schedule::Size`]s that its schedule begins with.
+//!
 //! The last tile of a split may be incomplete: `guard` tests at run time, `cut` makes a second,
 //! shorter loop, `pad` computes on zeros and drops the results.
 //!

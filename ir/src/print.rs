@@ -76,6 +76,7 @@ impl fmt::Display for Directive {
             }
             Directive::SkipPadding { at } => write!(f, "skip padding at {at}"),
             Directive::Peel { axis } => write!(f, "peel {axis}"),
+            Directive::Size { of, axis, by } => write!(f, "{} {axis} by {by}", of.name()),
             Directive::PackWeights => f.write_str("pack weights"),
             Directive::PackInput { at, layout: None } => write!(f, "pack input at {at}"),
             Directive::PackInput { at, layout: Some(layout) } => {

@@ -1,7 +1,9 @@
 //! A schedule: the ordered list of rewrites that turns an unscheduled nest into a fast one.
 //!
 //! Data only. Each [`Directive`] is carried out, and checked, by the transform of the same name in
-//! the compiler crate; a directive that does not apply is refused with its reason.
+//! the compiler crate; a directive that does not apply is refused with its reason. An algorithm of
+//! transformed tiles writes its nest itself: its schedule begins with the [`Size`]s that the nest
+//! is written with.
 
 use crate::elem::Layout;
 use crate::every;
@@ -28,6 +30,44 @@ impl Tail {
             Tail::Guard => "guard",
             Tail::Cut => "cut",
             Tail::Pad => "pad",
+        }
+    }
+}
+
+/// What a size is one of, in the schedule of an algorithm of transformed tiles.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Size {
+    /// `tile oh by 4`: outputs of a transformed tile along an axis.
+    Tile,
+    /// `points oh by 32`: points of its Fourier transform.
+    Points,
+    /// `block oh by 7`: tiles that a task transforms along an axis; `block oc by 64`: output
+    /// channels of a task.
+    Block,
+    /// `merge oh by 2`: phases of a dilated axis that share a block.
+    Merge,
+    /// `register t by 12`, `register oc by 32`: tiles and output channels of the register tile.
+    Register,
+    /// `copy ic by 64`: input channels that are copied together.
+    Copy,
+    /// `ahead ic by 8`: iterations over input channels by which weights are prefetched.
+    Ahead,
+}
+
+impl Size {
+    /// Every size.
+    pub const ALL: [Size; 7] = every!(Size { Tile, Points, Block, Merge, Register, Copy, Ahead });
+
+    /// The word that its directive begins with.
+    pub fn name(self) -> &'static str {
+        match self {
+            Size::Tile => "tile",
+            Size::Points => "points",
+            Size::Block => "block",
+            Size::Merge => "merge",
+            Size::Register => "register",
+            Size::Copy => "copy",
+            Size::Ahead => "ahead",
         }
     }
 }
@@ -121,6 +161,16 @@ pub enum Directive {
         /// The order of the copy's dimensions; the input's own if not given.
         layout: Option<Layout>,
     },
+    /// `tile oh by 4` and the other [`Size`]s: not a rewrite, but what an algorithm of transformed
+    /// tiles writes its nest with.
+    Size {
+        /// Of what.
+        of: Size,
+        /// An output axis, or what the size says that it counts.
+        axis: String,
+        /// How many.
+        by: u32,
+    },
 }
 
 /// Rewrites in the order in which they are carried out.
@@ -167,8 +217,10 @@ mod tests {
             Peel { axis: name("ow.o") },
             PackWeights,
             PackInput { at: name("oh"), layout: Some(Layout::ChannelsLast) },
+            Size { of: super::Size::Tile, axis: name("oh"), by: 4 },
         });
-        all.to_vec()
+        let sizes = super::Size::ALL.map(|of| Directive::Size { of, axis: name("oh"), by: 4 });
+        all.into_iter().chain(sizes).collect()
     }
 
     #[test]

@@ -13,8 +13,8 @@
 //! `m + r - 1` points an axis where the sum has `m * r` products. A dilated sum is a dense one on
 //! each grid of every `d`-th output, some of which a block may share; one of stride `s` is the sum
 //! of dense ones of every `s`-th tap, and has the points of all. Axes of one tap are not
-//! transformed. The nests are written in the order in which they run: a [`Plan`] decides, no
-//! schedule rewrites them.
+//! transformed. The nests are written in the order in which they run, with the sizes of a
+//! [`Tiling`], which the schedule begins with.
 //!
 //! # Error
 //!
@@ -35,49 +35,102 @@
 //! NaN reaches no other output: [`Plan::is_local`].
 
 mod channels_first;
+mod estimate;
 mod linear;
 mod nest;
 mod plan;
 mod stages;
+mod tiling;
 mod toom;
 
 use convgen_ir::problem::ConvProblem;
+use convgen_ir::schedule::Schedule;
 
 pub use self::plan::Plan;
+use self::plan::{MAX_STRIDE, dense_taps};
+use self::tiling::Search;
+pub use self::tiling::{AxisTiling, Chosen, Tiling};
+use self::toom::MAX_POINTS;
+use super::sizes::SizesError;
 use super::sum::DenseSum;
-use super::{Part, fill};
+use super::{Algorithm, Part, PartsError, Unsupported, fill};
+use crate::cost::Rates;
 use crate::target::Target;
 
-/// The nests of a problem, one a phase of a transposed one, with the plan of each that has a sum.
+/// The nests of a problem, one a phase of a transposed one, with the sizes that a schedule begins
+/// with; and the rewrites after these.
 ///
 /// # Errors
-/// Why the problem is outside the domain.
-pub(super) fn parts(problem: &ConvProblem, target: &Target) -> Result<Vec<Part>, String> {
-    let planned = plans(problem, target)?.into_iter();
-    Ok(planned
-        .map(|(sum, plan)| match plan {
-            Some(plan) => Part { nest: nest::nest(problem, &sum, &plan), schedule: None },
-            None => {
-                let schedule = Some(fill(problem, &sum));
-                Part { nest: sum.nest(problem), schedule }
-            }
-        })
-        .collect())
-}
-
-/// The dense sums of a problem, and how each is cut, unless it is empty.
-fn plans(problem: &ConvProblem, target: &Target) -> Result<Vec<(DenseSum, Option<Plan>)>, String> {
-    let planned = |sum: DenseSum| match sum.is_empty() {
-        true => Ok((sum, None)),
-        false => Plan::new(problem, &sum, target).map(|plan| (sum, Some(plan))),
+/// Why the problem is outside the domain, or the sizes do not fit it.
+pub(super) fn parts(
+    problem: &ConvProblem,
+    schedule: &Schedule,
+    target: &Target,
+) -> Result<(Vec<Part>, Schedule), PartsError> {
+    let (tiling, rewrites) = Tiling::read(problem, schedule).map_err(refused)?;
+    let part = |sum: DenseSum| match sum.is_empty() {
+        true => {
+            let schedule = Some(fill(problem, &sum));
+            Ok(Part { nest: sum.nest(problem), schedule })
+        }
+        false => {
+            let plan = Plan::new(problem, &sum, target, &tiling)?;
+            Ok(Part { nest: nest::nest(problem, &sum, &plan), schedule: None })
+        }
     };
-    super::sums(problem)?.into_iter().map(planned).collect()
+    let sums = sums(problem).map_err(outside)?;
+    let parts = sums.into_iter().map(part).collect::<Result<_, String>>().map_err(refused)?;
+    Ok((parts, rewrites))
 }
 
-/// How the parts of a problem that have a sum are cut.
+/// How the parts of a problem that have a sum are cut by the sizes that a schedule begins with.
+///
+/// # Errors
+/// Why the problem is outside the domain, or the sizes do not fit it.
+pub fn planned(
+    problem: &ConvProblem,
+    schedule: &Schedule,
+    target: &Target,
+) -> Result<Vec<Plan>, PartsError> {
+    let (tiling, _) = Tiling::read(problem, schedule).map_err(refused)?;
+    let sums = sums(problem).map_err(outside)?.into_iter().filter(|sum| !sum.is_empty());
+    let plan = |sum| Plan::new(problem, &sum, target, &tiling);
+    sums.map(plan).collect::<Result<_, _>>().map_err(refused)
+}
+
+/// The tiling with the shortest predicted time.
 ///
 /// # Errors
 /// Why the problem is outside the domain.
-pub fn planned(problem: &ConvProblem, target: &Target) -> Result<Vec<Plan>, String> {
-    Ok(plans(problem, target)?.into_iter().filter_map(|(_, plan)| plan).collect())
+pub fn choose(problem: &ConvProblem, target: &Target) -> Result<Chosen, Unsupported> {
+    let unsupported = |reason| Unsupported { algorithm: Algorithm::Winograd, reason };
+    let sums = sums(problem).map_err(unsupported)?;
+    let sums: Vec<DenseSum> = sums.into_iter().filter(|sum| !sum.is_empty()).collect();
+    let rates = Rates::nominal(target);
+    Search { problem, target, rates, sums: &sums }.choose().map_err(unsupported)
+}
+
+/// The dense sums of a problem in the domain.
+fn sums(problem: &ConvProblem) -> Result<Vec<DenseSum>, String> {
+    let sums = super::sums(problem)?;
+    for sum in sums.iter().filter(|sum| !sum.is_empty()) {
+        if let Some(axis) = sum.axes.iter().find(|axis| axis.conv.stride > MAX_STRIDE) {
+            return Err(format!("its stride {} exceeds {MAX_STRIDE}", axis.conv.stride));
+        }
+        if let Some(axis) = sum.axes.iter().find(|axis| dense_taps(&axis.conv) >= MAX_POINTS) {
+            return Err(format!("{} taps need more than {MAX_POINTS} points", axis.conv.kernel));
+        }
+        if sum.axes.iter().all(|axis| axis.conv.kernel == 1) {
+            return Err("each output reads one place".to_string());
+        }
+    }
+    Ok(sums)
+}
+
+fn outside(reason: String) -> PartsError {
+    Unsupported { algorithm: Algorithm::Winograd, reason }.into()
+}
+
+fn refused(reason: String) -> PartsError {
+    SizesError { algorithm: Algorithm::Winograd, reason }.into()
 }

@@ -9,7 +9,9 @@ use convgen_ir::problem::ConvProblem;
 use convgen_ir::schedule::Schedule;
 
 use super::{Compiler, Lowered};
-use crate::algorithm::Algorithm;
+use crate::accuracy::ERROR_BUDGET;
+use crate::algorithm::{self, Algorithm};
+use crate::fourier::Plan;
 use crate::record::Record;
 use crate::scheduler;
 use crate::scheduler::fourier::{self, Decision};
@@ -58,27 +60,41 @@ impl Compiler {
         fourier::decide(problem, &self.target)
     }
 
-    /// Whether the accuracy asked for lets a problem be computed by an algorithm.
+    /// Whether the accuracy asked for lets a problem be computed by an algorithm with the sizes of a
+    /// schedule.
     ///
     /// # Errors
     /// The rule that forbids it.
-    fn allows(&self, problem: &ConvProblem, algorithm: Algorithm) -> Result<(), String> {
-        match algorithm {
-            Algorithm::Direct => Ok(()),
-            Algorithm::Winograd => match self.winograd_decision(problem) {
-                winograd::Decision::Channels { .. } | winograd::Decision::Predicted { .. } => {
-                    Ok(())
-                }
-                rule @ (winograd::Decision::Strict | winograd::Decision::Outside { .. }) => {
-                    Err(rule.to_string())
-                }
-            },
-            Algorithm::Fourier => match self.fourier_decision(problem) {
-                Decision::Arithmetic { .. } | Decision::Predicted { .. } => Ok(()),
-                rule @ (Decision::Strict | Decision::Outside { .. } | Decision::Inexact { .. }) => {
-                    Err(rule.to_string())
-                }
-            },
+    fn allows(
+        &self,
+        problem: &ConvProblem,
+        algorithm: Algorithm,
+        schedule: &Schedule,
+    ) -> Result<(), String> {
+        let accuracy = self.accuracy();
+        let (error, local) = match algorithm {
+            Algorithm::Direct => return Ok(()),
+            Algorithm::Winograd if accuracy.is_sum() => {
+                return Err(winograd::Decision::Strict.to_string());
+            }
+            Algorithm::Winograd => {
+                let plans = algorithm::winograd::planned(problem, schedule, &self.target);
+                let plans = plans.map_err(|error| error.to_string())?;
+                let error = plans.iter().map(|plan| plan.error()).fold(0.0, f64::max);
+                (error, plans.iter().all(|plan| plan.is_local()))
+            }
+            Algorithm::Fourier if accuracy.is_local() => return Err(Decision::Strict.to_string()),
+            Algorithm::Fourier => {
+                let plan = Plan::read(problem, schedule, &self.target);
+                (plan.map_err(|error| error.to_string())?.error(), false)
+            }
+        };
+        if error > ERROR_BUDGET {
+            return Err(format!("its error {error:.1e} exceeds the budget {ERROR_BUDGET:.1e}"));
+        }
+        match accuracy.is_local() && !local {
+            true => Err("local accuracy allows tiles of two outputs alone".to_string()),
+            false => Ok(()),
         }
     }
 
@@ -129,8 +145,8 @@ impl Compiler {
             }
             (_, _) => Some(Algorithm::Winograd),
         };
-        let schedule = Schedule::default();
         if let Some(algorithm) = tiles
+            && let Ok(schedule) = self.completed(problem, algorithm, &Schedule::default())
             && let Ok(lowered) = self.lower_all(problem, algorithm, &schedule)
         {
             return (algorithm, schedule, Some(lowered));
@@ -155,7 +171,7 @@ impl Compiler {
             Ok(None) => return default(Origin::Default),
             Err(error) => return default(Origin::Refused { reason: error.to_string() }),
         };
-        let allowed = self.allows(problem, record.algorithm);
+        let allowed = self.allows(problem, record.algorithm, &record.schedule);
         if let Err(reason) = allowed.and_then(|()| self.allows_order(problem, &record.schedule)) {
             return default(Origin::Refused { reason });
         }

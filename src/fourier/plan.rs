@@ -2,9 +2,11 @@
 
 use convgen_ir::elem::ElemType;
 use convgen_ir::problem::{ConvProblem, Direction, SpatialAxis};
+use convgen_ir::schedule::{Schedule, Size};
 
 use crate::accuracy::ROUNDOFF;
-use crate::algorithm::TRANSFORMED_BYTES;
+use crate::algorithm::sizes::{Sizes, SizesError, size};
+use crate::algorithm::{Algorithm, PartsError, TRANSFORMED_BYTES, Unsupported};
 use crate::cost::Rates;
 use crate::target::{Target, WORKSPACE_BYTES};
 
@@ -39,6 +41,22 @@ pub struct AxisPlan {
 }
 
 impl AxisPlan {
+    /// Transforms of so many points, and tiles of so many outputs.
+    fn new(conv: &SpatialAxis, points: u64, tile: u64) -> Result<AxisPlan, String> {
+        let odd = points >> points.trailing_zeros();
+        if !points.is_multiple_of(2) || ![1, 3].contains(&odd) || points > MAX_POINTS {
+            return Err(format!(
+                "{points} points, expected a power of two or three times one, at most {MAX_POINTS}"
+            ));
+        }
+        let tile = tile.min(conv.output());
+        let reach = (tile - 1) * conv.stride + conv.extent();
+        if reach > points {
+            return Err(format!("a tile of {tile} outputs reads {reach} of {points} points"));
+        }
+        Ok(AxisPlan { conv: *conv, points, tile, tiles: conv.output().div_ceil(tile) })
+    }
+
     /// Elements of the input that a tile reads.
     pub fn reach(&self) -> u64 {
         (self.tile - 1) * self.conv.stride + self.conv.extent()
@@ -86,16 +104,7 @@ impl Plan {
     /// # Errors
     /// Why the problem is outside the domain.
     pub fn new(problem: &ConvProblem, target: &Target) -> Result<Plan, String> {
-        match problem.direction() {
-            Direction::Forward => {}
-            Direction::Transposed
-            | Direction::BackwardData
-            | Direction::BackwardWeights
-            | Direction::BackwardBias => return Err("the problem is no forward one".to_string()),
-        }
-        if problem.rank() > 2 {
-            return Err(format!("it has {} spatial axes, at most 2 are", problem.rank()));
-        }
+        in_domain(problem)?;
         let rates = Rates::nominal(target);
         let mut best: Option<(f64, Plan)> = None;
         let mut axes = vec![vec![]];
@@ -109,8 +118,11 @@ impl Plan {
             };
             axes = axes.iter().flat_map(longer).collect();
         }
+        let out_channels = problem.out_channels_per_group();
+        let divides = |by: &u64| out_channels.is_multiple_of(*by);
+        let block = (1..=MAX_BLOCK).rev().find(divides).unwrap_or(1);
         for axes in axes {
-            let plan = Plan::with(problem, target, axes);
+            let plan = Plan::with(problem, target, axes, block);
             if plan.workspace_bytes() > WORKSPACE_BYTES || plan.packed_bytes() > TRANSFORMED_BYTES {
                 continue;
             }
@@ -119,25 +131,73 @@ impl Plan {
                 best = Some((seconds, plan));
             }
         }
-        best.map(|(_, plan)| plan).ok_or_else(|| {
-            format!(
-                "no tile needs at most {} MiB a thread and {} MiB of transformed weights",
-                WORKSPACE_BYTES >> 20,
-                TRANSFORMED_BYTES >> 20
-            )
-        })
+        best.map(|(_, plan)| plan).ok_or_else(too_large)
     }
 
-    fn with(problem: &ConvProblem, target: &Target, axes: Vec<AxisPlan>) -> Plan {
-        let out_channels = problem.out_channels_per_group();
-        let divides = |by: &u64| out_channels.is_multiple_of(*by);
+    /// The tiles with the sizes that a schedule consists of:
+    /// ```text
+    /// points oh by 32; tile oh by 26; points ow by 64; tile ow by 58      transforms and their outputs
+    /// block oc by 16                                                      output channels of a task
+    /// ```
+    ///
+    /// # Errors
+    /// Why the problem is outside the domain, or the sizes do not fit it.
+    pub fn read(
+        problem: &ConvProblem,
+        schedule: &Schedule,
+        target: &Target,
+    ) -> Result<Plan, PartsError> {
+        let algorithm = Algorithm::Fourier;
+        in_domain(problem).map_err(|reason| Unsupported { algorithm, reason })?;
+        let plan = Plan::of_sizes(problem, schedule, target);
+        plan.map_err(|reason| SizesError { algorithm, reason }.into())
+    }
+
+    fn of_sizes(
+        problem: &ConvProblem,
+        schedule: &Schedule,
+        target: &Target,
+    ) -> Result<Plan, String> {
+        let mut sizes = Sizes::of(schedule);
+        let mut axes = Vec::new();
+        for (conv, name) in problem.spatial().iter().zip(problem.axis_names()) {
+            let name = format!("o{name}");
+            let points = sizes.need(Size::Points, &name)?;
+            axes.push(AxisPlan::new(conv, points, sizes.need(Size::Tile, &name)?)?);
+        }
+        let (block, channels) = (sizes.need(Size::Block, "oc")?, problem.out_channels_per_group());
+        if block > MAX_BLOCK || !channels.is_multiple_of(block) {
+            return Err(format!(
+                "tasks of {block} of {channels} output channels, expected a divisor of at most {MAX_BLOCK}"
+            ));
+        }
+        if let Some(rewrite) = sizes.rewrites()?.directives.first() {
+            return Err(format!("`{rewrite}`: no schedule rewrites stages around transforms"));
+        }
+        let plan = Plan::with(problem, target, axes, block);
+        if plan.workspace_bytes() > WORKSPACE_BYTES || plan.packed_bytes() > TRANSFORMED_BYTES {
+            return Err(too_large());
+        }
+        Ok(plan)
+    }
+
+    /// The sizes as directives; [`Plan::read`] gives the plan back.
+    pub fn schedule(&self, problem: &ConvProblem) -> Schedule {
+        let axes = self.axes.iter().zip(problem.axis_names()).flat_map(|(axis, name)| {
+            let name = format!("o{name}");
+            [size(Size::Points, &name, axis.points), size(Size::Tile, name, axis.tile)]
+        });
+        axes.chain([size(Size::Block, "oc", self.block)]).collect()
+    }
+
+    fn with(problem: &ConvProblem, target: &Target, axes: Vec<AxisPlan>, block: u64) -> Plan {
         Plan {
             axes,
             elem: problem.elem(),
             groups: problem.groups(),
             in_channels: problem.in_channels_per_group(),
-            out_channels,
-            block: (1..=MAX_BLOCK).rev().find(divides).unwrap_or(1),
+            out_channels: problem.out_channels_per_group(),
+            block,
             lanes: u64::from(target.isa().lanes(problem.elem())),
         }
     }
@@ -231,6 +291,29 @@ impl Plan {
         let cycles = transforms + FINISH_CYCLES * outputs as f64;
         calls * (cycles * rates.cycle() + products * step)
     }
+}
+
+/// Whether the algorithm computes a problem.
+fn in_domain(problem: &ConvProblem) -> Result<(), String> {
+    match problem.direction() {
+        Direction::Forward => {}
+        Direction::Transposed
+        | Direction::BackwardData
+        | Direction::BackwardWeights
+        | Direction::BackwardBias => return Err("the problem is no forward one".to_string()),
+    }
+    match problem.rank() {
+        1 | 2 => Ok(()),
+        rank => Err(format!("it has {rank} spatial axes, at most 2 are")),
+    }
+}
+
+fn too_large() -> String {
+    format!(
+        "no tile needs at most {} MiB a thread and {} MiB of transformed weights",
+        WORKSPACE_BYTES >> 20,
+        TRANSFORMED_BYTES >> 20
+    )
 }
 
 /// The transforms of an axis: of `2^a` or `3 * 2^a` points (even, as real transforms are fastest),

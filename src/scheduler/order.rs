@@ -69,7 +69,9 @@ fn changes(directive: &Directive) -> bool {
         | Directive::SpillSums { .. }
         | Directive::Peel { .. }
         | Directive::PackWeights
-        | Directive::PackInput { .. } => false,
+        | Directive::PackInput { .. }
+        // Refused by every sum.
+        | Directive::Size { .. } => false,
     }
 }
 

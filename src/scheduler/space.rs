@@ -19,9 +19,8 @@ use convgen_ir::schedule::Schedule;
 
 use super::plan::{CopyInput, Excluded, LaneAxis, LoopClass, LoopOrder, Plan, Shape, is_pointwise};
 use super::{Planned, default_schedule, divisor, legal_sum};
-use crate::algorithm::winograd;
 use crate::algorithm::{Algorithm, Unsupported};
-use crate::fourier;
+use crate::stages;
 use crate::target::Target;
 
 /// Vectors of a register tile along the lanes, at most: more make the rows too few to pay for them.
@@ -83,14 +82,10 @@ impl<'p> Space<'p> {
                 let planned = Planned::new(algorithm, problem);
                 Ok(Space { algorithm, problem, target, planned })
             }
-            Algorithm::Winograd => match winograd::planned(problem, target) {
-                Ok(_) => Ok(Space { algorithm, problem, target, planned: None }),
-                Err(reason) => Err(Unsupported { algorithm, reason }),
-            },
-            Algorithm::Fourier => match fourier::Plan::new(problem, target) {
-                Ok(_) => Ok(Space { algorithm, problem, target, planned: None }),
-                Err(reason) => Err(Unsupported { algorithm, reason }),
-            },
+            Algorithm::Winograd | Algorithm::Fourier => {
+                stages::completed(target, problem, algorithm, &Schedule::default())?;
+                Ok(Space { algorithm, problem, target, planned: None })
+            }
         }
     }
 

@@ -5,7 +5,7 @@ use std::fmt;
 use convgen_ir::problem::{ConvProblem, Direction, SpatialAxis};
 
 use crate::accuracy::ERROR_BUDGET;
-use crate::algorithm::winograd::{self, Plan};
+use crate::algorithm::winograd::{self, Chosen, Tiling};
 use crate::cost::Rates;
 use crate::target::Target;
 
@@ -36,10 +36,8 @@ pub enum Decision {
     },
     /// The shorter of the predicted times, if by a margin.
     Predicted {
-        /// How each part is cut.
-        plans: Vec<Plan>,
-        /// Predicted seconds.
-        winograd: f64,
+        /// The sizes, and the predicted seconds.
+        chosen: Box<Chosen>,
         /// Seconds of the direct sum near the peak rate, without the taps on padding.
         direct: f64,
     },
@@ -55,9 +53,17 @@ impl Decision {
     pub fn seconds(&self) -> Option<f64> {
         match self {
             Decision::Strict | Decision::Channels { .. } | Decision::Outside { .. } => None,
-            Decision::Predicted { winograd, direct, .. } => {
-                (winograd * MARGIN < *direct).then_some(*winograd)
+            Decision::Predicted { chosen, direct } => {
+                (chosen.seconds * MARGIN < *direct).then_some(chosen.seconds)
             }
+        }
+    }
+
+    /// The sizes that are the shortest by prediction, whether or not they are taken.
+    pub fn tiling(&self) -> Option<&Tiling> {
+        match self {
+            Decision::Strict | Decision::Channels { .. } | Decision::Outside { .. } => None,
+            Decision::Predicted { chosen, .. } => Some(&chosen.tiling),
         }
     }
 }
@@ -73,14 +79,14 @@ impl fmt::Display for Decision {
                 write!(f, "{channels} channels do not fill a vector of {lanes}")
             }
             Decision::Outside { reason } => write!(f, "does not apply: {reason}"),
-            Decision::Predicted { plans, winograd, direct } => {
+            Decision::Predicted { chosen, direct } => {
                 write!(
                     f,
                     "predicted {:.3} us, direct near the peak rate {:.3} us, at least {MARGIN} times that are needed",
-                    us(winograd),
+                    us(&chosen.seconds),
                     us(direct)
                 )?;
-                let Some(plan) = plans.first() else { return Ok(()) };
+                let Some(plan) = chosen.plans.first() else { return Ok(()) };
                 let tiles: Vec<String> =
                     plan.axes.iter().map(|axis| axis.tile.to_string()).collect();
                 write!(
@@ -108,14 +114,13 @@ pub fn decide(problem: &ConvProblem, target: &Target) -> Decision {
     if channels < lanes {
         return Decision::Channels { channels, lanes };
     }
-    let plans = match winograd::planned(problem, target) {
-        Ok(plans) => plans,
-        Err(reason) => return Decision::Outside { reason },
+    let chosen = match winograd::choose(problem, target) {
+        Ok(chosen) => Box::new(chosen),
+        Err(unsupported) => return Decision::Outside { reason: unsupported.reason },
     };
-    let winograd = plans.iter().map(|plan| plan.seconds).sum();
     let fma = Rates::nominal(target).fma / f64::from(target.lanes());
     let direct = problem.macs() as f64 * inside(problem) * fma / DIRECT_RATE;
-    Decision::Predicted { plans, winograd, direct }
+    Decision::Predicted { chosen, direct }
 }
 
 /// The part of the taps that is not on padding: direct kernels skip the others.

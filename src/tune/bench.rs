@@ -113,7 +113,7 @@ impl<'c> Bench<'c> {
         let Candidate { algorithm, schedule, .. } = candidate;
         let (target, batch) = (self.compiler.target(), self.problem.batch());
         if *algorithm == Algorithm::Fourier {
-            let (plan, _) = self.compiler.stages(&self.problem)?;
+            let (plan, _) = self.compiler.stages(&self.problem, schedule)?;
             return Ok(plan.seconds(&self.problem, target, &self.rates));
         }
         let nest = self.compiler.lower(&self.problem, *algorithm, schedule)?;

@@ -194,7 +194,8 @@ fn moves_reductions(before: &Nest, after: &Nest, directive: &Directive) -> bool 
         | Directive::SpillSums { .. }
         | Directive::Peel { .. }
         | Directive::PackWeights
-        | Directive::PackInput { .. } => false,
+        | Directive::PackInput { .. }
+        | Directive::Size { .. } => false,
     }
 }
 

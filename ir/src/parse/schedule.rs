@@ -3,7 +3,7 @@
 use super::cursor::Cursor;
 use crate::elem::Layout;
 use crate::lex::{Named, ParseError, ParseErrorKind, Token, TokenKind, lex};
-use crate::schedule::{Directive, Schedule, Tail};
+use crate::schedule::{Directive, Schedule, Size, Tail};
 
 /// The most directives of a schedule: several times those of the longest default. Each rewrites the
 /// nest.
@@ -77,14 +77,18 @@ impl ScheduleParser<'_> {
             }
             "peel" => Ok(Directive::Peel { axis: self.axis()? }),
             "pack" => self.pack(),
-            _ => Err(first.unknown(Named::Directive)),
+            word => match Size::ALL.into_iter().find(|size| size.name() == word) {
+                Some(of) => {
+                    let (axis, by) = self.axis_by()?;
+                    Ok(Directive::Size { of, axis, by })
+                }
+                None => Err(first.unknown(Named::Directive)),
+            },
         }
     }
 
     fn split(&mut self) -> Result<Directive, ParseError> {
-        let axis = self.axis()?;
-        self.cursor.keyword("by", "`by`")?;
-        let by = self.cursor.integer_up_to(u32::MAX.into())? as u32;
+        let (axis, by) = self.axis_by()?;
         let tail = match self.option("tail")? {
             Some(word) => Tail::ALL
                 .into_iter()
@@ -96,10 +100,14 @@ impl ScheduleParser<'_> {
     }
 
     fn prefetch(&mut self) -> Result<Directive, ParseError> {
+        let (axis, by) = self.axis_by()?;
+        Ok(Directive::Prefetch { axis, by })
+    }
+
+    fn axis_by(&mut self) -> Result<(String, u32), ParseError> {
         let axis = self.axis()?;
         self.cursor.keyword("by", "`by`")?;
-        let by = self.cursor.integer_up_to(u32::MAX.into())? as u32;
-        Ok(Directive::Prefetch { axis, by })
+        Ok((axis, self.cursor.integer_up_to(u32::MAX.into())? as u32))
     }
 
     fn reorder(&mut self) -> Result<Directive, ParseError> {
@@ -166,6 +174,13 @@ peel ow.o
 pack weights
 pack input at oh layout=nhwc
 pack input at oh
+tile oh by 4
+points ow by 32
+block oc by 64
+merge oh by 2
+register t by 12
+copy ic by 64
+ahead ic by 8
 ";
 
     #[test]
@@ -185,7 +200,8 @@ pack input at oh
     #[test]
     fn errors_name_the_place() {
         let cases = [
-            ("\n  tile oh", "line 2, column 3: unknown directive `tile`"),
+            ("\n  tiled oh", "line 2, column 3: unknown directive `tiled`"),
+            ("\n  tile oh 4", "line 2, column 11: expected `by`, found `4`"),
             ("= oh", "line 1, column 1: expected a directive, found `=`"),
             ("split oh 3", "line 1, column 10: expected `by`, found `3`"),
             ("split oh by ow", "line 1, column 13: expected an integer, found `ow`"),

@@ -1,0 +1,175 @@
+//! How long the tiles of a sum take, and how exact they are: counted operations at a target's
+//! rates.
+
+use std::sync::OnceLock;
+
+use convgen_ir::elem::Layout;
+use convgen_ir::problem::ConvProblem;
+
+use super::linear;
+use super::plan::{AxisPlan, MAX_STRIDE, Plan};
+use super::toom::{MAX_POINTS, Transforms};
+use crate::accuracy::ROUNDOFF;
+use crate::algorithm::sum::DenseSum;
+use crate::cost::Rates;
+use crate::target::{Caches, LATENCY_SUMS, Target};
+
+/// The part of the peak rate of multiply-adds that the products reach.
+const PRODUCTS_RATE: f64 = 0.92;
+
+/// Cycles of a vector operation of the transforms, loads, stores and loops included.
+const TRANSFORM_CYCLES: f64 = 0.9;
+
+/// Cycles of an element that is read or written by itself: where neither channels nor columns are
+/// neighbours. A causal sum over 64 channels of 1024 positions, dilated by 8, takes 110 for each
+/// vector of 16.
+const APART_CYCLES: f64 = 7.0;
+
+impl Plan {
+    /// Predicted seconds of a call on all cores, the last tasks of which may leave some idle.
+    pub(super) fn elapsed(
+        &self,
+        problem: &ConvProblem,
+        sum: &DenseSum,
+        target: &Target,
+        rates: &Rates,
+    ) -> f64 {
+        let tasks = self.tasks(problem);
+        let rounds = tasks.div_ceil(target.cores() as u64);
+        let seconds = self.seconds(problem, sum, target, rates);
+        seconds * rounds as f64 / tasks as f64
+    }
+
+    fn tasks(&self, problem: &ConvProblem) -> u64 {
+        let blocks: u64 = self.axes.iter().map(|a| a.blocks() * a.phase_sets()).product();
+        problem.batch().max(1) * problem.groups() * blocks * self.parts
+    }
+
+    /// Predicted seconds of a call at the problem's batch on one core.
+    pub(super) fn seconds(
+        &self,
+        problem: &ConvProblem,
+        sum: &DenseSum,
+        target: &Target,
+        rates: &Rates,
+    ) -> f64 {
+        let [input, output] = operations(&self.axes);
+        let (reads, writes) = (sum.channels.0 as f64, sum.channels.1 as f64);
+        let parts = self.parts as f64;
+        let calls = self.tasks(problem) as f64 / parts;
+        let tiles = self.tiles() as f64;
+        let lanes = self.lanes as f64;
+        let vectors = |channels: f64| (channels / lanes).ceil();
+        let products = self.products() as f64 * tiles * reads * vectors(writes);
+        let multiply = products * rates.fma / PRODUCTS_RATE * self.waiting();
+        // The weights come from where all of them fit, once a block.
+        let caches = target.caches();
+        let group = (reads * writes * self.elem.bytes() as f64) as usize * self.products() as usize;
+        let byte = match group * problem.groups() as usize {
+            bytes if bytes <= caches.l2 / 2 => 0.0,
+            bytes if bytes <= caches.l3 => rates.l3,
+            _ => rates.memory,
+        };
+        let weights = group as f64 * byte;
+        let reach: u64 = self.axes.iter().map(AxisPlan::reach).product();
+        let merged: u64 = self.axes.iter().map(|a| a.merged).product();
+        let copied = 2.0 * (reach * merged) as f64 * vectors(reads);
+        let copied = parts * copied;
+        let moved =
+            tiles * (parts * input as f64 * vectors(reads) + output as f64 * vectors(writes));
+        let written: u64 = self.axes.iter().map(|a| a.tile).product();
+        let elements = parts * (reach * merged) as f64 * reads + tiles * written as f64 * writes;
+        let torn = if self.is_torn(problem, sum) { elements * APART_CYCLES } else { 0.0 };
+        let transforms = ((moved + copied) * TRANSFORM_CYCLES + torn) * rates.cycle();
+        let [written, read] = self.spilled_bytes(caches).map(|bytes| bytes * rates.l3);
+        let far = weights + read;
+        calls * (multiply.max(far) + 0.3 * multiply.min(far) + transforms + written)
+    }
+
+    /// Whether no element of a tile has a neighbour in memory that is read or written with it:
+    /// channels are planes, and columns of a phase lie apart.
+    fn is_torn(&self, problem: &ConvProblem, sum: &DenseSum) -> bool {
+        let apart = self.axes.last().is_some_and(|axis| axis.phases() > 1)
+            || sum.axes.last().is_some_and(|axis| axis.stripe.by > 1);
+        apart && problem.layout() == Layout::ChannelsFirst
+    }
+
+    /// By what the products of a small register tile take longer, whose sums wait for themselves or
+    /// whose operands for their loads.
+    fn waiting(&self) -> f64 {
+        let vectors = self.channels.div_ceil(self.lanes);
+        let sums = self.pixels * vectors;
+        let busy = sums.max(LATENCY_SUMS).max(self.pixels + vectors);
+        busy as f64 / sums as f64
+    }
+
+    /// Bytes of a block that pass the second-level cache, which holds weights beside them:
+    /// transformed input on being written, each line fetched before, and sums on both ways, which
+    /// nothing hides; and transformed input on being read for every panel of weights.
+    fn spilled_bytes(&self, caches: Caches) -> [f64; 2] {
+        let bytes = |channels: u64| self.bytes(self.products() * self.rows() * channels) as f64;
+        let (transformed, sums) = (bytes(self.padded_channels), bytes(self.channels));
+        let panels = self.writes.div_ceil(self.channels) as f64;
+        let filled = self.workspace_bytes() as f64 / caches.l2 as f64;
+        let (beside, alone) =
+            ((2.0 * filled - 1.0).clamp(0.0, 1.0), (filled - 1.0).clamp(0.0, 1.0));
+        let written = 2.0 * transformed * beside + 3.0 * sums * panels * alone;
+        [written, panels * transformed * alone]
+    }
+}
+
+/// The expected error of an output in multiples of the norm of its tile.
+pub(super) fn error(axes: &[AxisPlan]) -> f64 {
+    let growth = axes.iter().map(|a| Costs::of(a).growth);
+    growth.product::<f64>() * ROUNDOFF
+}
+
+/// What the transforms of an axis are like; found once a process for each number of outputs and
+/// taps.
+#[derive(Clone, Copy, Debug)]
+struct Costs {
+    growth: f64,
+    /// Operations of the transforms of input and output.
+    input: u64,
+    output: u64,
+}
+
+impl Costs {
+    fn of(axis: &AxisPlan) -> Costs {
+        const TILES: usize = MAX_POINTS as usize + 1;
+        const TAPS: usize = (MAX_POINTS * MAX_STRIDE) as usize;
+        static ALL: [OnceLock<Costs>; TILES * TAPS * MAX_STRIDE as usize] =
+            [const { OnceLock::new() }; TILES * TAPS * MAX_STRIDE as usize];
+        let [tile, taps, stride] = [axis.tile, axis.taps(), axis.stride()].map(|x| x as usize);
+        let place = (tile * TAPS + taps) * MAX_STRIDE as usize + stride - 1;
+        *ALL[place].get_or_init(|| {
+            let transforms = Transforms::new(axis.tile, axis.taps(), axis.stride());
+            Costs {
+                growth: transforms.growth(),
+                input: linear::operations(&transforms.input),
+                output: linear::operations(&transforms.output),
+            }
+        })
+    }
+}
+
+/// Vector operations, loads and stores of the transforms of one tile of one slice, input and
+/// output.
+fn operations(axes: &[AxisPlan]) -> [u64; 2] {
+    let mut counts = [0; 2];
+    let mut before: Vec<u64> = axes.iter().map(AxisPlan::window).collect();
+    let mut after: Vec<u64> = axes.iter().map(AxisPlan::points).collect();
+    for (i, axis) in axes.iter().enumerate().filter(|(_, a)| a.is_active()) {
+        let costs = Costs::of(axis);
+        let others = |extents: &[u64]| -> u64 {
+            extents.iter().enumerate().filter(|(a, _)| *a != i).map(|(_, e)| *e).product()
+        };
+        let input = costs.input + axis.window() + axis.points();
+        let output = costs.output + axis.points() + axis.tile;
+        counts[0] += others(&before) * input;
+        counts[1] += others(&after) * output;
+        before[i] = axis.points();
+        after[i] = axis.tile;
+    }
+    counts
+}
