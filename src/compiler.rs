@@ -72,7 +72,7 @@ impl Compiler {
     /// # Errors
     /// As [`Compiler::new`].
     pub fn without_fma(host: &Host, isa: Isa) -> Result<Compiler, Error> {
-        Compiler::for_target(host.target(isa)?.without_fma(), true)
+        Compiler::for_target(host.target(isa)?.without_fma(host.profile()), true)
     }
 
     fn for_target(target: Target, host: bool) -> Result<Compiler, Error> {

@@ -3,7 +3,7 @@
 //! Promises: every term is derived by walking the lowered loops (how often a statement runs, which
 //! elements it touches), never from the problem's formula, so that every algorithm and every
 //! schedule is covered; each term says what it counted. Deterministic, and reads no clock: the
-//! machine's rates are given, measured once or [nominal](Rates::nominal).
+//! machine's rates are given, those of the [target](Target::rates) or measured.
 //!
 //! # The terms
 //!
@@ -21,7 +21,6 @@
 //! before it hide; traffic is fetched ahead while the core computes, so of it only
 //! [`EXPOSED`] is added, unless the traffic is the longer of the two.
 
-mod rates;
 mod traffic;
 mod trips;
 mod work;
@@ -30,12 +29,12 @@ use std::fmt;
 
 use convgen_ir::verify::VerifiedNest;
 
-pub use self::rates::Rates;
 use self::traffic::Traffic;
 use self::work::Work;
 pub(crate) use self::work::{
     DECODED, INSERT, MISPREDICTION, NEAR_ITERATION, PREDICTED_TRIPS, SHUFFLES, WIDTH,
 };
+pub use crate::calibration::Rates;
 use crate::target::Target;
 
 /// The part of the shorter of computing and fetching that the longer does not hide.

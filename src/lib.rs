@@ -77,7 +77,7 @@
 //! algorithm transform lower fusion
 //! cost vir pages held
 //! target
-//! accuracy exact timing
+//! accuracy calibration exact timing
 //! ```
 //!
 
@@ -86,6 +86,7 @@
 pub mod accuracy;
 pub mod algorithm;
 pub mod cache;
+pub mod calibration;
 pub mod check;
 #[doc(hidden)]
 pub mod codegen;

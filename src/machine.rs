@@ -6,14 +6,15 @@
 
 use convgen_ir::elem::ElemType;
 
+use crate::calibration::{Core, Profile, Rates, WIDTHS};
 use crate::codegen::probe::Probe;
-use crate::cost::Rates;
 use crate::jit::ProbeCode;
 use crate::target::{CACHE_LINE, Host, Isa};
 use crate::timing;
 
-/// The widths of a vector register that a CPU may have, in bits.
-pub const VECTOR_BITS: [u32; 3] = [128, 256, 512];
+/// Cycles of a multiply-add that waits for the one before, on every core that a profile ships for:
+/// what a cycle is told by.
+const LATENCY_CYCLES: f64 = 4.0;
 
 /// Seconds of one call of a probe, about: the call itself is then nothing.
 const CALL_SECONDS: f64 = 200e-6;
@@ -48,7 +49,7 @@ pub fn fma_peak(host: &Host, vector_bits: u32, seconds: f64) -> Option<f64> {
 /// [`fma_peak`] at every width the host has: bits and GFLOP/s.
 pub fn peak_gflops(host: &Host, seconds: f64) -> Vec<(u32, f64)> {
     let peak = |bits| fma_peak(host, bits, seconds).map(|gflops| (bits, gflops));
-    VECTOR_BITS.into_iter().filter_map(peak).collect()
+    WIDTHS.into_iter().filter_map(peak).collect()
 }
 
 /// The read bandwidth of one core from each cache, at most half full, and from main memory. Empty
@@ -77,7 +78,7 @@ fn read_bandwidth(
     levels: impl IntoIterator<Item = (&'static str, usize)>,
     seconds: f64,
 ) -> Vec<Bandwidth> {
-    let widest = VECTOR_BITS.into_iter().rev().find_map(|bits| Probe::read(host, bits));
+    let widest = WIDTHS.into_iter().rev().find_map(|bits| Probe::read(host, bits));
     let Some(code) = widest.and_then(ProbeCode::new) else { return vec![] };
     let measure = |(level, bytes): (&'static str, usize)| Bandwidth {
         level,
@@ -87,18 +88,38 @@ fn read_bandwidth(
     levels.into_iter().map(measure).collect()
 }
 
+/// The profile of one core of this machine, each rate measured for that many seconds; those of
+/// widths that the host lacks are a typical core's. None if the host refuses executable memory.
+pub fn profile(host: &Host, seconds: f64) -> Option<Profile> {
+    let measured = WIDTHS.map(|bits| vector_rates(host, bits, seconds));
+    let cycle = measured[0]?[1] / LATENCY_CYCLES;
+    let bandwidth = bandwidth(host, seconds);
+    let bytes = |level| {
+        let found = bandwidth.iter().find(|b| b.level == level && b.gb_s > 0.0);
+        found.map(|b| b.gb_s * 1e9 * cycle)
+    };
+    let mut profile = Profile {
+        cycle_ns: cycle * 1e9,
+        latency: LATENCY_CYCLES,
+        l2: bytes("L2")?,
+        l3: bytes("L3")?,
+        memory: bytes("DRAM")?,
+        ..Core::Typical.profile()
+    };
+    for (width, rates) in measured.into_iter().enumerate() {
+        if let Some([fma, _, load]) = rates {
+            (profile.fma[width], profile.load[width]) = (fma / cycle, load / cycle);
+        }
+    }
+    Some(profile)
+}
+
 /// The rates of one core that the cost model counts with, measured for that many seconds each. None
 /// if the host lacks the vectors, or refuses executable memory.
 pub fn rates(host: &Host, isa: Isa, seconds: f64) -> Option<Rates> {
-    let [fma, latency, load] = vector_rates(host, isa.vector_bits(), seconds)?;
-    let narrow = vector_rates(host, Isa::Clif.vector_bits(), seconds)?;
-    let bandwidth = bandwidth(host, seconds);
-    let byte = |level| {
-        let found = bandwidth.iter().find(|b| b.level == level && b.gb_s > 0.0);
-        found.map(|b| 1e-9 / b.gb_s)
-    };
-    let (l2, l3, memory) = (byte("L2")?, byte("L3")?, byte("DRAM")?);
-    Some(Rates { fma, latency, load, narrow, l2, l3, memory })
+    let bits = isa.vector_bits();
+    fma_peak(host, bits, 0.0)?;
+    Some(profile(host, seconds)?.rates(bits, true))
 }
 
 /// Seconds of a vector multiply-add, of one that waits for the one before, and of a load that hits

@@ -6,12 +6,12 @@
 
 mod caution;
 mod channels_first;
+pub mod decision;
 mod depthwise;
 mod estimate;
-#[doc(hidden)]
-pub mod fourier;
 mod gradient;
 mod in_place;
+mod inside;
 mod legal;
 #[doc(hidden)]
 pub mod order;
@@ -20,8 +20,6 @@ pub mod plan;
 pub mod separable;
 pub mod space;
 mod sums;
-#[doc(hidden)]
-pub mod winograd;
 
 use convgen_ir::elem::Layout;
 use convgen_ir::problem::{ConvProblem, Direction};

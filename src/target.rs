@@ -12,6 +12,7 @@ use convgen_ir::verify::Limits;
 use target_lexicon::{Architecture, Triple};
 
 use crate::accuracy::Accuracy;
+use crate::calibration::{Core, CpuId, Profile, Rates};
 use crate::exact::size_of;
 
 /// Bytes of a cache line, on nearly every CPU, and of the widest vector register.
@@ -202,6 +203,7 @@ pub struct Target {
     caches: Caches,
     cores: usize,
     accuracy: Accuracy,
+    rates: Rates,
 }
 
 /// A machine that no emitter writes for.
@@ -215,7 +217,8 @@ pub enum TargetError {
 }
 
 impl Target {
-    /// A target by its triple; `fma` says whether it has fused multiply-add instructions.
+    /// A target by its triple, with the rates of a [typical core](Core::Typical); `fma` says whether
+    /// it has fused multiply-add instructions.
     ///
     /// # Errors
     /// If no emitter writes for the triple's architecture.
@@ -228,8 +231,9 @@ impl Target {
     ) -> Result<Target, TargetError> {
         match triple.architecture {
             Architecture::X86_64 | Architecture::Aarch64(_) => {
-                let accuracy = Accuracy::default();
-                Ok(Target { triple, isa, fma, caches, cores, accuracy })
+                let (accuracy, profile) = (Accuracy::default(), Core::Typical.profile());
+                let rates = profile.rates(isa.vector_bits(), fma);
+                Ok(Target { triple, isa, fma, caches, cores, accuracy, rates })
             }
             other => Err(TargetError::Architecture { architecture: other.to_string() }),
         }
@@ -268,6 +272,17 @@ impl Target {
     /// The same, of code of another accuracy.
     pub fn with_accuracy(self, accuracy: Accuracy) -> Target {
         Target { accuracy, ..self }
+    }
+
+    /// The same, of a core with the rates of a profile.
+    pub fn with_profile(self, profile: &Profile) -> Target {
+        let rates = profile.rates(self.isa.vector_bits(), self.fma);
+        Target { rates, ..self }
+    }
+
+    /// How fast a core does what estimates count.
+    pub fn rates(&self) -> &Rates {
+        &self.rates
     }
 
     /// What decides which schedule is the fastest, as one line: the architecture, the instruction
@@ -342,10 +357,11 @@ impl Target {
         }
     }
 
-    /// The same target without fused multiply-add instructions.
-    pub fn without_fma(mut self) -> Target {
+    /// The same target without fused multiply-add instructions, of a core with the rates of a
+    /// profile.
+    pub fn without_fma(mut self, profile: &Profile) -> Target {
         self.fma = false;
-        self
+        self.with_profile(profile)
     }
 
     /// What the verifier grants a nest: register tiles of 4 KiB, twice the largest register file
@@ -378,13 +394,27 @@ pub struct Host {
     features: Vec<&'static str>,
     caches: Caches,
     cores: usize,
+    profile: Profile,
 }
 
 impl Host {
     /// Asks the CPU.
     pub fn detect() -> Host {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        Host { cpu: detect::cpu(), features: detect::features(), caches: detect::caches(), cores }
+        let features = detect::features();
+        let core = Core::of(&detect::id(), features.contains(&"avx512f"));
+        let (cpu, caches, profile) = (detect::cpu(), detect::caches(), core.profile());
+        Host { cpu, features, caches, cores, profile }
+    }
+
+    /// The same, but its cores have the rates of a profile, such as one measured on it.
+    pub fn with_profile(self, profile: Profile) -> Host {
+        Host { profile, ..self }
+    }
+
+    /// The rates of its cores: shipped for the CPU or the nearest to it, or given.
+    pub fn profile(&self) -> &Profile {
+        &self.profile
     }
 
     /// The CPU's name for itself.
@@ -436,7 +466,8 @@ impl Host {
             // Every 64-bit Arm has fmla; other architectures are refused by `Target::new`.
             _ => true,
         };
-        Target::new(Triple::host(), isa, fma, self.caches, self.cores)
+        let target = Target::new(Triple::host(), isa, fma, self.caches, self.cores)?;
+        Ok(target.with_profile(&self.profile))
     }
 }
 
@@ -447,7 +478,7 @@ mod detect {
 
     use std::arch::x86_64::{__cpuid, __cpuid_count, CpuidResult};
 
-    use super::Caches;
+    use super::{Caches, CpuId};
 
     /// The first of the extended leaves, which count on their own.
     const EXTENDED: u32 = 1 << 31;
@@ -475,6 +506,17 @@ mod detect {
             "" => "unknown x86-64".to_string(),
             name => name.to_string(),
         }
+    }
+
+    /// Vendor, and the first word of leaf 1: family and model with their extensions.
+    pub(super) fn id() -> CpuId {
+        let vendor = leaf(0, 0).map(|leaf| [leaf.ebx, leaf.edx, leaf.ecx]).unwrap_or_default();
+        let vendor: Vec<u8> = vendor.into_iter().flat_map(u32::to_le_bytes).collect();
+        let word = leaf(1, 0).map_or(0, |leaf| leaf.eax);
+        let (family, model) = (word >> 8 & 15, word >> 4 & 15);
+        let family = if family == 15 { family + (word >> 20 & 255) } else { family };
+        let model = if family == 6 || family >= 15 { model + (word >> 12 & 0xf0) } else { model };
+        CpuId { vendor: String::from_utf8_lossy(&vendor).into_owned(), family, model }
     }
 
     pub(super) fn features() -> Vec<&'static str> {
@@ -538,10 +580,14 @@ mod detect {
 mod detect {
     //! Nothing is asked: Cranelift's vectors are part of the base architecture.
 
-    use super::Caches;
+    use super::{Caches, CpuId};
 
     pub(super) fn cpu() -> String {
         std::env::consts::ARCH.to_string()
+    }
+
+    pub(super) fn id() -> CpuId {
+        CpuId { vendor: String::new(), family: 0, model: 0 }
     }
 
     pub(super) fn features() -> Vec<&'static str> {

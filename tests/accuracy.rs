@@ -194,7 +194,7 @@ fn local_errors_are_within_the_norm_of_the_window() {
     }
     let long = problem("conv1d ic16 oc16 iw65536 kw1023");
     for compiler in compilers(Accuracy::Local) {
-        assert!(!compiler.fourier_decision(&long).is_fourier());
+        assert!(!compiler.decision(&long, Algorithm::Fourier).is_for());
     }
 }
 
@@ -512,7 +512,7 @@ fn decisions_say_which_norm_errors_are_multiples_of() {
         for compiler in compilers(accuracy) {
             let chosen = winograd::choose(&problem, compiler.target());
             let plan = chosen.expect("applies").plans.remove(0);
-            let text = compiler.winograd_decision(&problem).to_string();
+            let text = compiler.decision(&problem, Algorithm::Winograd).to_string();
             let [expected, worst] = [plan.error(), plan.bound()].map(|c| format!("{c:.1e}"));
             let said = format!(
                 "error expected {expected} of a budget of 1.0e-4, in the worst case {worst}, of the \

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use convgen::algorithm::Algorithm;
 use convgen::check::{self, Data};
 use convgen::record::Database;
-use convgen::scheduler::fourier::Decision;
+use convgen::scheduler::decision::Decision;
 use convgen::target::WORKSPACE_BYTES;
 use convgen::{Accuracy, Compiler, Error, Host, Isa, Kernel};
 use convgen_ir::problem::{ConvProblem, Direction};
@@ -126,7 +126,9 @@ fn the_number_of_threads_changes_no_bit() {
 fn strict_accuracy_keeps_the_sum() {
     let strict = compiler().with_accuracy(Accuracy::Strict);
     let problem = problem(LONG);
-    assert_eq!(strict.fourier_decision(&problem), Decision::Strict);
+    let accuracy = Accuracy::Strict;
+    let decision = strict.decision(&problem, Algorithm::Fourier);
+    assert_eq!(decision, Decision::Inexact { accuracy });
     assert_eq!(strict.pick(&problem).algorithm, Algorithm::Direct);
 }
 
@@ -134,17 +136,14 @@ fn strict_accuracy_keeps_the_sum() {
 fn short_kernels_and_long_sums_are_not_its_business() {
     let compiler = compiler();
     let small = problem("conv2d ic64 oc64 ih56 iw56 kh3 kw3 ph1 pw1");
-    let decision = compiler.fourier_decision(&small);
+    let decision = compiler.decision(&small, Algorithm::Fourier);
     assert!(matches!(decision, Decision::Arithmetic { .. }), "{decision}");
     let deep = problem("conv1d ic2048 oc1 iw256 kw64");
-    let decision = compiler.fourier_decision(&deep);
-    assert!(!decision.is_fourier(), "{decision}");
+    let decision = compiler.decision(&deep, Algorithm::Fourier);
+    assert!(!decision.is_for(), "{decision}");
     let solid = problem("conv3d ic1 oc1 id64 ih64 iw64 kd9 kh9 kw9");
-    let decision = compiler.fourier_decision(&solid);
-    assert!(
-        decision.to_string().contains("does not apply") && !decision.is_fourier(),
-        "{decision}"
-    );
+    let decision = compiler.decision(&solid, Algorithm::Fourier);
+    assert!(decision.to_string().contains("does not apply") && !decision.is_for(), "{decision}");
 }
 
 #[test]

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use convgen::algorithm::Algorithm;
 use convgen::check;
 use convgen::record::Database;
-use convgen::scheduler::winograd::Decision;
+use convgen::scheduler::decision::Decision;
 use convgen::target::WORKSPACE_BYTES;
 use convgen::{Accuracy, Compiler, Error, Host, Isa, Kernel};
 use convgen_ir::parse::parse_schedule;
@@ -244,10 +244,13 @@ fn it_is_picked_where_products_are_saved_and_allowed() {
     for compiler in compilers() {
         assert_eq!(compiler.pick(&many).algorithm, Algorithm::Winograd);
         assert_eq!(compiler.pick(&few).algorithm, Algorithm::Direct);
-        assert!(matches!(compiler.winograd_decision(&few), Decision::Channels { .. }));
+        let decision = compiler.decision(&few, Algorithm::Winograd).to_string();
+        assert!(decision.contains("3 channels do not fill a vector"), "{decision}");
         let strict = compiler.with_accuracy(Accuracy::Strict);
         assert_eq!(strict.pick(&many).algorithm, Algorithm::Direct);
-        assert_eq!(strict.winograd_decision(&many), Decision::Strict);
+        let accuracy = Accuracy::Strict;
+        let decision = strict.decision(&many, Algorithm::Winograd);
+        assert_eq!(decision, Decision::Inexact { accuracy });
     }
     assert_eq!(many.direction(), Direction::Forward);
 }

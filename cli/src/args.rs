@@ -1,13 +1,14 @@
 //! Arguments that several subcommands share.
 
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::anyhow;
 use clap::Args;
 use clap::builder::RangedU64ValueParser;
 use convgen::algorithm::Algorithm;
+use convgen::calibration::Profile;
 use convgen::record::{Database, MAX_THREADS, Store};
 use convgen::scheduler::space::Space;
 use convgen::{Accuracy, Compiler, Error, Host, Isa, Pick};
@@ -35,6 +36,10 @@ pub struct IsaArg {
     /// error is small beside the largest values of a tile
     #[arg(long, value_name = "ACCURACY", default_value = "default")]
     accuracy: Accuracy,
+    /// Choose by the rates of this file, which `convgen machine --calibrate` wrote, instead of those
+    /// that ship for the CPU
+    #[arg(long, value_name = "FILE")]
+    profile: Option<PathBuf>,
     #[command(flatten)]
     records: RecordsArg,
 }
@@ -42,11 +47,23 @@ pub struct IsaArg {
 impl IsaArg {
     /// A compiler for this machine, of kernels for that many threads.
     pub fn compiler(&self, host: &Host, threads: usize) -> anyhow::Result<Compiler> {
-        let compiler = Compiler::new(host, self.isa.unwrap_or(host.widest_isa()))?;
+        let host = match &self.profile {
+            Some(path) => host.clone().with_profile(profile(path)?),
+            None => host.clone(),
+        };
+        let compiler = Compiler::new(&host, self.isa.unwrap_or(host.widest_isa()))?;
         let records = self.records.load()?;
         let compiler = compiler.with_accuracy(self.accuracy);
         Ok(compiler.with_database(Arc::new(records)).with_threads(threads))
     }
+}
+
+/// Reads the rates of a machine.
+fn profile(path: &Path) -> anyhow::Result<Profile> {
+    let text = source::read_text(path)?;
+    Profile::from_json(&text).hint(|| {
+        format!("`convgen machine --calibrate {}` writes one of this machine", path.display())
+    })
 }
 
 /// Which tuning records decide what a problem is compiled with.

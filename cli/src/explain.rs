@@ -95,8 +95,9 @@ pub fn explain(args: &ExplainArgs, out: &mut impl Write) -> anyhow::Result<Verdi
     }
     write_estimates(&problem, &compiler, &pick.schedule, out)?;
     writeln!(out, "accuracy         {}", compiler.accuracy())?;
-    writeln!(out, "fourier          {}", compiler.fourier_decision(&problem))?;
-    writeln!(out, "winograd         {}", compiler.winograd_decision(&problem))?;
+    for algorithm in Algorithm::ALL.into_iter().filter(|algorithm| !algorithm.is_sum()) {
+        writeln!(out, "{:<16} {}", algorithm.name(), compiler.decision(&problem, algorithm))?;
+    }
     if let Some(count) = args.candidates {
         model.write_others(&pick, count as usize, out)?;
     }
@@ -169,7 +170,7 @@ impl<'a> Model<'a> {
     ) -> anyhow::Result<Self> {
         let target = compiler.target();
         let rates = match args.measure {
-            false => Rates::nominal(target),
+            false => *target.rates(),
             true => machine::rates(&Host::detect(), target.isa(), RATE_SECONDS)
                 .ok_or_else(|| anyhow!("the rates of {} were not measured", target.isa()))?,
         };

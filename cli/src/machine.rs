@@ -1,24 +1,40 @@
 //! `convgen machine`: what the compiler knows of this machine, with its measured peaks.
 
 use std::io::Write;
+use std::path::{Path, PathBuf};
 
+use anyhow::{Context, anyhow};
 use clap::Args;
 use convgen::{Host, Isa, machine as measure};
 use serde::Serialize;
 
 use super::failure::Verdict;
 use super::output::{bytes, json_line};
+use super::source::STDIN;
 
 /// How long each peak is measured, in seconds.
 const SECONDS: f64 = 0.2;
 
+/// How long each rate of a profile is measured, in seconds.
+const CALIBRATION_SECONDS: f64 = 0.5;
+
 /// The arguments of `convgen machine`.
 #[derive(Args)]
-#[command(after_help = "Example: convgen machine --json")]
+#[command(after_help = "\
+Examples:
+  convgen machine --json
+  convgen machine --calibrate here.json; convgen bench --suite resnet50 --profile here.json
+
+The compiler chooses by the rates of a core, which it knows of some CPUs; of another it takes the
+nearest. --calibrate measures those of this one, for --profile to choose by.")]
 pub struct MachineArgs {
     /// Print one JSON object
     #[arg(long)]
     json: bool,
+    /// Measure the rates of a core for some seconds, on a machine that is otherwise idle, and write
+    /// them to this file, or to standard output for -
+    #[arg(long, value_name = "FILE", conflicts_with = "json")]
+    calibrate: Option<PathBuf>,
 }
 
 /// Everything known. The names of the fields are the keys of the JSON object.
@@ -62,11 +78,40 @@ struct Bandwidth {
 
 /// Prints what is known and what is measured now.
 pub fn machine(args: &MachineArgs, out: &mut impl Write) -> anyhow::Result<Verdict> {
+    if let Some(path) = &args.calibrate {
+        return calibrate(path, out);
+    }
     let facts = Facts::gather(&Host::detect());
     match args.json {
         true => json_line(out, &facts)?,
         false => facts.write(out)?,
     }
+    Ok(Verdict::Good)
+}
+
+/// Measures the rates of a core, and keeps them.
+fn calibrate(path: &Path, out: &mut impl Write) -> anyhow::Result<Verdict> {
+    let host = Host::detect();
+    let measured = measure::profile(&host, CALIBRATION_SECONDS);
+    let profile = measured.ok_or_else(|| anyhow!("this host gives no memory for code"))?;
+    let text = profile.to_json();
+    if path == Path::new(STDIN) {
+        writeln!(out, "{text}")?;
+        return Ok(Verdict::Good);
+    }
+    std::fs::write(path, text + "\n").with_context(|| format!("writing {}", path.display()))?;
+    let shipped = host.profile();
+    writeln!(out, "cpu          {}", host.cpu_name())?;
+    for (what, here, known) in [
+        ("multiply-add of 512 bits, cycles", profile.fma[2], shipped.fma[2]),
+        ("load of 512 bits, cycles", profile.load[2], shipped.load[2]),
+        ("bytes a cycle from L2", profile.l2, shipped.l2),
+        ("bytes a cycle from L3", profile.l3, shipped.l3),
+        ("bytes a cycle from memory", profile.memory, shipped.memory),
+    ] {
+        writeln!(out, "{what:<34} {here:>7.2}   (shipped for this CPU: {known:.2})")?;
+    }
+    writeln!(out, "written to {}; `--profile {0}` chooses by it", path.display())?;
     Ok(Verdict::Good)
 }
 

@@ -251,6 +251,25 @@ mod machine {
     use super::*;
 
     #[test]
+    fn a_profile_is_measured_and_chosen_by() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("here.json");
+        let path = file.to_str().unwrap();
+        convgen(&["machine", "--calibrate", path]).success().stdout(contains("written to"));
+        convgen(&["explain", TINY, "--profile", path]).success().stdout(contains("algorithm"));
+        // Multiply-adds that take no time leave nothing for transforms to save.
+        let text = fs::read_to_string(&file).unwrap();
+        let mut profile: Value = serde_json::from_str(&text).unwrap();
+        profile["fma"] = serde_json::json!([1e-3, 1e-3, 1e-3]);
+        fs::write(&file, profile.to_string()).unwrap();
+        let many = "conv2d ic64 oc64 ih56 iw56 kh3 kw3 ph1 pw1";
+        let picked = convgen(&["explain", many, "--no-db", "--profile", path]).success();
+        picked.stdout(contains("algorithm        direct"));
+        fs::write(&file, "{}").unwrap();
+        refused(&["explain", TINY, "--profile", path], &["no profile", "--calibrate"]);
+    }
+
+    #[test]
     fn json_has_the_peaks() {
         let facts: Value =
             serde_json::from_str(&stdout(convgen(&["machine", "--json"]).success())).unwrap();

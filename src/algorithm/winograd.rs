@@ -54,7 +54,6 @@ use self::toom::MAX_POINTS;
 use super::sizes::SizesError;
 use super::sum::DenseSum;
 use super::{Algorithm, Part, PartsError, Unsupported, fill};
-use crate::cost::Rates;
 use crate::target::Target;
 
 /// The nests of a problem, one a phase of a transposed one, with the sizes that a schedule begins
@@ -106,8 +105,7 @@ pub fn choose(problem: &ConvProblem, target: &Target) -> Result<Chosen, Unsuppor
     let unsupported = |reason| Unsupported { algorithm: Algorithm::Winograd, reason };
     let sums = sums(problem).map_err(unsupported)?;
     let sums: Vec<DenseSum> = sums.into_iter().filter(|sum| !sum.is_empty()).collect();
-    let rates = Rates::nominal(target);
-    Search { problem, target, rates, sums: &sums }.choose().map_err(unsupported)
+    Search { problem, target, rates: target.rates(), sums: &sums }.choose().map_err(unsupported)
 }
 
 /// The dense sums of a problem in the domain.

@@ -14,8 +14,7 @@ use crate::algorithm::{self, Algorithm};
 use crate::fourier::Plan;
 use crate::record::Record;
 use crate::scheduler;
-use crate::scheduler::fourier::{self, Decision};
-use crate::scheduler::winograd;
+use crate::scheduler::decision::{Decision, Weighing};
 
 /// What a problem is compiled with.
 #[derive(Clone, Debug, PartialEq)]
@@ -49,15 +48,10 @@ impl Compiler {
         self.pick_and_lower(problem).0
     }
 
-    /// Whether a problem without a record is computed by minimal filtering, and by which rule.
-    /// Where Fourier transforms are chosen too, the shorter prediction wins.
-    pub fn winograd_decision(&self, problem: &ConvProblem) -> winograd::Decision {
-        winograd::decide(problem, &self.target)
-    }
-
-    /// Whether a problem without a record is computed by Fourier transforms, and by which rule.
-    pub fn fourier_decision(&self, problem: &ConvProblem) -> Decision {
-        fourier::decide(problem, &self.target)
+    /// Whether a problem without a record is computed by an algorithm of tiles, and why. Of two that
+    /// are, the shorter prediction wins.
+    pub fn decision(&self, problem: &ConvProblem, algorithm: Algorithm) -> Decision {
+        Weighing::new(problem, &self.target).decide(algorithm)
     }
 
     /// Whether the accuracy asked for lets a problem be computed by an algorithm with the sizes of a
@@ -75,7 +69,7 @@ impl Compiler {
         let (error, local) = match algorithm {
             Algorithm::Direct => return Ok(()),
             Algorithm::Winograd if accuracy.is_sum() => {
-                return Err(winograd::Decision::Strict.to_string());
+                return Err(Decision::Inexact { accuracy }.to_string());
             }
             Algorithm::Winograd => {
                 let plans = algorithm::winograd::planned(problem, schedule, &self.target);
@@ -83,7 +77,9 @@ impl Compiler {
                 let error = plans.iter().map(|plan| plan.error()).fold(0.0, f64::max);
                 (error, plans.iter().all(|plan| plan.is_local()))
             }
-            Algorithm::Fourier if accuracy.is_local() => return Err(Decision::Strict.to_string()),
+            Algorithm::Fourier if accuracy.is_local() => {
+                return Err(Decision::Inexact { accuracy }.to_string());
+            }
             Algorithm::Fourier => {
                 let plan = Plan::read(problem, schedule, &self.target);
                 (plan.map_err(|error| error.to_string())?.error(), false)
@@ -109,22 +105,16 @@ impl Compiler {
         }
     }
 
-    /// The algorithms other than sums that a problem without a record is weighed for.
-    pub(crate) fn alternatives(&self, problem: &ConvProblem) -> Vec<Algorithm> {
-        let winograd = match self.winograd_decision(problem) {
-            winograd::Decision::Predicted { .. } => Some(Algorithm::Winograd),
-            winograd::Decision::Strict
-            | winograd::Decision::Channels { .. }
-            | winograd::Decision::Outside { .. } => None,
+    /// The tiles that a problem without a record is weighed for, of algorithms other than sums.
+    pub(crate) fn alternatives(&self, problem: &ConvProblem) -> Vec<(Algorithm, Schedule)> {
+        let weighing = Weighing::new(problem, &self.target);
+        let tiles = |algorithm| match weighing.decide(algorithm) {
+            Decision::Predicted { tiles, .. } => Some((algorithm, tiles.schedule)),
+            Decision::Inexact { .. } | Decision::Outside { .. } | Decision::Arithmetic { .. } => {
+                None
+            }
         };
-        let fourier = match self.fourier_decision(problem) {
-            Decision::Predicted { .. } => Some(Algorithm::Fourier),
-            Decision::Strict
-            | Decision::Outside { .. }
-            | Decision::Inexact { .. }
-            | Decision::Arithmetic { .. } => None,
-        };
-        winograd.into_iter().chain(fourier).collect()
+        Algorithm::ALL.into_iter().filter_map(tiles).collect()
     }
 
     /// What a problem without a record gets.
@@ -136,20 +126,10 @@ impl Compiler {
     /// The same, with what it is lowered to; nothing if no pick is legal. An algorithm of tiles
     /// whose stages are refused gives way to the sum.
     fn lowered_choice(&self, problem: &ConvProblem) -> (Algorithm, Schedule, Option<Lowered>) {
-        let fourier = self.fourier_decision(problem).seconds();
-        let winograd = self.winograd_decision(problem).seconds();
-        let tiles = match (fourier, winograd) {
-            (None, None) => None,
-            (Some(fourier), winograd) if winograd.is_none_or(|seconds| fourier < seconds) => {
-                Some(Algorithm::Fourier)
-            }
-            (_, _) => Some(Algorithm::Winograd),
-        };
-        if let Some(algorithm) = tiles
-            && let Ok(schedule) = self.completed(problem, algorithm, &Schedule::default())
-            && let Ok(lowered) = self.lower_all(problem, algorithm, &schedule)
+        if let Some((algorithm, tiles)) = Weighing::new(problem, &self.target).chosen()
+            && let Ok(lowered) = self.lower_all(problem, algorithm, &tiles.schedule)
         {
-            return (algorithm, schedule, Some(lowered));
+            return (algorithm, tiles.schedule, Some(lowered));
         }
         match scheduler::legal_sum(problem, &self.target) {
             Ok(sum) => (Algorithm::Direct, sum.schedule, Some(Lowered::Nests(sum.nests))),

@@ -247,7 +247,7 @@ impl WorkCount<'_> {
 
     fn call(&mut self, runs: f64) {
         self.work.calls += runs;
-        self.work.loops += runs * CALL * self.rates.cycle();
+        self.work.loops += runs * CALL * self.rates.cycle;
     }
 
     fn loop_(
@@ -301,7 +301,7 @@ impl WorkCount<'_> {
                     Code::Wide => NEAR_JUMP * trips + NEAR_ENTRY + end,
                     Code::Loops | Code::Narrow => ITERATION * trips + ENTRY + end,
                 };
-                walk.work.loops += runs * cycles * walk.rates.cycle();
+                walk.work.loops += runs * cycles * walk.rates.cycle;
             }
             let others = if counted && code == Code::Wide { NEAR_ITERATION } else { 0.0 };
             let mut straight = Straight { others, ..Straight::default() };
@@ -493,11 +493,11 @@ impl WorkCount<'_> {
             some if some <= 2.0 * DECODED => 2.0,
             _ => 4.0,
         };
-        let issue = started * slower / WIDTH * self.rates.cycle();
+        let issue = started * slower / WIDTH * self.rates.cycle;
         let arithmetic = (one.operations * fma).max(issue);
         let loads = (memory * load - arithmetic).max(0.0);
         let depth = if one.sums > 0.0 { one.adds / one.sums } else { 0.0 };
-        let latency = latency + if spills { STORED * self.rates.cycle() } else { 0.0 };
+        let latency = latency + if spills { STORED * self.rates.cycle } else { 0.0 };
         let waiting = (depth * latency - arithmetic - loads).max(0.0);
         self.work.operations += runs * one.operations;
         self.work.loaded += runs * memory;

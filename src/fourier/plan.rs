@@ -105,7 +105,6 @@ impl Plan {
     /// Why the problem is outside the domain.
     pub fn new(problem: &ConvProblem, target: &Target) -> Result<Plan, String> {
         in_domain(problem)?;
-        let rates = Rates::nominal(target);
         let mut best: Option<(f64, Plan)> = None;
         let mut axes = vec![vec![]];
         for axis in problem.spatial() {
@@ -126,7 +125,7 @@ impl Plan {
             if plan.workspace_bytes() > WORKSPACE_BYTES || plan.packed_bytes() > TRANSFORMED_BYTES {
                 continue;
             }
-            let seconds = plan.seconds(problem, target, &rates);
+            let seconds = plan.seconds(problem, target, target.rates());
             if best.as_ref().is_none_or(|(least, _)| seconds < *least) {
                 best = Some((seconds, plan));
             }
@@ -289,7 +288,7 @@ impl Plan {
         let step = (4.0 * rates.fma).max(self.bytes(2 * self.lanes) as f64 * byte);
         let outputs = self.axes.iter().map(|axis| axis.tile).product::<u64>() * self.out_channels;
         let cycles = transforms + FINISH_CYCLES * outputs as f64;
-        calls * (cycles * rates.cycle() + products * step)
+        calls * (cycles * rates.cycle + products * step)
     }
 }
 

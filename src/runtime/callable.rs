@@ -6,7 +6,7 @@ use convgen_ir::problem::ConvProblem;
 
 use super::aligned::Aligned;
 use super::{PackedWeights, threads};
-use crate::cost::{self, Rates};
+use crate::cost;
 use crate::error::{Error, RunError};
 use crate::fourier::Transforms;
 use crate::jit::{Call, Code, Inputs, MAX_SUMS};
@@ -109,14 +109,14 @@ impl Callable {
     /// Predicted seconds of an image on one thread of an ordinary core.
     fn seconds(&self) -> f64 {
         *self.seconds.get_or_init(|| {
-            let rates = Rates::nominal(&self.target);
+            let rates = self.target.rates();
             match self.transforms() {
                 // The nests of such code are its last stage only.
                 Some(transforms) => {
                     let images = self.problem.batch().max(1) as f64;
-                    transforms.plan().seconds(&self.problem, &self.target, &rates) / images
+                    transforms.plan().seconds(&self.problem, &self.target, rates) / images
                 }
-                None => cost::cost(self.code.nests(), &self.target, &rates, 1, 1).seconds,
+                None => cost::cost(self.code.nests(), &self.target, rates, 1, 1).seconds,
             }
         })
     }

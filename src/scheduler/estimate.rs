@@ -7,8 +7,8 @@
 use convgen_ir::elem::Layout;
 use convgen_ir::problem::{ConvProblem, SpatialAxis};
 
+use super::inside::inside;
 use super::plan::{LaneAxis, LoopOrder, Plan, Shape, columns_are_neighbours, groups_a_vector};
-use super::winograd::inside;
 use crate::algorithm::PhaseLoop;
 use crate::cost::{
     DECODED, EXPOSED, INSERT, MISPREDICTION, NEAR_ITERATION, PREDICTED_TRIPS, Rates, SHUFFLES,
@@ -73,7 +73,7 @@ pub(super) fn estimate(
     target: &Target,
     whole: bool,
 ) -> Estimate {
-    let rates = Rates::nominal(target);
+    let rates = *target.rates();
     let shape = Shape::new(problem, plan.fused);
     let columns = shape.columns();
     let others: u64 = shape.axes.iter().map(|(_, extent)| extent).product::<u64>() / columns;
@@ -120,7 +120,7 @@ impl Tiles {
 impl Counter<'_> {
     fn estimate(&self) -> Estimate {
         let [fma, latency, load] = self.rates.vectors(self.target.has_micro_kernels());
-        let cycle = self.rates.cycle();
+        let cycle = self.rates.cycle;
         let tiles = self.tiles();
         let spatial = self.problem.spatial();
         let last = spatial.last().map_or(1, |s| s.kernel) as f64;
@@ -321,7 +321,7 @@ impl Counter<'_> {
         let sums = plan.lanes.sums(problem, self.target) as f64;
         let each = match neighbours {
             true => 2.0 * load,
-            false if torn && !columns => CROSSED * lanes * self.rates.cycle(),
+            false if torn && !columns => CROSSED * lanes * self.rates.cycle,
             false if tiles.rows >= QUAD && self.target.has_micro_kernels() => {
                 (SHUFFLES + lanes / QUAD) * load
             }

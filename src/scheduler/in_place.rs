@@ -3,8 +3,9 @@
 use convgen_ir::elem::Layout;
 use convgen_ir::problem::SpatialAxis;
 
+use super::inside::inside;
 use super::plan::{LaneAxis, LoopOrder, Plan, has_padding, weight_bytes};
-use super::{FEWEST_STEPS, Picker, TASKS_A_CORE, balanced, winograd};
+use super::{FEWEST_STEPS, Picker, TASKS_A_CORE, balanced};
 use crate::target::LATENCY_SUMS;
 
 /// Vector multiply-adds that each element of the input must serve for a copy by elements to pay:
@@ -59,7 +60,7 @@ impl Picker<'_> {
     /// Whether a copy would mostly write the zeros of padding, and products would mostly be of
     /// these.
     pub(super) fn is_mostly_padding(&self) -> bool {
-        winograd::inside(self.problem) < MOSTLY_PADDING
+        inside(self.problem) < MOSTLY_PADDING
     }
 
     /// Meets padding where the input lies, and writes out all input channels of a tap, if the

@@ -15,7 +15,6 @@ use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use convgen_ir::problem::ConvProblem;
-use convgen_ir::schedule::Schedule;
 
 use super::bench::{Bench, Entrant, TuneError};
 use crate::compiler::Compiler;
@@ -141,7 +140,7 @@ pub fn search(
     };
     let bench = Bench::new(compiler, problem, &sum, rates, limits.threads)?;
     let (chosen, _) = compiler.default_choice(problem);
-    let fixed = |algorithm| Candidate { algorithm, plan: None, schedule: Schedule::default() };
+    let fixed = |(algorithm, schedule)| Candidate { algorithm, plan: None, schedule };
     let others = compiler.alternatives(problem).into_iter().map(fixed);
     let (default, rivals): (Vec<Candidate>, Vec<Candidate>) = spaces
         .iter()

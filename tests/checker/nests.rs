@@ -27,7 +27,8 @@ use std::io::{self, Write};
 
 use convgen::algorithm::Algorithm;
 use convgen::fourier::Plan;
-use convgen::scheduler::{self, fourier, separable, winograd};
+use convgen::scheduler::decision::Weighing;
+use convgen::scheduler::{self, separable};
 use convgen::target::Caches;
 use convgen::{Compiler, Error, Isa, Target, lower};
 use convgen_ir::Layout;
@@ -194,21 +195,16 @@ fn draw(case: u64, seed: u64) -> (ConvProblem, Vec<Step>) {
 
 /// What a problem without a tuning record gets.
 fn default_pick(problem: &ConvProblem, target: &Target) -> Vec<Nests> {
-    let fourier = fourier::decide(problem, target).seconds();
-    let winograd = winograd::decide(problem, target).seconds();
-    match (fourier, winograd) {
-        (None, None) => {
+    match Weighing::new(problem, target).chosen() {
+        Some((algorithm, _)) => nests_of(problem, algorithm, target),
+        None => {
             let (algorithm, schedule) = scheduler::default_schedule(problem, target);
             vec![lowered(problem, algorithm, &schedule, target)]
         }
-        (Some(fourier), winograd) if winograd.is_none_or(|seconds| fourier < seconds) => {
-            nests_of(problem, Algorithm::Fourier, target)
-        }
-        (_, _) => nests_of(problem, Algorithm::Winograd, target),
     }
 }
 
-/// The nests of an algorithm that takes no schedule; none where it does not apply.
+/// The nests of an algorithm by its default sizes; none where it does not apply.
 fn nests_of(problem: &ConvProblem, algorithm: Algorithm, target: &Target) -> Vec<Nests> {
     match algorithm {
         Algorithm::Direct | Algorithm::Winograd => {

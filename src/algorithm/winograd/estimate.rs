@@ -80,7 +80,7 @@ impl Plan {
         let written: u64 = self.axes.iter().map(|a| a.tile).product();
         let elements = parts * (reach * merged) as f64 * reads + tiles * written as f64 * writes;
         let torn = if self.is_torn(problem, sum) { elements * APART_CYCLES } else { 0.0 };
-        let transforms = ((moved + copied) * TRANSFORM_CYCLES + torn) * rates.cycle();
+        let transforms = ((moved + copied) * TRANSFORM_CYCLES + torn) * rates.cycle;
         let [written, read] = self.spilled_bytes(caches).map(|bytes| bytes * rates.l3);
         let far = weights + read;
         calls * (multiply.max(far) + 0.3 * multiply.min(far) + transforms + written)

@@ -120,7 +120,7 @@ pub struct Chosen {
 pub(super) struct Search<'s> {
     pub(super) problem: &'s ConvProblem,
     pub(super) target: &'s Target,
-    pub(super) rates: Rates,
+    pub(super) rates: &'s Rates,
     /// The sums of the parts, none of them empty.
     pub(super) sums: &'s [DenseSum],
 }
@@ -229,7 +229,7 @@ impl Search<'_> {
         let plans: Vec<Plan> = self.sums.iter().map(plan).collect::<Option<_>>()?;
         let fits = plans.iter().all(|plan| plan.workspace_bytes() <= WORKSPACE_BYTES);
         let seconds = |(sum, plan): (&DenseSum, &Plan)| {
-            plan.seconds(self.problem, sum, self.target, &self.rates)
+            plan.seconds(self.problem, sum, self.target, self.rates)
         };
         let seconds = self.sums.iter().zip(&plans).map(seconds).sum();
         fits.then_some(Chosen { tiling, plans, seconds })
@@ -277,7 +277,7 @@ impl Search<'_> {
     /// Predicted seconds of a call that all cores share.
     fn elapsed(&self, chosen: &Chosen) -> f64 {
         let plans = self.sums.iter().zip(&chosen.plans);
-        plans.map(|(sum, plan)| plan.elapsed(self.problem, sum, self.target, &self.rates)).sum()
+        plans.map(|(sum, plan)| plan.elapsed(self.problem, sum, self.target, self.rates)).sum()
     }
 }
 

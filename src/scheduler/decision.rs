@@ -1,0 +1,209 @@
+//! Whether a problem is computed by an algorithm of transformed tiles: its predicted time beside
+//! that of the sum.
+//!
+//! All times are estimates in closed form, at the rates of the target: those of tiles are counted by
+//! [`winograd`] and [`fourier`](crate::fourier), that of the sum is its best plan's. An algorithm
+//! is taken if it is predicted to be faster by a margin: a sum is the more exact of two equals.
+
+use std::cell::OnceCell;
+use std::fmt;
+
+use convgen_ir::problem::ConvProblem;
+use convgen_ir::schedule::Schedule;
+
+use super::Planned;
+use super::inside::inside;
+use crate::accuracy::{Accuracy, ERROR_BUDGET};
+use crate::algorithm::{Algorithm, winograd};
+use crate::fourier;
+use crate::target::Target;
+
+/// How much shorter a prediction must be than that of the sum, for the transforms of small tiles and
+/// for Fourier's, whose library was not measured on each machine.
+const WINOGRAD_MARGIN: f64 = 1.1;
+const FOURIER_MARGIN: f64 = 1.5;
+
+/// What is said for and against an algorithm of transformed tiles.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Decision {
+    /// The accuracy asked for allows no such arithmetic.
+    Inexact {
+        /// The accuracy.
+        accuracy: Accuracy,
+    },
+    /// The problem is outside the algorithm's domain, or of its error budget.
+    Outside {
+        /// Why.
+        reason: String,
+    },
+    /// Slower than the sum would be at the peak rate of multiply-adds.
+    Arithmetic {
+        /// Predicted seconds of the tiles.
+        seconds: f64,
+        /// Seconds of the sum at the peak rate, without the taps on padding.
+        peak: f64,
+    },
+    /// The shorter of two predicted times, if by a margin.
+    Predicted {
+        /// The tiles.
+        tiles: Box<Tiles>,
+        /// Predicted seconds of the best plan of the sum.
+        direct: f64,
+        /// How many times the tiles must be faster.
+        margin: f64,
+    },
+}
+
+/// The best tiles of an algorithm for a problem.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Tiles {
+    /// The sizes, as directives.
+    pub schedule: Schedule,
+    /// Predicted seconds of a call on one core.
+    pub seconds: f64,
+    /// The tiles and their error, in words.
+    pub about: String,
+}
+
+impl Decision {
+    /// The tiles, if the decision is for them.
+    pub fn tiles(&self) -> Option<&Tiles> {
+        match self {
+            Decision::Inexact { .. } | Decision::Outside { .. } | Decision::Arithmetic { .. } => {
+                None
+            }
+            Decision::Predicted { tiles, direct, margin } => {
+                (tiles.seconds * margin < *direct).then_some(tiles)
+            }
+        }
+    }
+
+    /// Whether the decision is for the algorithm.
+    pub fn is_for(&self) -> bool {
+        self.tiles().is_some()
+    }
+}
+
+impl fmt::Display for Decision {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let us = |seconds: &f64| seconds * 1e6;
+        match self {
+            Decision::Inexact { accuracy } => {
+                write!(f, "{accuracy} accuracy allows no such arithmetic")
+            }
+            Decision::Outside { reason } => write!(f, "does not apply: {reason}"),
+            Decision::Arithmetic { seconds, peak } => write!(
+                f,
+                "predicted {:.3} us, direct at the peak rate {:.3} us",
+                us(seconds),
+                us(peak)
+            ),
+            Decision::Predicted { tiles, direct, margin } => write!(
+                f,
+                "predicted {:.3} us, direct {:.3} us, at least {margin} times that are needed; {}",
+                us(&tiles.seconds),
+                us(direct),
+                tiles.about
+            ),
+        }
+    }
+}
+
+/// Decides for one algorithm after another, the sum estimated once.
+pub struct Weighing<'p> {
+    problem: &'p ConvProblem,
+    target: &'p Target,
+    direct: OnceCell<f64>,
+}
+
+impl<'p> Weighing<'p> {
+    /// Of a problem on a target.
+    pub fn new(problem: &'p ConvProblem, target: &'p Target) -> Weighing<'p> {
+        Weighing { problem, target, direct: OnceCell::new() }
+    }
+
+    /// The algorithm that is decided for, with its tiles; none if it is the sum.
+    pub fn chosen(&self) -> Option<(Algorithm, Tiles)> {
+        let decided = Algorithm::ALL.into_iter().map(|a| (a, self.decide(a)));
+        let taken = decided.filter_map(|(a, decision)| Some((a, decision.tiles()?.clone())));
+        taken.min_by(|(_, a), (_, b)| a.seconds.total_cmp(&b.seconds))
+    }
+
+    /// Whether an algorithm is taken instead of the sum.
+    pub fn decide(&self, algorithm: Algorithm) -> Decision {
+        let (problem, target) = (self.problem, self.target);
+        let accuracy = target.accuracy();
+        let (allowed, margin) = match algorithm {
+            Algorithm::Direct => {
+                return Decision::Outside { reason: "it is the sum".to_string() };
+            }
+            Algorithm::Winograd => (!accuracy.is_sum(), WINOGRAD_MARGIN),
+            Algorithm::Fourier => (!accuracy.is_local(), FOURIER_MARGIN),
+        };
+        if !allowed {
+            return Decision::Inexact { accuracy };
+        }
+        let tiles = match algorithm {
+            Algorithm::Direct | Algorithm::Winograd => winograd_tiles(problem, target),
+            Algorithm::Fourier => fourier_tiles(problem, target),
+        };
+        let tiles = match tiles {
+            Ok(tiles) => Box::new(tiles),
+            Err(reason) => return Decision::Outside { reason },
+        };
+        let peak = problem.macs() as f64 * inside(problem) * target.rates().fma;
+        let (seconds, peak) = (tiles.seconds, peak / f64::from(target.lanes()));
+        if seconds >= peak {
+            return Decision::Arithmetic { seconds, peak };
+        }
+        let direct = *self.direct.get_or_init(|| direct_seconds(problem, target).unwrap_or(peak));
+        Decision::Predicted { tiles, direct, margin }
+    }
+}
+
+/// Predicted seconds of the best plan of the sum; none where it has no plans.
+fn direct_seconds(problem: &ConvProblem, target: &Target) -> Option<f64> {
+    let planned = Planned::new(Algorithm::Direct, problem)?;
+    let plans = planned.picker(target).estimated();
+    plans.first().map(|(estimate, _)| estimate.seconds())
+}
+
+fn winograd_tiles(problem: &ConvProblem, target: &Target) -> Result<Tiles, String> {
+    let lanes = u64::from(target.lanes());
+    let channels = problem.in_channels_per_group().min(problem.out_channels_per_group());
+    if channels < lanes {
+        // Not weighed: transforms of vectors that are not full outweigh all products.
+        return Err(format!("{channels} channels do not fill a vector of {lanes}"));
+    }
+    let chosen = winograd::choose(problem, target).map_err(|unsupported| unsupported.reason)?;
+    let schedule = chosen.tiling.schedule(problem);
+    let plan = &chosen.plans[0];
+    let tiles: Vec<String> = plan.axes.iter().map(|axis| axis.tile.to_string()).collect();
+    let about = format!(
+        "tiles of {} outputs, {} of them a block, workspace {} KiB; error expected {:.1e} of a budget of {ERROR_BUDGET:.1e}, in the worst case {:.1e}, of the norm of the {}",
+        tiles.join("x"),
+        plan.tiles(),
+        plan.workspace_bytes() / 1024,
+        plan.error(),
+        plan.bound(),
+        if plan.is_local() { "window" } else { "tile" }
+    );
+    Ok(Tiles { schedule, seconds: chosen.seconds, about })
+}
+
+fn fourier_tiles(problem: &ConvProblem, target: &Target) -> Result<Tiles, String> {
+    let plan = fourier::Plan::new(problem, target)?;
+    let error = plan.error();
+    if error > ERROR_BUDGET {
+        return Err(format!(
+            "its worst case {error:.1e} of the tile's norm exceeds the budget {ERROR_BUDGET:.1e}"
+        ));
+    }
+    let tiles: Vec<String> = plan.axes.iter().map(|axis| axis.tile.to_string()).collect();
+    let about = format!(
+        "tiles of {} outputs; worst case {error:.1e} of the tile's norm, budget {ERROR_BUDGET:.1e}",
+        tiles.join("x")
+    );
+    let seconds = plan.seconds(problem, target, target.rates());
+    Ok(Tiles { schedule: plan.schedule(problem), seconds, about })
+}
