@@ -69,7 +69,8 @@
 //! compiler
 //! runtime machine
 //! scheduler
-//! stages fourier
+//! stages
+//! fourier
 //! jit object
 //! link record
 //! codegen

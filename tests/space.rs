@@ -4,6 +4,7 @@
 
 use std::collections::HashMap;
 
+use convgen::algorithm::Algorithm;
 use convgen::scheduler::space::{Candidate, Space};
 use convgen::target::Caches;
 use convgen::{Compiler, Isa, Target, lower};
@@ -34,6 +35,11 @@ const PROBLEMS: [&str; 15] = [
 fn target(isa: Isa) -> Target {
     let triple = "x86_64-unknown-linux-gnu".parse().unwrap();
     Target::new(triple, isa, true, Caches::TYPICAL, 2).unwrap()
+}
+
+/// The space of the defining sum.
+fn sums<'p>(problem: &'p ConvProblem, target: &'p Target) -> [Space<'p>; 1] {
+    [Space::new(problem, Algorithm::Direct, target).expect("accepts every problem")]
 }
 
 /// Numbers that look random and are the same in every run.
@@ -77,7 +83,7 @@ fn every_candidate_applies_and_has_the_bits_of_the_others() {
         let problem: ConvProblem = text.parse().unwrap();
         for isa in Isa::ALL {
             let target = target(isa);
-            for space in Space::of(&problem, &target) {
+            for space in sums(&problem, &target) {
                 // Whether an output is one sum or several decides the bits; nothing else does.
                 let mut bits: HashMap<bool, Vec<u32>> = HashMap::new();
                 let mut draw = draws(7);
@@ -103,7 +109,7 @@ fn neighbours_apply_and_differ() {
     for text in PROBLEMS {
         let problem: ConvProblem = text.parse().unwrap();
         let target = target(Isa::Avx512);
-        for space in Space::of(&problem, &target) {
+        for space in sums(&problem, &target) {
             let default = space.default_candidate();
             let neighbours = space.neighbours(&default);
             assert!(neighbours.len() >= 3, "{problem}: {}", neighbours.len());
@@ -121,7 +127,7 @@ fn the_default_is_a_point_of_the_space() {
         let problem: ConvProblem = text.parse().unwrap();
         for isa in Isa::ALL {
             let target = target(isa);
-            for space in Space::of(&problem, &target) {
+            for space in sums(&problem, &target) {
                 let default = space.default_candidate();
                 let plan = default.plan.as_ref().unwrap();
                 assert_eq!(plan.check(&problem, &target), Ok(()), "{default}");
@@ -134,7 +140,7 @@ fn the_default_is_a_point_of_the_space() {
 fn the_text_of_a_candidate_reads_back() {
     let problem: ConvProblem = PROBLEMS[0].parse().unwrap();
     let target = target(Isa::Avx2);
-    for space in Space::of(&problem, &target) {
+    for space in sums(&problem, &target) {
         for candidate in space.neighbours(&space.default_candidate()) {
             let text = candidate.schedule.one_line();
             assert_eq!(parse_schedule(&text).unwrap(), candidate.schedule);
@@ -148,7 +154,7 @@ fn listing(text: &str, isa: Isa) -> String {
     let problem: ConvProblem = text.parse().unwrap();
     let target = target(isa);
     let mut lines = vec![format!("{problem}"), format!("{target}")];
-    for space in Space::of(&problem, &target) {
+    for space in sums(&problem, &target) {
         lines.push(format!("default  {}", space.default_candidate()));
         let (mut legal, mut excluded) = (Vec::new(), 0);
         for point in space.all() {
@@ -190,7 +196,7 @@ fn every_tile_of_the_space_fits_the_registers() {
     let problem: ConvProblem = PROBLEMS[0].parse().unwrap();
     for isa in Isa::ALL {
         let target = target(isa);
-        for space in Space::of(&problem, &target) {
+        for space in sums(&problem, &target) {
             let mut draw = draws(11);
             for _ in 0..20 {
                 let candidate = space.sample(&mut draw);
@@ -200,5 +206,44 @@ fn every_tile_of_the_space_fits_the_registers() {
                 tiles.for_each(|tile| assert!(tile.len(0).unwrap() <= file, "{candidate}"));
             }
         }
+    }
+}
+
+/// Sizes are decisions like any other: moves change one, what they lead to is legal, differs, and
+/// reads back.
+#[test]
+fn the_sizes_of_tiles_are_points_of_a_space() {
+    let cases = [
+        ("conv2d ic64 oc64 ih28 iw28 kh3 kw3 ph1 pw1", Algorithm::Winograd),
+        ("conv2d ic64 oc96 ih15 iw31 kh3 kw3 dh2 dw2 ph2 pw2", Algorithm::Winograd),
+        ("deconv2d ic64 oc64 ih16 iw16 kh4 kw4 sh2 sw2 ph1 pw1", Algorithm::Winograd),
+        ("conv2d ic1 oc1 ih128 iw128 kh31 kw31 ph15 pw15", Algorithm::Fourier),
+    ];
+    for (text, algorithm) in cases {
+        let problem: ConvProblem = text.parse().unwrap();
+        let target = target(Isa::Avx512);
+        let spaces = Space::of(&problem, &target);
+        assert!(spaces[0].algorithm() == Algorithm::Direct, "{text}");
+        let space = spaces.iter().find(|space| space.algorithm() == algorithm).expect(text);
+        let default = space.default_candidate();
+        let mut draw = draws(3);
+        let drawn: Vec<Candidate> = (0..20).map(|_| space.sample(&mut draw)).collect();
+        let near = space.neighbours(&default);
+        assert!(near.len() >= 8 && !near.contains(&default), "{text}: {}", near.len());
+        for candidate in near.iter().chain(&drawn) {
+            assert_eq!(Algorithm::of(&candidate.schedule), algorithm);
+            let read = parse_schedule(&candidate.schedule.one_line());
+            assert_eq!(read.as_ref(), Ok(&candidate.schedule));
+            if algorithm == Algorithm::Winograd {
+                let schedule = &candidate.schedule;
+                let nests = Compiler::schedule_for(&target, &problem, algorithm, schedule).unwrap();
+                for nest in nests {
+                    lower::lower(nest, &target.limits())
+                        .unwrap_or_else(|e| panic!("{candidate}: {e}"));
+                }
+            }
+        }
+        let different = drawn.iter().filter(|candidate| **candidate != default).count();
+        assert!(different > 10, "{text}: {different}");
     }
 }

@@ -39,6 +39,7 @@ mod estimate;
 mod linear;
 mod nest;
 mod plan;
+mod search;
 mod stages;
 mod tiling;
 mod toom;
@@ -48,8 +49,11 @@ use convgen_ir::schedule::Schedule;
 
 pub use self::plan::Plan;
 use self::plan::{MAX_STRIDE, dense_taps};
-use self::tiling::Search;
-pub use self::tiling::{AxisTiling, Chosen, Tiling};
+pub use self::search::Chosen;
+pub(crate) use self::search::TILES;
+use self::search::{Search, tiling_of};
+pub(crate) use self::tiling::MOST_TILES;
+pub use self::tiling::{AxisTiling, Tiling};
 use self::toom::MAX_POINTS;
 use super::sizes::SizesError;
 use super::sum::DenseSum;
@@ -95,6 +99,21 @@ pub fn planned(
     let sums = sums(problem).map_err(outside)?.into_iter().filter(|sum| !sum.is_empty());
     let plan = |sum| Plan::new(problem, &sum, target, &tiling);
     sums.map(plan).collect::<Result<_, _>>().map_err(refused)
+}
+
+/// A tiling with no number larger than the problem has use for, and its plans.
+///
+/// # Errors
+/// Why the problem is outside the domain, or the numbers do not fit it.
+pub(crate) fn fitted(
+    problem: &ConvProblem,
+    tiling: &Tiling,
+    target: &Target,
+) -> Result<(Tiling, Vec<Plan>), String> {
+    let sums = sums(problem)?.into_iter().filter(|sum| !sum.is_empty());
+    let plan = |sum| Plan::new(problem, &sum, target, tiling);
+    let plans: Vec<Plan> = sums.map(plan).collect::<Result<_, _>>()?;
+    Ok((tiling_of(&plans, tiling.ahead), plans))
 }
 
 /// The tiling with the shortest predicted time.

@@ -105,18 +105,6 @@ impl Compiler {
         }
     }
 
-    /// The tiles that a problem without a record is weighed for, of algorithms other than sums.
-    pub(crate) fn alternatives(&self, problem: &ConvProblem) -> Vec<(Algorithm, Schedule)> {
-        let weighing = Weighing::new(problem, &self.target);
-        let tiles = |algorithm| match weighing.decide(algorithm) {
-            Decision::Predicted { tiles, .. } => Some((algorithm, tiles.schedule)),
-            Decision::Inexact { .. } | Decision::Outside { .. } | Decision::Arithmetic { .. } => {
-                None
-            }
-        };
-        Algorithm::ALL.into_iter().filter_map(tiles).collect()
-    }
-
     /// What a problem without a record gets.
     pub(crate) fn default_choice(&self, problem: &ConvProblem) -> (Algorithm, Schedule) {
         let (algorithm, schedule, _) = self.lowered_choice(problem);

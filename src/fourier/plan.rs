@@ -122,7 +122,7 @@ impl Plan {
         let block = (1..=MAX_BLOCK).rev().find(divides).unwrap_or(1);
         for axes in axes {
             let plan = Plan::with(problem, target, axes, block);
-            if plan.workspace_bytes() > WORKSPACE_BYTES || plan.packed_bytes() > TRANSFORMED_BYTES {
+            if !plan.fits() {
                 continue;
             }
             let seconds = plan.seconds(problem, target, target.rates());
@@ -174,10 +174,7 @@ impl Plan {
             return Err(format!("`{rewrite}`: no schedule rewrites stages around transforms"));
         }
         let plan = Plan::with(problem, target, axes, block);
-        if plan.workspace_bytes() > WORKSPACE_BYTES || plan.packed_bytes() > TRANSFORMED_BYTES {
-            return Err(too_large());
-        }
-        Ok(plan)
+        if plan.fits() { Ok(plan) } else { Err(too_large()) }
     }
 
     /// The sizes as directives; [`Plan::read`] gives the plan back.
@@ -199,6 +196,27 @@ impl Plan {
             block,
             lanes: u64::from(target.isa().lanes(problem.elem())),
         }
+    }
+
+    /// The plans whose transforms of one axis, or whose tasks, have another size.
+    pub fn neighbours(&self, problem: &ConvProblem, target: &Target) -> Vec<Plan> {
+        let mut found = Vec::new();
+        for (place, axis) in problem.spatial().iter().enumerate() {
+            for choice in axis_plans(axis, self.lanes) {
+                let mut axes = self.axes.clone();
+                axes[place] = choice;
+                found.push(Plan::with(problem, target, axes, self.block));
+            }
+        }
+        let blocks = (1..=MAX_BLOCK).filter(|by| self.out_channels.is_multiple_of(*by));
+        found.extend(blocks.map(|block| Plan { block, ..self.clone() }));
+        found.retain(Plan::fits);
+        found
+    }
+
+    /// Whether it needs no more memory than a plan may.
+    fn fits(&self) -> bool {
+        self.workspace_bytes() <= WORKSPACE_BYTES && self.packed_bytes() <= TRANSFORMED_BYTES
     }
 
     /// Rows and columns of a transform; one row if there is one axis.

@@ -9,6 +9,8 @@
 //! Does not: rank (that is the cost model), measure (that is `tune`), or ask whether a nest fits
 //! the target's limits (that is the verifier, when a candidate is lowered).
 
+mod tiles;
+
 use std::collections::HashSet;
 use std::fmt;
 
@@ -17,6 +19,7 @@ use convgen_ir::every;
 use convgen_ir::problem::ConvProblem;
 use convgen_ir::schedule::Schedule;
 
+use super::decision::{Decision, Weighing};
 use super::plan::{CopyInput, Excluded, LaneAxis, LoopClass, LoopOrder, Plan, Shape, is_pointwise};
 use super::{Planned, default_schedule, divisor, legal_sum};
 use crate::algorithm::{Algorithm, Unsupported};
@@ -63,8 +66,11 @@ pub struct Space<'p> {
     algorithm: Algorithm,
     problem: &'p ConvProblem,
     target: &'p Target,
-    /// What plans are made for; none where the default pick is all there is.
+    /// What plans are made for; none where candidates are sizes, or the default pick is all there
+    /// is.
     planned: Option<Planned>,
+    /// The default sizes of an algorithm of tiles.
+    sizes: Schedule,
 }
 
 impl<'p> Space<'p> {
@@ -79,21 +85,31 @@ impl<'p> Space<'p> {
     ) -> Result<Space<'p>, Unsupported> {
         match algorithm {
             Algorithm::Direct => {
-                let planned = Planned::new(algorithm, problem);
-                Ok(Space { algorithm, problem, target, planned })
+                let (planned, sizes) = (Planned::new(algorithm, problem), Schedule::default());
+                Ok(Space { algorithm, problem, target, planned, sizes })
             }
             Algorithm::Winograd | Algorithm::Fourier => {
-                stages::completed(target, problem, algorithm, &Schedule::default())?;
-                Ok(Space { algorithm, problem, target, planned: None })
+                let sizes = stages::completed(target, problem, algorithm, &Schedule::default())?;
+                Ok(Space { algorithm, problem, target, planned: None, sizes })
             }
         }
     }
 
-    /// The spaces of all algorithms of sums that compute a problem. The others have one candidate
-    /// each, and whether they may be used is a question of accuracy.
+    /// The spaces that are searched for a problem, that of sums first: after it those of the
+    /// algorithms of tiles that the accuracy allows and that are weighed against the sum.
     pub fn of(problem: &'p ConvProblem, target: &'p Target) -> Vec<Space<'p>> {
-        let spaces = Algorithm::ALL.into_iter().filter(|algorithm| algorithm.is_sum());
-        spaces.filter_map(|algorithm| Space::new(problem, algorithm, target).ok()).collect()
+        let weighing = Weighing::new(problem, target);
+        let space = |algorithm: Algorithm| match weighing.decide(algorithm) {
+            _ if algorithm.is_sum() => Space::new(problem, algorithm, target).ok(),
+            Decision::Predicted { tiles, .. } => {
+                let sizes = tiles.schedule;
+                Some(Space { algorithm, problem, target, planned: None, sizes })
+            }
+            Decision::Inexact { .. } | Decision::Outside { .. } | Decision::Arithmetic { .. } => {
+                None
+            }
+        };
+        Algorithm::ALL.into_iter().filter_map(space).collect()
     }
 
     /// The algorithm.
@@ -108,7 +124,7 @@ impl<'p> Space<'p> {
                 Ok(sum) => (sum.plan, sum.schedule),
                 Err(_) => (None, default_schedule(self.problem, self.target).1),
             },
-            Algorithm::Winograd | Algorithm::Fourier => (None, Schedule::default()),
+            Algorithm::Winograd | Algorithm::Fourier => (None, self.sizes.clone()),
         };
         Candidate { algorithm: self.algorithm, plan, schedule }
     }
@@ -123,7 +139,7 @@ impl<'p> Space<'p> {
         Candidate { algorithm: self.algorithm, plan: Some(plan), schedule }
     }
 
-    /// Every combination of choices: a candidate, or the reason why it is none.
+    /// Every combination of choices of a sum's plan: a candidate, or the reason why it is none.
     pub fn all(&self) -> impl Iterator<Item = Result<Candidate, Excluded>> + '_ {
         self.planned.iter().flat_map(move |planned| {
             let start = std::iter::once(planned.default_plan(self.target));
@@ -137,7 +153,9 @@ impl<'p> Space<'p> {
 
     /// The candidates that differ in one decision, and in what must follow from it.
     pub fn neighbours(&self, candidate: &Candidate) -> Vec<Candidate> {
-        let (Some(planned), Some(plan)) = (&self.planned, &candidate.plan) else { return vec![] };
+        let (Some(planned), Some(plan)) = (&self.planned, &candidate.plan) else {
+            return self.other_sizes(candidate);
+        };
         let mutated = Knob::ALL.into_iter().flat_map(|knob| self.mutated(planned, plan, knob));
         let mut plans: Vec<Plan> = mutated.map(|plan| self.legalised(planned, plan)).collect();
         let mut seen = HashSet::from([plan.clone()]);
@@ -145,12 +163,19 @@ impl<'p> Space<'p> {
         plans.into_iter().filter_map(|plan| self.candidate(planned, plan).ok()).collect()
     }
 
+    fn other_sizes(&self, candidate: &Candidate) -> Vec<Candidate> {
+        let Candidate { algorithm, schedule, .. } = candidate;
+        let schedules = tiles::neighbours(*algorithm, self.problem, self.target, schedule);
+        let candidate = |schedule| Candidate { algorithm: *algorithm, plan: None, schedule };
+        schedules.into_iter().map(candidate).collect()
+    }
+
     /// A candidate with every decision drawn anew; `draw(n)` gives a number below `n`. It begins at
     /// the default pick and turns each knob to one of the choices that fit the others.
     pub fn sample(&self, mut draw: impl FnMut(usize) -> usize) -> Candidate {
         // Choices that fit only others not yet drawn are met in the second round.
         const ROUNDS: usize = 2;
-        let Some(planned) = &self.planned else { return self.default_candidate() };
+        let Some(planned) = &self.planned else { return self.sampled_sizes(draw) };
         let mut plan = planned.default_plan(self.target);
         for knob in Knob::ALL.into_iter().cycle().take(ROUNDS * Knob::ALL.len()) {
             let mutated = self.mutated(planned, &plan, knob).into_iter();
@@ -162,6 +187,19 @@ impl<'p> Space<'p> {
             }
         }
         self.written(planned, plan)
+    }
+
+    /// Sizes some moves from the default ones.
+    fn sampled_sizes(&self, mut draw: impl FnMut(usize) -> usize) -> Candidate {
+        const MOVES: usize = 6;
+        let mut candidate = self.default_candidate();
+        for _ in 0..MOVES {
+            let mut others = self.other_sizes(&candidate);
+            if !others.is_empty() {
+                candidate = others.swap_remove(draw(others.len()));
+            }
+        }
+        candidate
     }
 
     /// A plan with one knob at each of its choices.

@@ -140,13 +140,8 @@ pub fn search(
     };
     let bench = Bench::new(compiler, problem, &sum, rates, limits.threads)?;
     let (chosen, _) = compiler.default_choice(problem);
-    let fixed = |(algorithm, schedule)| Candidate { algorithm, plan: None, schedule };
-    let others = compiler.alternatives(problem).into_iter().map(fixed);
-    let (default, rivals): (Vec<Candidate>, Vec<Candidate>) = spaces
-        .iter()
-        .map(Space::default_candidate)
-        .chain(others)
-        .partition(|c| c.algorithm == chosen);
+    let (default, rivals): (Vec<Candidate>, Vec<Candidate>) =
+        spaces.iter().map(Space::default_candidate).partition(|c| c.algorithm == chosen);
     let default = default.into_iter().next().unwrap_or(sum);
     let predicted = bench.predict(&default)?;
     let entrant = bench.admit(default, predicted)?;

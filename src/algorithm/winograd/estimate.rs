@@ -7,7 +7,7 @@ use convgen_ir::elem::Layout;
 use convgen_ir::problem::ConvProblem;
 
 use super::linear;
-use super::plan::{AxisPlan, MAX_STRIDE, Plan};
+use super::plan::{AxisPlan, LOCAL_TILE, MAX_STRIDE, Plan};
 use super::toom::{MAX_POINTS, Transforms};
 use crate::accuracy::ROUNDOFF;
 use crate::algorithm::sum::DenseSum;
@@ -116,12 +116,25 @@ impl Plan {
         let written = 2.0 * transformed * beside + 3.0 * sums * panels * alone;
         [written, panels * transformed * alone]
     }
-}
 
-/// The expected error of an output in multiples of the norm of its tile.
-pub(super) fn error(axes: &[AxisPlan]) -> f64 {
-    let growth = axes.iter().map(|a| Costs::of(a).growth);
-    growth.product::<f64>() * ROUNDOFF
+    /// The largest error of an output for one rounding of each value on the way, in multiples of
+    /// the largest input times the sum of the weights' magnitudes; see the [module](super).
+    pub fn error(&self) -> f64 {
+        let growth = self.axes.iter().map(|axis| Costs::of(axis).growth);
+        growth.product::<f64>() * ROUNDOFF
+    }
+
+    /// Whether an output's error depends on what it reads alone, instead of on its tile.
+    pub fn is_local(&self) -> bool {
+        self.axes.iter().all(|axis| !axis.is_active() || axis.tile == LOCAL_TILE)
+    }
+
+    /// A bound of the error of an output, in the same unit: every rounding of a path at its worst.
+    pub fn bound(&self) -> f64 {
+        let axis = |a: &AxisPlan| 2 * a.points() + a.taps() + 3;
+        let roundings = self.axes.iter().map(axis).sum::<u64>() + self.reads + 2;
+        1.01 * roundings as f64 * self.error()
+    }
 }
 
 /// What the transforms of an axis are like; found once a process for each number of outputs and

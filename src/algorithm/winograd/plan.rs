@@ -3,7 +3,6 @@
 use convgen_ir::elem::ElemType;
 use convgen_ir::problem::{ConvProblem, SpatialAxis};
 
-use super::estimate::error;
 use super::tiling::{AxisTiling, MOST_TILES, Tiling};
 use super::toom::MAX_POINTS;
 use crate::algorithm::TRANSFORMED_BYTES;
@@ -247,24 +246,6 @@ impl Plan {
 
     pub(super) fn bytes(&self, elements: u64) -> u64 {
         elements.saturating_mul(self.elem.bytes() as u64)
-    }
-
-    /// The largest error of an output for one rounding of each value on the way, in multiples of
-    /// the largest input times the sum of the weights' magnitudes; see the [module](super).
-    pub fn error(&self) -> f64 {
-        error(&self.axes)
-    }
-
-    /// Whether an output's error depends on what it reads alone, instead of on its tile.
-    pub fn is_local(&self) -> bool {
-        self.axes.iter().all(|axis| !axis.is_active() || axis.tile == LOCAL_TILE)
-    }
-
-    /// A bound of the error of an output, in the same unit: every rounding of a path at its worst.
-    pub fn bound(&self) -> f64 {
-        let axis = |a: &AxisPlan| 2 * a.points() + a.taps() + 3;
-        let roundings = self.axes.iter().map(axis).sum::<u64>() + self.reads + 2;
-        1.01 * roundings as f64 * self.error()
     }
 }
 
