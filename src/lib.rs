@@ -76,7 +76,7 @@
 //! codegen
 //! error
 //! algorithm transform lower fusion
-//! cost vir pages held
+//! cost vir pages held eviction
 //! target
 //! accuracy calibration exact timing
 //! ```
@@ -94,6 +94,8 @@ pub mod codegen;
 pub mod compiler;
 pub mod cost;
 pub mod error;
+#[doc(hidden)]
+pub mod eviction;
 mod exact;
 pub mod fourier;
 #[doc(hidden)]

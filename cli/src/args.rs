@@ -11,6 +11,7 @@ use convgen::algorithm::Algorithm;
 use convgen::calibration::Profile;
 use convgen::record::{Database, MAX_THREADS, Store};
 use convgen::scheduler::space::Space;
+use convgen::timing::CacheState;
 use convgen::{Accuracy, Compiler, Error, Host, Isa, Pick};
 use convgen_ir::elem::Layout;
 use convgen_ir::parse::parse_schedule;
@@ -101,6 +102,22 @@ impl RecordsArg {
     }
 }
 
+/// What the caches hold when a timed call begins.
+#[derive(Args)]
+pub struct ColdArg {
+    /// Empty the caches before each timed call, and report the median call: for layers that do not
+    /// come twice in a row
+    #[arg(long)]
+    cold: bool,
+}
+
+impl ColdArg {
+    /// The state asked for.
+    pub fn caches(&self) -> CacheState {
+        if self.cold { CacheState::Cold } else { CacheState::Warm }
+    }
+}
+
 /// The file of tuning records.
 #[derive(Args)]
 pub struct DbArg {
@@ -115,6 +132,15 @@ impl DbArg {
         let path = self.db.clone().or_else(default_path);
         let path = path.ok_or_else(|| anyhow!("this platform has no directory for data of users"));
         path.map(Store::at).hint(|| "name the file with --db FILE".to_owned())
+    }
+
+    /// Whether the records are kept apart from the usual ones.
+    pub fn is_apart(&self) -> bool {
+        // A file that is not there yet has no canonical path.
+        let real = |path: PathBuf| {
+            path.canonicalize().or_else(|_| std::path::absolute(&path)).unwrap_or(path)
+        };
+        self.db.clone().is_some_and(|path| Some(real(path)) != default_path().map(real))
     }
 
     /// Reads the file.

@@ -18,7 +18,9 @@ use std::io::Write;
 
 use anyhow::{Context, bail};
 use clap::Args;
-use convgen::{Compiler, Error, Host, Kernel, check, timing};
+use convgen::eviction::Evictor;
+use convgen::timing::{self, Timing};
+use convgen::{Compiler, Error, Host, Kernel, check};
 use convgen_ir::problem::{ConvProblem, Descriptor};
 use indicatif::ProgressBar;
 use rayon::ThreadPool;
@@ -26,7 +28,9 @@ use rayon::ThreadPool;
 use self::machine::Machine;
 use self::report::Table;
 use self::row::Row;
-use super::args::{DirectionArg, Given, IsaArg, LayoutArg, ScheduleArg, scheduled, thread_count};
+use super::args::{
+    ColdArg, DirectionArg, Given, IsaArg, LayoutArg, ScheduleArg, scheduled, thread_count,
+};
 use super::failure::{Hint, Verdict};
 use super::memory;
 use super::output::{json_line, progress, title};
@@ -42,6 +46,7 @@ Examples:
   convgen bench --suite resnet50 --threads 1,2
   convgen bench --file shapes.txt --layout nchw --json > results.jsonl
   convgen bench --file model.onnx --batch 8
+  convgen bench --suite mobilenet_v2 --cold
   convgen bench 'conv1d ic8 oc8 iw64 kw3' --schedule \
     'split ow by 4; accumulate output at ow.o; unroll ow.i'
   convgen bench 'conv2d g96 ic96 oc96 ih112 iw112 kh3 kw3 ph1 pw1 | relu6 -> conv2d ic96 oc24 ih112 iw112 kh1 kw1'
@@ -59,10 +64,14 @@ layers are put in groups by kernel size, stride, dilation and channel groups.
 With several numbers of threads a kernel is compiled for each, their calls take turns, and the
 speed-up is against the first number.
 
-With --json, each line holds problem, name, group, algorithm, schedule, isa, layout, threads, min_ms,
-median_ms, speedup (null with one number of threads), gflops, peak_gflops, frac_peak, traffic_bytes,
+With --json, each line holds problem, name, group, algorithm, schedule, isa, layout, threads, caches
+(warm or cold), min_ms, median_ms, speedup (null with one number of threads), gflops, peak_gflops, frac_peak, traffic_bytes,
 gb_per_s, data_in, l1_gb_per_s, l2_gb_per_s, l3_gb_per_s (of one core), compile_ms, workspace_bytes (per
 thread) and verified (null with --no-verify).
+
+With --cold the caches of every thread's core are emptied before each timed call, which is one call: no
+tensor, packed weight or code of it is in a cache of data. ms, and all that follows from it, is then the
+median call; data in is memory. compile and the peak are as ever.
 
 Two descriptors joined by -> are a depthwise convolution and the pointwise one that reads its output:
 the kernel that fuses them is timed beside the two kernels, in turns.";
@@ -85,9 +94,11 @@ pub struct BenchArgs {
     threads: Vec<usize>,
     #[command(flatten)]
     isa: IsaArg,
-    /// How long to time each problem
+    /// How long to time each problem; with --cold that is with the time to empty the caches
     #[arg(long, value_name = "S", default_value = "0.3", value_parser = seconds)]
     seconds: f64,
+    #[command(flatten)]
+    cold: ColdArg,
     #[command(flatten)]
     schedule: ScheduleArg,
     /// Do not compare the results with the interpreter and the reference
@@ -112,7 +123,7 @@ pub fn bench(args: &BenchArgs, out: &mut impl Write) -> anyhow::Result<Verdict> 
     let problems = args.problems.read(args.direction.driver())?;
     let given = args.schedule.read()?;
     let bench = Bench::new(args, given)?;
-    let mut table = Table::new(bench.machine.clone(), args.threads.clone());
+    let mut table = Table::new(bench.machine.clone(), args.cold.caches(), args.threads.clone());
     let measured = bench.measure_all(&problems, &mut table, out);
     if !args.json && !table.is_empty() {
         writeln!(out, "{table}")?;
@@ -130,6 +141,8 @@ struct Bench<'a> {
     machine: Machine,
     /// For the most threads asked for; calls of fewer leave some idle.
     pool: Option<ThreadPool>,
+    /// If calls are cold.
+    evictor: Option<Evictor>,
 }
 
 impl<'a> Bench<'a> {
@@ -142,7 +155,8 @@ impl<'a> Bench<'a> {
         first.compile(&"conv1d ic4 oc4 iw4 kw1".parse()?)?;
         let machine = Machine::measure(&host, first.target().isa())?;
         let pool = turns::pool(args.threads.iter().copied().max().unwrap_or(1))?;
-        Ok(Self { args, compilers, given, machine, pool })
+        let evictor = turns::evictor(args.cold.caches(), &host);
+        Ok(Self { args, compilers, given, machine, pool, evictor })
     }
 
     fn measure_all(
@@ -183,19 +197,20 @@ impl<'a> Bench<'a> {
             };
             compiled.push(Compiled { threads: *threads, kernel, seconds, verified });
         }
-        let timings = turns::time(&compiled, self.args.seconds, self.pool.as_ref())?;
-        let first = timings.first().map_or(f64::NAN, |timing| timing.min);
-        let row = |(compiled, timing): (&Compiled, &timing::Timing)| {
-            let speedup = (timings.len() > 1).then(|| first / timing.min);
+        let (pool, evictor) = (self.pool.as_ref(), self.evictor.as_ref());
+        let timings = turns::time(&compiled, self.args.seconds, pool, evictor)?;
+        let first = timings.first().map_or(f64::NAN, Timing::seconds);
+        let row = |(compiled, timing): (&Compiled, &Timing)| {
+            let speedup = (timings.len() > 1).then(|| first / timing.seconds());
             Row { speedup, ..self.row(descriptor, compiled, timing) }
         };
         Ok(compiled.iter().zip(&timings).map(row).collect())
     }
 
-    fn row(&self, descriptor: &Descriptor, compiled: &Compiled, timing: &timing::Timing) -> Row {
+    fn row(&self, descriptor: &Descriptor, compiled: &Compiled, timing: &Timing) -> Row {
         let Compiled { threads, kernel, seconds, verified } = compiled;
         let problem = kernel.problem();
-        let gflops = problem.flops() as f64 / timing.min / 1e9;
+        let gflops = problem.flops() as f64 / timing.seconds() / 1e9;
         let peak_gflops = self.machine.peak_gflops * *threads as f64;
         let traffic_bytes = problem.traffic_bytes();
         Row {
@@ -208,6 +223,8 @@ impl<'a> Bench<'a> {
             isa: self.machine.isa.to_string(),
             layout: problem.layout().name(),
             threads: *threads,
+            caches: timing.caches.name(),
+            ms: timing.seconds() * 1e3,
             min_ms: timing.min * 1e3,
             median_ms: timing.median * 1e3,
             speedup: None,
@@ -215,8 +232,8 @@ impl<'a> Bench<'a> {
             peak_gflops,
             frac_peak: gflops / peak_gflops,
             traffic_bytes,
-            gb_per_s: traffic_bytes as f64 / timing.min / 1e9,
-            data_in: self.machine.holds(traffic_bytes),
+            gb_per_s: traffic_bytes as f64 / timing.seconds() / 1e9,
+            data_in: self.machine.data_in(traffic_bytes, timing.caches),
             l1_gb_per_s: self.machine.gb_per_s("L1"),
             l2_gb_per_s: self.machine.gb_per_s("L2"),
             l3_gb_per_s: self.machine.gb_per_s("L3"),

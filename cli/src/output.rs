@@ -4,6 +4,7 @@ use std::io::Write;
 use std::ops::Range;
 
 use comfy_table::{CellAlignment, LineStyle, Table, presets};
+use convgen::timing::CacheState;
 use convgen_ir::PaddingMode;
 use convgen_ir::problem::{ConvProblem, Descriptor, Direction, SpatialAxis};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -37,6 +38,17 @@ pub fn close_table(columns: &[&str], numbers: Range<usize>) -> Table {
         column.set_padding((0, u16::from(at < numbers.start)));
     }
     table
+}
+
+/// What a table of timings begins with: what the caches held, and which call its times are of.
+pub fn caches_line(caches: CacheState) -> String {
+    let figure = caches.figure();
+    match caches {
+        CacheState::Warm => format!("warm caches: ms is the {figure} call"),
+        CacheState::Cold => {
+            format!("cold caches, emptied before each call: ms is the {figure} call")
+        }
+    }
 }
 
 /// A bar on standard error, if that is a terminal.

@@ -19,6 +19,7 @@ use anyhow::{Context, anyhow};
 use clap::Args;
 use convgen::cost::Rates;
 use convgen::record::{Key, Record, Store};
+use convgen::timing::CacheState;
 use convgen::tune::search::{self, Limits, Measured, Progress, Tuned};
 use convgen::{Compiler, Host, Isa, machine};
 use convgen_ir::problem::{ConvProblem, Descriptor};
@@ -26,7 +27,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use self::report::{Row, Table};
 use self::shard::Shard;
-use super::args::{DbArg, DirectionArg, LayoutArg, thread_count};
+use super::args::{ColdArg, DbArg, DirectionArg, LayoutArg, thread_count};
 use super::failure::{Hint, Verdict};
 use super::memory;
 use super::output::{json_line, title};
@@ -36,6 +37,9 @@ use super::problems::ProblemsArg;
 const RATE_SECONDS: f64 = 0.05;
 /// The longest time that may be asked for a problem, in seconds.
 const MAX_SECONDS: f64 = 24.0 * 3600.0;
+/// The budget of a problem whose calls are cold, if not given: emptying the caches takes some tens
+/// of milliseconds before each, and races have some hundred calls.
+const COLD_BUDGET: &str = "30s";
 /// The most candidates of a survey.
 const MAX_SURVEY: u64 = 10_000;
 
@@ -44,6 +48,7 @@ Examples:
   convgen tune conv2d ic64 oc64 ih56 iw56 kh3 kw3 ph1 pw1
   convgen tune --suite resnet50 --budget 10s --report resnet50.html
   convgen tune --file shapes.txt --threads 2 --db tuned.jsonl
+  convgen tune --suite mobilenet_v2 --cold --db cold.jsonl
   parallel -j1 --lb convgen tune --suite resnet50 --shard {}/4 --db {}.jsonl ::: 1 2 3 4
 
 A search ranks schedules by a cost model, verifies the most promising and lets them race, the slower
@@ -57,7 +62,12 @@ gain is the default's time over the pick's, both measured in turns. tried counts
 --shard I/N takes every Nth problem from the Ith on (I from 1 to N), the same on every machine: one
 task of a Slurm array, of an indexed Kubernetes job or of GNU parallel each; `convgen db merge` joins
 their databases. --survey N measures N schedules drawn at random instead, and prints how well the
-cost model's order agrees with the measured one (Spearman's rank correlation: 1 is the same order).";
+cost model's order agrees with the measured one (Spearman's rank correlation: 1 is the same order).
+
+With --cold the caches are emptied before each timed call, outside of the timed interval, and schedules
+are compared by their median call. That takes some tens of milliseconds a call, so the budget is 30s if
+not given. A record does not say how it was timed: records of cold calls go to a file of their own, --db
+FILE, which is not to be merged with others; or --no-db keeps nothing.";
 
 /// The arguments of `convgen tune`.
 #[derive(Args)]
@@ -77,8 +87,13 @@ pub struct TuneArgs {
     #[arg(long, value_name = "ISA")]
     isa: Option<Isa>,
     /// How long to search for each problem: seconds, or with a unit: 500ms, 2s, 1m
-    #[arg(long, value_name = "TIME", default_value = "2s", value_parser = budget)]
+    #[arg(
+        long, value_name = "TIME", default_value = "2s", value_parser = budget,
+        default_value_if("cold", "true", COLD_BUDGET)
+    )]
     budget: f64,
+    #[command(flatten)]
+    cold: ColdArg,
     /// Take only every Nth problem, from the Ith on
     #[arg(long, value_name = "I/N")]
     shard: Option<Shard>,
@@ -106,13 +121,14 @@ pub struct TuneArgs {
 
 /// Searches for every problem asked for.
 pub fn tune(args: &TuneArgs, out: &mut impl Write) -> anyhow::Result<Verdict> {
+    check_cold_records(args)?;
     let problems = args.problems.read(args.direction.driver())?;
     let problems = match args.shard {
         Some(shard) => shard.of(problems),
         None => problems,
     };
     let tuner = Tuner::new(args)?;
-    let mut table = Table::new(tuner.peaks);
+    let mut table = Table::new(tuner.peaks, args.cold.caches());
     let done = match args.survey {
         Some(candidates) => tuner.survey_all(&problems, candidates as usize, &mut table, out),
         None => tuner.tune_all(&problems, &mut table, out),
@@ -172,8 +188,8 @@ impl<'a> Tuner<'a> {
     }
 
     fn limits(&self) -> Limits {
-        let TuneArgs { budget, threads, seed, .. } = self.args;
-        Limits { seconds: *budget, threads: *threads, seed: *seed }
+        let TuneArgs { budget, threads, seed, cold, .. } = self.args;
+        Limits { seconds: *budget, threads: *threads, caches: cold.caches(), seed: *seed }
     }
 
     fn stopped(&self) -> bool {
@@ -246,7 +262,7 @@ impl<'a> Tuner<'a> {
         if !tuned.stopped || tuned.gain() > 1.0 {
             self.record(&problem, &tuned)?;
         }
-        Ok(Row::new(descriptor, &problem, tuned))
+        Ok(Row::new(descriptor, &problem, limits.caches, tuned))
     }
 
     /// What the database holds already, if that is enough.
@@ -297,7 +313,8 @@ impl<'a> Tuner<'a> {
             let measured =
                 search::survey(compiler, &problem, rates, limits, candidates, &self.stop)
                     .with_context(|| title(descriptor))?;
-            self.keep(Row::surveyed(descriptor, &problem, measured), table, &bar, out)?;
+            let row = Row::surveyed(descriptor, &problem, limits.caches, measured);
+            self.keep(row, table, &bar, out)?;
         }
         bar.finish_and_clear();
         Ok(())
@@ -329,8 +346,24 @@ fn bar(problems: usize, budget: f64) -> ProgressBar {
     bar
 }
 
+/// Whether no record is written.
+fn keeps_nothing(args: &TuneArgs) -> bool {
+    args.no_db || args.survey.is_some()
+}
+
+/// A record does not say what the caches held, and the compiler takes it for one of warm calls:
+/// records of cold calls are kept only where the user asks for it.
+fn check_cold_records(args: &TuneArgs) -> anyhow::Result<()> {
+    match args.cold.caches() {
+        CacheState::Warm => Ok(()),
+        CacheState::Cold if keeps_nothing(args) || args.db.is_apart() => Ok(()),
+        CacheState::Cold => Err(anyhow!("records of cold calls are not kept among the usual ones")),
+    }
+    .hint(|| "keep them in a file of their own with --db FILE, or nothing with --no-db".to_owned())
+}
+
 fn store(args: &TuneArgs) -> anyhow::Result<Option<Store>> {
-    if args.no_db || args.survey.is_some() {
+    if keeps_nothing(args) {
         return Ok(None);
     }
     args.db.store().map(Some)

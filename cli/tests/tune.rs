@@ -97,9 +97,42 @@ fn json_lines_hold_every_candidate() {
     let db = folder.path().join("tuned.jsonl");
     let output = tune(&db).args([SMALL, "--json"]).assert().success().get_output().stdout.clone();
     let row: serde_json::Value = serde_json::from_slice(&output).unwrap();
-    assert_eq!(row["state"], "tuned");
+    assert_eq!((&row["state"], &row["caches"]), (&"tuned".into(), &"warm".into()));
     assert_eq!(row["points"].as_array().unwrap().len() as u64, row["tried"].as_u64().unwrap());
     assert!(row["gain"].as_f64().unwrap() >= 1.0);
+}
+
+#[test]
+fn cold_records_go_to_a_file_of_their_own() {
+    let folder = folder();
+    let (db, page) = (folder.path().join("cold.jsonl"), folder.path().join("report.html"));
+    let cold = tune(&db).args([SMALL, "--cold"]).arg("--report").arg(&page).assert().success();
+    cold.stdout(predicate::str::contains("cold caches"));
+    assert_eq!(records(&db).len(), 1);
+    assert!(std::fs::read_to_string(page).unwrap().contains("cold caches"));
+    let output = tune(&db).args([SMALL, "--cold", "--again", "--json"]).assert().success();
+    let row: serde_json::Value = serde_json::from_slice(&output.get_output().stdout).unwrap();
+    assert_eq!((&row["state"], &row["caches"]), (&"tuned".into(), &"cold".into()));
+}
+
+/// A record does not say how it was timed, so cold ones never get among the usual ones.
+#[test]
+fn cold_records_are_refused_among_the_usual_ones() {
+    let folder = folder();
+    let home = |arguments: &[&str]| {
+        let mut command = Command::cargo_bin("convgen").unwrap();
+        command.env("XDG_DATA_HOME", folder.path()).args(arguments).assert()
+    };
+    let usual = String::from_utf8(home(&["db", "path"]).get_output().stdout.clone()).unwrap();
+    let cold = ["tune", SMALL, "--cold", "--budget", "0.1"];
+    for more in [&[][..], &["--db", usual.trim()]] {
+        let refused = home(&[&cold, more].concat()).code(2);
+        let message = predicate::str::contains("cold calls are not kept among the usual ones");
+        refused.stderr(message.and(predicate::str::contains("--db FILE")));
+    }
+    assert!(!Path::new(usual.trim()).exists());
+    home(&[&cold[..], &["--no-db"]].concat()).success();
+    home(&[&cold[..], &["--survey", "2"]].concat()).success();
 }
 
 #[test]

@@ -2,7 +2,8 @@
 //!
 //! Promises: [`Bench::admit`] gives a kernel only if its whole output is that of the oracle, so
 //! nothing wrong is ever timed; timings of one [`Bench::race`] take turns, and all kernels write
-//! the same memory, so that none has better pages than another.
+//! the same memory, so that none has better pages than another. On a cold bench the caches are
+//! emptied before every timed call, those of every thread's core.
 
 use std::cell::{Cell, RefCell};
 
@@ -14,10 +15,11 @@ use crate::check::{self, CheckError, Data, Oracle};
 use crate::compiler::Compiler;
 use crate::cost::{self, Rates};
 use crate::error::Error;
+use crate::eviction::Evictor;
 use crate::runtime::aligned::Aligned;
 use crate::runtime::{Kernel, PackedWeights};
 use crate::scheduler::space::Candidate;
-use crate::timing::{Timing, interleaved, once};
+use crate::timing::{self, CacheState, Timing, once};
 
 /// Calls by which a kernel is judged before it races: of two, one is rarely interrupted.
 const FIRST_CALLS: usize = 2;
@@ -68,11 +70,15 @@ pub struct Bench<'c> {
     /// What every kernel writes.
     output: RefCell<Aligned>,
     oracle: Oracle,
+    /// If calls are cold.
+    evictor: Option<Evictor>,
+    /// Seconds that emptying the caches takes.
+    emptying: f64,
 }
 
 impl<'c> Bench<'c> {
-    /// A bench whose oracle is a kernel of this candidate, held against the formula and the
-    /// interpreter.
+    /// A bench of warm calls whose oracle is a kernel of this candidate, held against the formula
+    /// and the interpreter.
     ///
     /// # Errors
     /// If the candidate is refused or wrong, or the threads are.
@@ -92,7 +98,30 @@ impl<'c> Bench<'c> {
         let problem = problem.clone();
         let data = Data::reals(&problem);
         let output = RefCell::new(Aligned::zeros(data.output_len()));
-        Ok(Bench { compiler, problem, rates, threads: threads.max(1), pool, data, output, oracle })
+        Ok(Bench {
+            compiler,
+            problem,
+            rates,
+            threads: threads.max(1),
+            pool,
+            data,
+            output,
+            oracle,
+            evictor: None,
+            emptying: 0.0,
+        })
+    }
+
+    /// The bench with calls that begin with the caches in this state.
+    pub fn with_caches(mut self, caches: CacheState) -> Bench<'c> {
+        self.evictor = match caches {
+            CacheState::Warm => None,
+            CacheState::Cold => Some(Evictor::new(self.compiler.target().caches())),
+        };
+        // The first walk gives the pages their memory.
+        self.empty();
+        self.emptying = once(|| self.empty()).1;
+        self
     }
 
     /// The problem.
@@ -120,6 +149,11 @@ impl<'c> Bench<'c> {
         Ok(cost::cost(&nest, target, &self.rates, batch, self.threads).seconds)
     }
 
+    /// Seconds in which a kernel is timed so often, if a call takes that long.
+    pub fn seconds_for(&self, calls: f64, call: f64) -> f64 {
+        calls * (self.emptying + call)
+    }
+
     /// Compiles a candidate and compares its output with the oracle's.
     ///
     /// # Errors
@@ -135,6 +169,7 @@ impl<'c> Bench<'c> {
         let arguments = self.data.arguments(&entrant.weights, &extras);
         entrant.first = f64::INFINITY;
         for _ in 0..FIRST_CALLS {
+            self.empty();
             let (called, seconds) = once(|| self.call(&entrant, &arguments, &mut output));
             called?;
             entrant.first = entrant.first.min(seconds);
@@ -177,11 +212,22 @@ impl<'c> Bench<'c> {
             .collect();
         let mut functions: Vec<&mut dyn FnMut()> =
             calls.iter_mut().map(|call| call as &mut dyn FnMut()).collect();
-        let timings = interleaved(seconds_each, rounds, &mut functions);
+        let empty = || self.empty();
+        let empty = self.evictor.as_ref().map(|_| &empty as &dyn Fn());
+        let timings = timing::turns(empty, seconds_each, rounds, &mut functions);
         match failed.take() {
             Some(error) => Err(error.into()),
             None => Ok(timings),
         }
+    }
+
+    /// Empties the caches of all threads' cores, if calls are cold.
+    fn empty(&self) {
+        let Some(evictor) = &self.evictor else { return };
+        match &self.pool {
+            None => evictor.empty(),
+            Some(pool) => pool.install(|| evictor.empty()),
+        };
     }
 
     fn call(

@@ -20,7 +20,7 @@ use super::bench::{Bench, Entrant, TuneError};
 use crate::compiler::Compiler;
 use crate::cost::Rates;
 use crate::scheduler::space::{Candidate, Space};
-use crate::timing::{Stopwatch, Timing};
+use crate::timing::{CacheState, Stopwatch, Timing};
 
 /// Kernels that race at once, besides the best so far.
 const FIELD: usize = 8;
@@ -62,6 +62,9 @@ const FINAL: f64 = 0.15;
 const MARGIN: f64 = 0.005;
 
 /// What a search may use.
+///
+/// With cold caches a timing is the median of cold calls, and emptying the caches before each is
+/// part of the seconds: it takes some tens of milliseconds, so a search needs a longer time.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
     /// Seconds of ranking and racing. The oracles' checks, of the default picks before and of the
@@ -69,6 +72,8 @@ pub struct Limits {
     pub seconds: f64,
     /// Threads of a call.
     pub threads: usize,
+    /// What the caches hold when a call begins.
+    pub caches: CacheState,
     /// Decides what is drawn at random.
     pub seed: u64,
 }
@@ -93,7 +98,7 @@ pub struct Measured {
     pub candidate: Candidate,
     /// Seconds of a call by the cost model.
     pub predicted: f64,
-    /// Seconds of the shortest call.
+    /// Seconds of the shortest warm call, or of the median cold one.
     pub seconds: f64,
 }
 
@@ -139,6 +144,7 @@ pub fn search(
         return Err(TuneError::NoAlgorithm);
     };
     let bench = Bench::new(compiler, problem, &sum, rates, limits.threads)?;
+    let bench = bench.with_caches(limits.caches);
     let (chosen, _) = compiler.default_choice(problem);
     let (default, rivals): (Vec<Candidate>, Vec<Candidate>) =
         spaces.iter().map(Space::default_candidate).partition(|c| c.algorithm == chosen);
@@ -154,7 +160,8 @@ pub fn search(
         }
     }
     let searching = Stopwatch::start();
-    let timing = bench.race(&[&entrant], SHORTEST.max(CALLS * entrant.first), 1)?[0];
+    let timing =
+        bench.race(&[&entrant], SHORTEST.max(bench.seconds_for(CALLS, entrant.first)), 1)?[0];
     let mut search = Search {
         bench: &bench,
         spaces: &spaces,
@@ -188,7 +195,16 @@ fn measured(entrant: &Entrant) -> Measured {
 
 /// The entrant by the calls of a race.
 fn timed(entrant: &Entrant, timing: Timing) -> Measured {
-    Measured { seconds: timing.min, ..measured(entrant) }
+    Measured { seconds: timing.seconds(), ..measured(entrant) }
+}
+
+/// What a kernel takes by what it took before and a timing: the shortest of all warm calls, or the
+/// median of the last cold ones, since the least of several medians is mostly that of few calls.
+fn joined(before: f64, timing: &Timing) -> f64 {
+    match timing.caches {
+        CacheState::Warm => before.min(timing.seconds()),
+        CacheState::Cold => timing.seconds(),
+    }
 }
 
 /// Measures candidates drawn at random all over the spaces of a problem, the default pick first:
@@ -215,6 +231,7 @@ pub fn survey(
         }
     }
     let bench = Bench::new(compiler, problem, &drawn[0], rates, limits.threads)?;
+    let bench = bench.with_caches(limits.caches);
     let share = limits.seconds / drawn.len() as f64;
     let mut all: Vec<Measured> = Vec::new();
     for group in drawn.chunks(FIELD) {
@@ -436,19 +453,20 @@ impl Search<'_, '_> {
         field: Vec<Entrant>,
         report: &mut impl FnMut(Progress),
     ) -> Result<Option<Entrant>, TuneError> {
-        let mut seconds = (CALLS * champion.first.min(self.seconds_of(champion))).max(SHORTEST);
+        let call = champion.first.min(self.seconds_of(champion));
+        let mut seconds = self.bench.seconds_for(CALLS, call).max(SHORTEST);
         let mut alive: Vec<Entrant> = field;
         let mut kings = f64::INFINITY;
         while !alive.is_empty() && self.left() > 0.0 {
             let mut runners: Vec<&Entrant> = vec![champion];
             runners.extend(&alive);
             let timings = self.bench.race(&runners, seconds, ROUNDS)?;
-            let times: Vec<f64> = timings.iter().map(|timing| timing.min).collect();
+            let times: Vec<f64> = timings.iter().map(Timing::seconds).collect();
             self.note(champion, timings[0]);
             for (entrant, timing) in alive.iter().zip(&timings[1..]) {
                 self.note(entrant, *timing);
             }
-            kings = kings.min(times[0]);
+            kings = joined(kings, &timings[0]);
             let mut ranked: Vec<(f64, Entrant)> =
                 times[1..].iter().copied().zip(std::mem::take(&mut alive)).collect();
             ranked.sort_by(|a, b| a.0.total_cmp(&b.0));
@@ -468,10 +486,10 @@ impl Search<'_, '_> {
         Ok(None)
     }
 
-    /// Keeps the shortest time of each candidate.
+    /// Keeps one time of each candidate.
     fn note(&mut self, entrant: &Entrant, timing: Timing) {
         match self.measured.iter_mut().find(|m| m.candidate == entrant.candidate) {
-            Some(m) => m.seconds = m.seconds.min(timing.min),
+            Some(m) => m.seconds = joined(m.seconds, &timing),
             None => self.measured.push(timed(entrant, timing)),
         }
     }
@@ -497,7 +515,7 @@ impl Search<'_, '_> {
         }
         let first = timed(&default, timings[0]);
         let others = runners[1..].iter().zip(&timings[1..]);
-        let fastest = others.min_by(|a, b| a.1.min.total_cmp(&b.1.min));
+        let fastest = others.min_by(|a, b| a.1.seconds().total_cmp(&b.1.seconds()));
         let Some((best, timing)) = fastest else { return Ok((first.clone(), first)) };
         let second = timed(best, *timing);
         let faster = second.seconds * (1.0 + MARGIN) < first.seconds;

@@ -4,6 +4,7 @@ use std::fmt;
 
 use anyhow::anyhow;
 use convgen::machine::{Bandwidth, cache_bandwidth, peak_gflops};
+use convgen::timing::CacheState;
 use convgen::{Host, Isa};
 
 /// How long the peak is measured, in seconds.
@@ -48,8 +49,16 @@ impl Machine {
         found.map(|(_, bandwidth)| bandwidth.gb_s)
     }
 
+    /// Where so many bytes come from: the smallest cache that holds them, if they are in any.
+    pub fn data_in(&self, bytes: u64, caches: CacheState) -> &'static str {
+        match caches {
+            CacheState::Warm => self.holds(bytes),
+            CacheState::Cold => MEMORY,
+        }
+    }
+
     /// The smallest cache that holds so many bytes.
-    pub fn holds(&self, bytes: u64) -> &'static str {
+    fn holds(&self, bytes: u64) -> &'static str {
         let found = self.caches.iter().find(|(size, _)| bytes <= *size as u64);
         found.map_or(MEMORY, |(_, bandwidth)| bandwidth.level)
     }
@@ -77,6 +86,8 @@ mod tests {
         let machine = Machine::new(Isa::Clif, 12.34, caches);
         assert_eq!([100, 101, 1001].map(|bytes| machine.holds(bytes)), ["L1", "L2", MEMORY]);
         assert_eq!((machine.gb_per_s("L2"), machine.gb_per_s("L3")), (Some(20.0), None));
+        let from = |state| machine.data_in(1, state);
+        assert_eq!([CacheState::Warm, CacheState::Cold].map(from), ["L1", MEMORY]);
         let text = "clif, one core: peak 12.3 GFLOP/s; reads 40 GB/s from L1, 20 GB/s from L2";
         assert_eq!(machine.to_string(), text);
     }

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use convgen::timing::CacheState;
 use convgen_ir::problem::ConvProblem;
 
 use super::groups::Groups;
@@ -9,7 +10,7 @@ use super::machine::Machine;
 use super::row::Row;
 use super::statistics::{geometric_mean, lowest, median};
 use crate::failure::Verdict;
-use crate::output::{close_table, short};
+use crate::output::{caches_line, close_table, short};
 
 /// What ends the suite in a name.
 const SUITE_END: char = ':';
@@ -17,6 +18,7 @@ const SUITE_END: char = ':';
 /// All rows; displayed below what the machine can do, and above the groups and the totals.
 pub struct Table {
     machine: Machine,
+    caches: CacheState,
     /// The numbers of threads that every problem is measured on.
     threads: Vec<usize>,
     /// For each problem one row a number of threads, with the problem in short.
@@ -25,8 +27,8 @@ pub struct Table {
 
 impl Table {
     /// No rows yet.
-    pub fn new(machine: Machine, threads: Vec<usize>) -> Table {
-        Table { machine, threads, rows: vec![] }
+    pub fn new(machine: Machine, caches: CacheState, threads: Vec<usize>) -> Table {
+        Table { machine, caches, threads, rows: vec![] }
     }
 
     /// Adds the rows of a problem, one for each number of threads.
@@ -57,7 +59,7 @@ impl Table {
 
 impl fmt::Display for Table {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "{}", self.machine)?;
+        writeln!(f, "{}\n{}", self.machine, caches_line(self.caches))?;
         writeln!(f, "{}", self.layers())?;
         let groups = Groups::of(self.rows());
         if groups.are_several() {
@@ -102,7 +104,7 @@ impl Table {
         let mut cells = vec![name.to_owned(), short.to_owned(), kernel];
         cells.extend(self.compares().then(|| row.threads.to_string()));
         cells.extend([
-            format!("{:.4}", row.min_ms),
+            format!("{:.4}", row.ms),
             format!("{:.1}", row.gflops),
             format!("{:.1}", row.frac_peak * 100.0),
             format!("{:.1}", row.gb_per_s),
@@ -129,7 +131,7 @@ impl Table {
         let mut text = format!(
             "{} layer{plural}{on}, {:.3} ms, geometric mean {:.1} GFLOP/s = {:.1} % of peak",
             rows.len(),
-            column(|row| row.min_ms).iter().sum::<f64>(),
+            column(|row| row.ms).iter().sum::<f64>(),
             geometric_mean(&column(|row| row.gflops)),
             geometric_mean(&column(|row| row.frac_peak)) * 100.0,
         );
@@ -183,6 +185,8 @@ mod tests {
             isa: "avx512".to_owned(),
             layout: "nhwc",
             threads,
+            caches: "warm",
+            ms: 123.45678,
             min_ms: 123.45678,
             median_ms: 123.45678,
             speedup,
@@ -205,8 +209,8 @@ mod tests {
     fn every_suite_fits_a_terminal() {
         let machine = || Machine::new(Isa::Avx512, 123.45678, vec![]);
         for suite in suite::ALL {
-            let mut plain = Table::new(machine(), vec![1]);
-            let mut compared = Table::new(machine(), vec![1, 2]);
+            let mut plain = Table::new(machine(), CacheState::Warm, vec![1]);
+            let mut compared = Table::new(machine(), CacheState::Warm, vec![1, 2]);
             for descriptor in suite.descriptors().unwrap() {
                 plain.push(vec![row(&descriptor, 1, None)], &descriptor.problem);
                 let rows = [1, 2].map(|threads| row(&descriptor, threads, Some(12.345678)));

@@ -24,13 +24,18 @@ pub struct Row {
     pub layout: &'static str,
     /// Threads of a call.
     pub threads: usize,
+    /// What the caches held when a call began.
+    pub caches: &'static str,
+    /// The figure, in the table only: the shortest call, or the median one if cold.
+    #[serde(skip)]
+    pub ms: f64,
     /// The shortest call.
     pub min_ms: f64,
     /// The median call.
     pub median_ms: f64,
     /// Times as fast as on the first number of threads, if there are several.
     pub speedup: Option<f64>,
-    /// Operations of the definition a nanosecond, in the shortest call.
+    /// Operations of the definition a nanosecond, in the call of the figure.
     pub gflops: f64,
     /// The peak of all threads.
     pub peak_gflops: f64,
@@ -38,9 +43,9 @@ pub struct Row {
     pub frac_peak: f64,
     /// Bytes that have to move, each once.
     pub traffic_bytes: u64,
-    /// How fast they moved, in the shortest call.
+    /// How fast they moved, in that call.
     pub gb_per_s: f64,
-    /// The smallest cache of a core that holds them.
+    /// The smallest cache of a core that holds them, or memory if cold.
     pub data_in: &'static str,
     /// How fast one core reads from its first-level cache.
     pub l1_gb_per_s: Option<f64>,

@@ -9,6 +9,7 @@ use std::fmt::Write;
 
 use self::svg::{Dot, Plot, Scale};
 use super::report::{Row, Table};
+use crate::output::caches_line;
 
 const STYLE: &str = "\
 :root{--ink:#1b1f24;--dim:#68707a;--line:#d5dae0;--back:#fff;--pick:#0b6bcb;--default:#d9822b;--panel:#f6f8fa}
@@ -72,8 +73,9 @@ fn head(table: &Table, machine: &str) -> String {
         "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\n<meta name=\"viewport\" \
          content=\"width=device-width,initial-scale=1\">\n<link rel=\"icon\" href=\"data:,\">\n\
          <title>convgen tune</title>\n<style>{STYLE}</style></head><body>\n<h1>convgen tune</h1>\n\
-         <p class=\"dim\">{}</p>\n<div class=\"tiles\">",
-        escaped(machine)
+         <p class=\"dim\">{}</p>\n<p class=\"dim\">{}</p>\n<div class=\"tiles\">",
+        escaped(machine),
+        caches_line(table.caches)
     );
     let total = |field: fn(&Row) -> f64| table.rows.iter().map(field).sum::<f64>();
     let mut tile = |value: String, what: &str| {
@@ -220,14 +222,17 @@ fn escaped(text: &str) -> String {
 mod tests {
     use super::*;
     use crate::tune::report::Peaks;
+    use convgen::timing::CacheState;
 
     #[test]
     fn a_page_escapes_names_and_fetches_nothing() {
-        let mut table = Table::new(Peaks { gflops: 100.0, memory_gb_s: 10.0, l2_gb_s: 50.0 });
+        let peaks = Peaks { gflops: 100.0, memory_gb_s: 10.0, l2_gb_s: 50.0 };
+        let mut table = Table::new(peaks, CacheState::Cold);
         let descriptor = "conv1d ic8 oc8 iw64 kw3 \"<script>\"".parse().unwrap();
         table.push(Row::empty(&descriptor));
         let page = page(&table, "a & b");
         assert!(page.contains("&lt;script&gt;") && page.contains("a &amp; b"));
+        assert!(page.contains("cold caches"), "{page}");
         assert!(!page.contains("<script") && !page.contains("http"), "{page}");
         assert!(!page.contains("NaN") && !page.contains("inf"), "{page}");
     }

@@ -3,11 +3,12 @@
 use std::fmt;
 
 use convgen::record::Record;
+use convgen::timing::CacheState;
 use convgen::tune::search::{Measured, Tuned, rank_correlation};
 use convgen_ir::problem::{ConvProblem, Descriptor};
 use serde::Serialize;
 
-use crate::output::{short, table, title};
+use crate::output::{caches_line, short, table, title};
 
 /// What the machine can do at best, for all threads together where it is arithmetic.
 #[derive(Clone, Copy, Debug)]
@@ -25,7 +26,7 @@ pub struct Peaks {
 pub struct Point {
     /// Milliseconds by the cost model.
     pub predicted_ms: f64,
-    /// Milliseconds of the shortest call.
+    /// Milliseconds of the shortest call, or of the median one if cold.
     pub ms: f64,
     /// The algorithm.
     pub algorithm: &'static str,
@@ -45,9 +46,12 @@ pub struct Row {
     pub short: String,
     /// `tuned`, `known` (it was in the database) or `surveyed`.
     pub state: &'static str,
-    /// The default's shortest call.
+    /// What the caches held when a call began: `warm` or `cold`. Of a known problem nothing: its
+    /// record does not say.
+    pub caches: Option<&'static str>,
+    /// The default's shortest call, or median one if cold.
     pub default_ms: f64,
-    /// The pick's shortest call.
+    /// The pick's.
     pub ms: f64,
     /// How many times faster.
     pub gain: f64,
@@ -84,6 +88,7 @@ impl Row {
             name: title(descriptor),
             short: short(problem),
             state,
+            caches: None,
             default_ms: 0.0,
             ms: 0.0,
             gain: 1.0,
@@ -106,8 +111,14 @@ impl Row {
     }
 
     /// What a search found.
-    pub fn new(descriptor: &Descriptor, problem: &ConvProblem, tuned: Tuned) -> Row {
+    pub fn new(
+        descriptor: &Descriptor,
+        problem: &ConvProblem,
+        caches: CacheState,
+        tuned: Tuned,
+    ) -> Row {
         let mut row = Row::of(descriptor, problem, "tuned");
+        row.caches = Some(caches.name());
         row.picked(problem, &tuned.default, &tuned.best);
         row.refused = tuned.refused.len();
         row.seconds = tuned.seconds;
@@ -134,9 +145,11 @@ impl Row {
     pub fn surveyed(
         descriptor: &Descriptor,
         problem: &ConvProblem,
+        caches: CacheState,
         measured: Vec<Measured>,
     ) -> Row {
         let mut row = Row::of(descriptor, problem, "surveyed");
+        row.caches = Some(caches.name());
         let best = measured.iter().min_by(|a, b| a.seconds.total_cmp(&b.seconds));
         if let (Some(default), Some(best)) = (measured.first(), best) {
             row.picked(problem, default, best);
@@ -172,14 +185,16 @@ impl Row {
 pub struct Table {
     /// The machine's.
     pub peaks: Peaks,
+    /// What its caches hold when a call begins.
+    pub caches: CacheState,
     /// One a problem.
     pub rows: Vec<Row>,
 }
 
 impl Table {
     /// No rows yet.
-    pub fn new(peaks: Peaks) -> Table {
-        Table { peaks, rows: vec![] }
+    pub fn new(peaks: Peaks, caches: CacheState) -> Table {
+        Table { peaks, caches, rows: vec![] }
     }
 
     /// Adds a row.
@@ -226,7 +241,7 @@ impl fmt::Display for Table {
                 row.rank_correlation.map_or(row.state.to_owned(), |rank| format!("{rank:.2}")),
             ]);
         }
-        writeln!(f, "{table}")?;
+        writeln!(f, "{}\n{table}", caches_line(self.caches))?;
         let layers = self.rows.len();
         let plural = if layers == 1 { "" } else { "s" };
         let total = |field: fn(&Row) -> f64| self.rows.iter().map(field).sum::<f64>();

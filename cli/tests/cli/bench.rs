@@ -22,6 +22,7 @@ fn json_has_every_field() {
         "isa",
         "layout",
         "threads",
+        "caches",
         "min_ms",
         "median_ms",
         "speedup",
@@ -46,7 +47,7 @@ fn json_has_every_field() {
     assert_eq!(row["problem"], "conv1d f32 nhwc n1 ic2 oc4 iw5 kw3");
     let isa = row["isa"].as_str().unwrap();
     assert!(Isa::ALL.iter().any(|known| known.name() == isa), "{isa}");
-    assert_eq!(row["layout"], "nhwc");
+    assert_eq!((&row["layout"], &row["caches"]), (&"nhwc".into(), &"warm".into()));
     assert_eq!((&row["threads"], &row["verified"]), (&2.into(), &true.into()));
     assert!(row["name"].is_null());
     assert_eq!((&row["group"], &row["speedup"]), (&"k3".into(), &Value::Null));
@@ -60,6 +61,33 @@ fn json_has_every_field() {
     assert_eq!((&row["traffic_bytes"], &row["data_in"]), (&bytes.into(), &"L1".into()));
     let rate = f64::from(bytes) / row["min_ms"].as_f64().unwrap() / 1e6;
     assert!((row["gb_per_s"].as_f64().unwrap() - rate).abs() < 1e-9);
+}
+
+#[test]
+fn cold_calls_are_told_by_their_median() {
+    let cold = ["bench", TINY, "--seconds", "0", "--cold", "--threads", "1,2"];
+    let rows = objects(&[cold.as_slice(), &["--json"]].concat());
+    assert_eq!(rows.len(), 2, "{rows:?}");
+    let number = |row: &Value, key: &str| row[key].as_f64().unwrap();
+    for row in &rows {
+        assert_eq!((&row["caches"], &row["data_in"]), (&"cold".into(), &"memory".into()));
+        let rate = number(row, "traffic_bytes") / number(row, "median_ms") / 1e6;
+        assert!((number(row, "gb_per_s") / rate - 1.0).abs() < 1e-9, "{row}");
+    }
+    let ratio = number(&rows[0], "median_ms") / number(&rows[1], "median_ms");
+    assert!((number(&rows[1], "speedup") / ratio - 1.0).abs() < 1e-9, "{rows:?}");
+}
+
+#[test]
+fn tables_say_what_the_caches_held() {
+    for problem in [TINY, PAIR] {
+        let warm = stdout(convgen(&["bench", problem, "--seconds", "0"]).success());
+        assert!(warm.contains("warm caches: ms is the shortest call\n"), "{warm}");
+        let cold = stdout(convgen(&["bench", problem, "--seconds", "0", "--cold"]).success());
+        assert!(cold.contains("cold caches, emptied before each call: ms is the median"), "{cold}");
+    }
+    let pair = objects(&["bench", PAIR, "--seconds", "0", "--cold", "--json"]);
+    assert_eq!(pair[0]["caches"], "cold");
 }
 
 #[test]
