@@ -21,6 +21,7 @@
 //! before it hide; traffic is fetched ahead while the core computes, so of it only
 //! [`EXPOSED`] is added, unless the traffic is the longer of the two.
 
+mod estimate;
 mod traffic;
 mod trips;
 mod work;
@@ -29,6 +30,7 @@ use std::fmt;
 
 use convgen_ir::verify::VerifiedNest;
 
+pub use self::estimate::Estimate;
 use self::traffic::Traffic;
 use self::work::Work;
 pub(crate) use self::work::{

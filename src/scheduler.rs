@@ -25,7 +25,6 @@ use convgen_ir::elem::Layout;
 use convgen_ir::problem::{ConvProblem, Direction};
 use convgen_ir::schedule::Schedule;
 
-pub use self::estimate::Estimate;
 use self::estimate::estimate;
 use self::legal::picks;
 pub(crate) use self::legal::{first_legal, legal_sum};
@@ -34,6 +33,7 @@ use self::plan::{
     is_pointwise, weight_bytes,
 };
 use crate::algorithm::{Algorithm, PhaseLoop, phase_loops};
+pub use crate::cost::Estimate;
 use crate::target::{
     L1_WAY_BYTES, LATENCY_SUMS, MICRO_KERNEL_OPERANDS, PAGE_BYTES, Target, UNROLLED_STEPS,
 };

@@ -120,22 +120,10 @@ fn write_estimates(
         writeln!(out, "estimates        of the sum, by what lanes run over; before lowering")?;
     }
     for Estimated { plan, schedule, estimate } in estimated {
-        let us = |seconds: f64| seconds * 1e6;
         let lines = if plan.lines > 1 { format!("{} lines, ", plan.lines) } else { String::new() };
         let mark = if schedule == *picked { "  (this one)" } else { "" };
-        writeln!(
-            out,
-            "  {:<16}{:>10.3} us   products {:.3}, tiles {:.3}, copies {:.3}, traffic {:.3}; \
-             {lines}{} x {} vectors{mark}",
-            plan.lanes.name(),
-            us(estimate.seconds()),
-            us(estimate.products),
-            us(estimate.tiles),
-            us(estimate.copies),
-            us(estimate.traffic),
-            plan.rows,
-            plan.vectors,
-        )?;
+        let (lanes, rows, vectors) = (plan.lanes.name(), plan.rows, plan.vectors);
+        writeln!(out, "  {lanes:<16}{estimate}; {lines}{rows} x {vectors} vectors{mark}")?;
     }
     Ok(())
 }

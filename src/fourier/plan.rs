@@ -7,7 +7,7 @@ use convgen_ir::schedule::{Schedule, Size};
 use crate::accuracy::ROUNDOFF;
 use crate::algorithm::sizes::{Sizes, SizesError, size};
 use crate::algorithm::{Algorithm, PartsError, TRANSFORMED_BYTES, Unsupported};
-use crate::cost::Rates;
+use crate::cost::{Estimate, Rates};
 use crate::target::{Target, WORKSPACE_BYTES};
 
 /// Output channels of a task at most: their sums are kept until the last stage.
@@ -125,7 +125,7 @@ impl Plan {
             if !plan.fits() {
                 continue;
             }
-            let seconds = plan.seconds(problem, target, target.rates());
+            let seconds = plan.estimate(problem, target, target.rates()).seconds();
             if best.as_ref().is_none_or(|(least, _)| seconds < *least) {
                 best = Some((seconds, plan));
             }
@@ -283,8 +283,8 @@ impl Plan {
         1.01 * (21 * levels + 3 * self.in_channels + 4) as f64 * ROUNDOFF
     }
 
-    /// Predicted seconds of a call at the problem's batch on one core.
-    pub fn seconds(&self, problem: &ConvProblem, target: &Target, rates: &Rates) -> f64 {
+    /// Predicts a call at the problem's batch on one core.
+    pub fn estimate(&self, problem: &ConvProblem, target: &Target, rates: &Rates) -> Estimate {
         let (rows, columns) = self.points();
         let points = (rows * columns) as f64;
         let tiles: u64 = self.axes.iter().map(|axis| axis.tiles).product();
@@ -294,7 +294,8 @@ impl Plan {
         // One a row, and where there are several rows one a column.
         let short = rows + if rows > 1 { columns / 2 + 1 } else { 0 };
         let transform = flops / TRANSFORM_FLOPS_PER_CYCLE + short as f64 * TRANSFORM_CALL_CYCLES;
-        let transforms = channels * transform;
+        let outputs = self.axes.iter().map(|axis| axis.tile).product::<u64>() * self.out_channels;
+        let cycles = channels * transform + FINISH_CYCLES * outputs as f64;
         let products = (self.in_channels * self.out_channels * self.vectors()) as f64;
         // Four multiply-adds use two vectors of weights, which come from where all of them fit.
         let caches = target.caches();
@@ -303,10 +304,13 @@ impl Plan {
             bytes if bytes <= caches.l3 => rates.l3,
             _ => rates.memory,
         };
-        let step = (4.0 * rates.fma).max(self.bytes(2 * self.lanes) as f64 * byte);
-        let outputs = self.axes.iter().map(|axis| axis.tile).product::<u64>() * self.out_channels;
-        let cycles = transforms + FINISH_CYCLES * outputs as f64;
-        calls * (cycles * rates.cycle + products * step)
+        let tile = Estimate {
+            products: products * 4.0 * rates.fma,
+            tiles: cycles * rates.cycle,
+            copies: 0.0,
+            traffic: products * self.bytes(2 * self.lanes) as f64 * byte,
+        };
+        tile.times(calls)
     }
 }
 

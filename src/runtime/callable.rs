@@ -114,7 +114,8 @@ impl Callable {
                 // The nests of such code are its last stage only.
                 Some(transforms) => {
                     let images = self.problem.batch().max(1) as f64;
-                    transforms.plan().seconds(&self.problem, &self.target, rates) / images
+                    let plan = transforms.plan();
+                    plan.estimate(&self.problem, &self.target, rates).seconds() / images
                 }
                 None => cost::cost(self.code.nests(), &self.target, rates, 1, 1).seconds,
             }

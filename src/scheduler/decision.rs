@@ -15,6 +15,7 @@ use super::Planned;
 use super::inside::inside;
 use crate::accuracy::{Accuracy, ERROR_BUDGET};
 use crate::algorithm::{Algorithm, winograd};
+use crate::cost::Estimate;
 use crate::fourier;
 use crate::target::Target;
 
@@ -47,8 +48,8 @@ pub enum Decision {
     Predicted {
         /// The tiles.
         tiles: Box<Tiles>,
-        /// Predicted seconds of the best plan of the sum.
-        direct: f64,
+        /// Predicts the best plan of the sum.
+        direct: Estimate,
         /// How many times the tiles must be faster.
         margin: f64,
     },
@@ -59,8 +60,8 @@ pub enum Decision {
 pub struct Tiles {
     /// The sizes, as directives.
     pub schedule: Schedule,
-    /// Predicted seconds of a call on one core.
-    pub seconds: f64,
+    /// Predicts a call on one core.
+    pub estimate: Estimate,
     /// The tiles and their error, in words.
     pub about: String,
 }
@@ -73,7 +74,8 @@ impl Decision {
                 None
             }
             Decision::Predicted { tiles, direct, margin } => {
-                (tiles.seconds * margin < *direct).then_some(tiles)
+                let [tiled, sum] = [&tiles.estimate, direct].map(Estimate::seconds);
+                (tiled * margin < sum).then_some(tiles)
             }
         }
     }
@@ -100,10 +102,8 @@ impl fmt::Display for Decision {
             ),
             Decision::Predicted { tiles, direct, margin } => write!(
                 f,
-                "predicted {:.3} us, direct {:.3} us, at least {margin} times that are needed; {}",
-                us(&tiles.seconds),
-                us(direct),
-                tiles.about
+                "predicted {}, direct {direct}, at least {margin} times that are needed; {}",
+                tiles.estimate, tiles.about
             ),
         }
     }
@@ -113,7 +113,7 @@ impl fmt::Display for Decision {
 pub struct Weighing<'p> {
     problem: &'p ConvProblem,
     target: &'p Target,
-    direct: OnceCell<f64>,
+    direct: OnceCell<Estimate>,
 }
 
 impl<'p> Weighing<'p> {
@@ -126,7 +126,7 @@ impl<'p> Weighing<'p> {
     pub fn chosen(&self) -> Option<(Algorithm, Tiles)> {
         let decided = Algorithm::ALL.into_iter().map(|a| (a, self.decide(a)));
         let taken = decided.filter_map(|(a, decision)| Some((a, decision.tiles()?.clone())));
-        taken.min_by(|(_, a), (_, b)| a.seconds.total_cmp(&b.seconds))
+        taken.min_by(|(_, a), (_, b)| a.estimate.seconds().total_cmp(&b.estimate.seconds()))
     }
 
     /// Whether an algorithm is taken instead of the sum.
@@ -152,20 +152,22 @@ impl<'p> Weighing<'p> {
             Err(reason) => return Decision::Outside { reason },
         };
         let peak = problem.macs() as f64 * inside(problem) * target.rates().fma;
-        let (seconds, peak) = (tiles.seconds, peak / f64::from(target.lanes()));
+        let (seconds, peak) = (tiles.estimate.seconds(), peak / f64::from(target.lanes()));
         if seconds >= peak {
             return Decision::Arithmetic { seconds, peak };
         }
-        let direct = *self.direct.get_or_init(|| direct_seconds(problem, target).unwrap_or(peak));
+        let unplanned = Estimate { products: peak, ..Estimate::default() };
+        let direct = || direct_estimate(problem, target).unwrap_or(unplanned);
+        let direct = *self.direct.get_or_init(direct);
         Decision::Predicted { tiles, direct, margin }
     }
 }
 
-/// Predicted seconds of the best plan of the sum; none where it has no plans.
-fn direct_seconds(problem: &ConvProblem, target: &Target) -> Option<f64> {
+/// Predicts the best plan of the sum; none where it has no plans.
+fn direct_estimate(problem: &ConvProblem, target: &Target) -> Option<Estimate> {
     let planned = Planned::new(Algorithm::Direct, problem)?;
     let plans = planned.picker(target).estimated();
-    plans.first().map(|(estimate, _)| estimate.seconds())
+    plans.first().map(|(estimate, _)| *estimate)
 }
 
 fn winograd_tiles(problem: &ConvProblem, target: &Target) -> Result<Tiles, String> {
@@ -188,7 +190,7 @@ fn winograd_tiles(problem: &ConvProblem, target: &Target) -> Result<Tiles, Strin
         plan.bound(),
         if plan.is_local() { "window" } else { "tile" }
     );
-    Ok(Tiles { schedule, seconds: chosen.seconds, about })
+    Ok(Tiles { schedule, estimate: chosen.estimate, about })
 }
 
 fn fourier_tiles(problem: &ConvProblem, target: &Target) -> Result<Tiles, String> {
@@ -204,6 +206,6 @@ fn fourier_tiles(problem: &ConvProblem, target: &Target) -> Result<Tiles, String
         "tiles of {} outputs; worst case {error:.1e} of the tile's norm, budget {ERROR_BUDGET:.1e}",
         tiles.join("x")
     );
-    let seconds = plan.seconds(problem, target, target.rates());
-    Ok(Tiles { schedule: plan.schedule(problem), seconds, about })
+    let estimate = plan.estimate(problem, target, target.rates());
+    Ok(Tiles { schedule: plan.schedule(problem), estimate, about })
 }

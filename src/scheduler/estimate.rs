@@ -11,7 +11,7 @@ use super::inside::inside;
 use super::plan::{LaneAxis, LoopOrder, Plan, Shape, columns_are_neighbours, groups_a_vector};
 use crate::algorithm::PhaseLoop;
 use crate::cost::{
-    DECODED, EXPOSED, INSERT, MISPREDICTION, NEAR_ITERATION, PREDICTED_TRIPS, Rates, SHUFFLES,
+    DECODED, Estimate, INSERT, MISPREDICTION, NEAR_ITERATION, PREDICTED_TRIPS, Rates, SHUFFLES,
     WIDTH,
 };
 use crate::target::{PAGE_BYTES, Target};
@@ -43,27 +43,6 @@ const QUAD: f64 = 4.0;
 /// Cycles of an element that is copied by itself, to its place in the same order or in another.
 const ELEMENT: f64 = 1.5;
 const CROSSED: f64 = 5.0;
-
-/// Seconds of a call, by what they are spent on.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Estimate {
-    /// Products, with the loads that they do not hide and the waits of small tiles.
-    pub products: f64,
-    /// What begins and ends each tile: loops, epilogue and stores.
-    pub tiles: f64,
-    /// Copies of the input.
-    pub copies: f64,
-    /// Lines from beyond the first-level cache.
-    pub traffic: f64,
-}
-
-impl Estimate {
-    /// All of them: data is fetched while the core computes, but for a part.
-    pub fn seconds(&self) -> f64 {
-        let compute = self.products + self.tiles + self.copies;
-        compute.max(self.traffic) + EXPOSED * compute.min(self.traffic)
-    }
-}
 
 /// Predicts a call of a plan's kernel, on one core; `whole` if neighbouring columns of the output
 /// are written by one nest.

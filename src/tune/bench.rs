@@ -143,7 +143,7 @@ impl<'c> Bench<'c> {
         let (target, batch) = (self.compiler.target(), self.problem.batch());
         if *algorithm == Algorithm::Fourier {
             let (plan, _) = self.compiler.stages(&self.problem, schedule)?;
-            return Ok(plan.seconds(&self.problem, target, &self.rates));
+            return Ok(plan.estimate(&self.problem, target, &self.rates).seconds());
         }
         let nest = self.compiler.lower(&self.problem, *algorithm, schedule)?;
         Ok(cost::cost(&nest, target, &self.rates, batch, self.threads).seconds)

@@ -11,7 +11,7 @@ use super::plan::{AxisPlan, LOCAL_TILE, MAX_STRIDE, Plan};
 use super::toom::{MAX_POINTS, Transforms};
 use crate::accuracy::ROUNDOFF;
 use crate::algorithm::sum::DenseSum;
-use crate::cost::Rates;
+use crate::cost::{Estimate, Rates};
 use crate::target::{Caches, LATENCY_SUMS, Target};
 
 /// The part of the peak rate of multiply-adds that the products reach.
@@ -36,7 +36,7 @@ impl Plan {
     ) -> f64 {
         let tasks = self.tasks(problem);
         let rounds = tasks.div_ceil(target.cores() as u64);
-        let seconds = self.seconds(problem, sum, target, rates);
+        let seconds = self.estimate(problem, sum, target, rates).seconds();
         seconds * rounds as f64 / tasks as f64
     }
 
@@ -45,14 +45,14 @@ impl Plan {
         problem.batch().max(1) * problem.groups() * blocks * self.parts
     }
 
-    /// Predicted seconds of a call at the problem's batch on one core.
-    pub(super) fn seconds(
+    /// Predicts a call at the problem's batch on one core.
+    pub(super) fn estimate(
         &self,
         problem: &ConvProblem,
         sum: &DenseSum,
         target: &Target,
         rates: &Rates,
-    ) -> f64 {
+    ) -> Estimate {
         let [input, output] = operations(&self.axes);
         let (reads, writes) = (sum.channels.0 as f64, sum.channels.1 as f64);
         let parts = self.parts as f64;
@@ -74,16 +74,20 @@ impl Plan {
         let reach: u64 = self.axes.iter().map(AxisPlan::reach).product();
         let merged: u64 = self.axes.iter().map(|a| a.merged).product();
         let copied = 2.0 * (reach * merged) as f64 * vectors(reads);
-        let copied = parts * copied;
         let moved =
             tiles * (parts * input as f64 * vectors(reads) + output as f64 * vectors(writes));
         let written: u64 = self.axes.iter().map(|a| a.tile).product();
         let elements = parts * (reach * merged) as f64 * reads + tiles * written as f64 * writes;
         let torn = if self.is_torn(problem, sum) { elements * APART_CYCLES } else { 0.0 };
-        let transforms = ((moved + copied) * TRANSFORM_CYCLES + torn) * rates.cycle;
-        let [written, read] = self.spilled_bytes(caches).map(|bytes| bytes * rates.l3);
-        let far = weights + read;
-        calls * (multiply.max(far) + 0.3 * multiply.min(far) + transforms + written)
+        let [spilled, read] = self.spilled_bytes(caches).map(|bytes| bytes * rates.l3);
+        let block = Estimate {
+            products: multiply,
+            // Nothing hides what is written.
+            tiles: moved * TRANSFORM_CYCLES * rates.cycle + spilled,
+            copies: (parts * copied * TRANSFORM_CYCLES + torn) * rates.cycle,
+            traffic: weights + read,
+        };
+        block.times(calls)
     }
 
     /// Whether no element of a tile has a neighbour in memory that is read or written with it:

@@ -8,7 +8,7 @@ use super::toom::MAX_POINTS;
 use crate::accuracy::{Accuracy, ERROR_BUDGET};
 use crate::algorithm::TRANSFORMED_BYTES;
 use crate::algorithm::sum::DenseSum;
-use crate::cost::Rates;
+use crate::cost::{Estimate, Rates};
 use crate::target::{MICRO_KERNEL_OPERANDS, Target, WORKSPACE_BYTES};
 
 /// Input channels that are copied together: some cache lines of each pixel.
@@ -24,8 +24,8 @@ pub struct Chosen {
     pub tiling: Tiling,
     /// The plan of each part that has a sum.
     pub plans: Vec<Plan>,
-    /// Predicted seconds of a call at the problem's batch on one core.
-    pub seconds: f64,
+    /// Predicts a call at the problem's batch on one core.
+    pub estimate: Estimate,
 }
 
 /// What tilings are chosen for.
@@ -59,7 +59,8 @@ impl Search<'_> {
             for axes in blocked(&single.plans[lead].axes) {
                 let weighed = self.weighed(self.tiling(lead, axes, 1));
                 let shorter = |chosen: &Chosen| {
-                    best.as_ref().is_none_or(|best| chosen.seconds < best.seconds)
+                    best.as_ref()
+                        .is_none_or(|best| chosen.estimate.seconds() < best.estimate.seconds())
                 };
                 best = weighed.filter(shorter).or(best);
             }
@@ -140,11 +141,11 @@ impl Search<'_> {
         let plan = |sum| Plan::new(self.problem, sum, self.target, &tiling).ok();
         let plans: Vec<Plan> = self.sums.iter().map(plan).collect::<Option<_>>()?;
         let fits = plans.iter().all(|plan| plan.workspace_bytes() <= WORKSPACE_BYTES);
-        let seconds = |(sum, plan): (&DenseSum, &Plan)| {
-            plan.seconds(self.problem, sum, self.target, self.rates)
+        let estimate = |(sum, plan): (&DenseSum, &Plan)| {
+            plan.estimate(self.problem, sum, self.target, self.rates)
         };
-        let seconds = self.sums.iter().zip(&plans).map(seconds).sum();
-        fits.then_some(Chosen { tiling, plans, seconds })
+        let estimate = self.sums.iter().zip(&plans).map(estimate).sum();
+        fits.then_some(Chosen { tiling, plans, estimate })
     }
 
     /// The same, its weights prefetched where no cache holds them.
@@ -160,12 +161,12 @@ impl Search<'_> {
     /// shortest time if each core takes as many tasks as the next.
     fn shared(&self, lead: usize, chosen: Chosen) -> Chosen {
         let cores = self.target.cores() as u64;
-        let Chosen { tiling, seconds, .. } = &chosen;
+        let Chosen { tiling, estimate, .. } = &chosen;
         let (panels, writes) =
             (self.sums[lead].channels.1 / tiling.channels, self.sums[lead].channels.1);
         let whole = writes.is_multiple_of(tiling.channels);
         let most = if whole { cores.min(panels) } else { 1 };
-        let (ahead, seconds) = (tiling.ahead, *seconds);
+        let (ahead, estimate) = (tiling.ahead, *estimate);
         let ways = if cores > 1 { blocked(&chosen.plans[lead].axes) } else { vec![] };
         let shares = |axes: Vec<AxisTiling>| {
             let divides = |parts: &u64| panels.is_multiple_of(*parts);
@@ -180,7 +181,7 @@ impl Search<'_> {
             let elapsed = self.elapsed(&other);
             if elapsed < shortest {
                 // What a call takes on one core is a question of the tiles.
-                (best, shortest) = (Chosen { seconds, ..other }, elapsed);
+                (best, shortest) = (Chosen { estimate, ..other }, elapsed);
             }
         }
         best
