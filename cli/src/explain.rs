@@ -27,9 +27,9 @@ Examples:
   convgen explain 'conv2d g32 ic32 oc32 ih112 iw112 kh3 kw3 ph1 pw1 bias | relu6' --layout nchw
   convgen explain --measure --candidates 8 conv2d ic64 oc64 ih56 iw56 kh3 kw3 ph1 pw1
 
-The prediction is the cost model's: what is counted in the lowered loops, at the rates of an ordinary
-core, or with --measure at the rates of this one, beside the time of the kernel itself. The estimates
-are what the default schedule was chosen by, before anything was lowered.";
+The prediction is the cost model's: what is counted in the lowered loops, at the rates known of this
+kind of core, or with --measure at rates measured now, beside the time of the kernel itself. The
+estimates are what the default schedule was chosen by, before anything was lowered.";
 
 /// How long each rate of the machine is measured, in seconds.
 const RATE_SECONDS: f64 = 0.02;
@@ -167,7 +167,7 @@ impl<'a> Model<'a> {
 
     /// The terms of the prediction, and the measured time.
     fn write(&self, kernel: &Kernel, pick: &Candidate, out: &mut impl Write) -> anyhow::Result<()> {
-        let rates = if self.args.measure { "of this machine" } else { "of an ordinary core" };
+        let rates = if self.args.measure { "measured now" } else { "known of this kind of core" };
         let (target, batch) = (self.compiler.target(), self.problem.batch());
         let cost = cost::cost(kernel.nests(), target, &self.rates, batch, self.args.threads);
         writeln!(out, "prediction       at rates {rates}")?;

@@ -106,7 +106,7 @@ impl Callable {
         usize::try_from(self.code.scratch_bytes()).unwrap_or(usize::MAX)
     }
 
-    /// Predicted seconds of an image on one thread of an ordinary core.
+    /// Predicted seconds of an image on one thread.
     fn seconds(&self) -> f64 {
         *self.seconds.get_or_init(|| {
             let rates = self.target.rates();

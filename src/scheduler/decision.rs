@@ -12,7 +12,6 @@ use convgen_ir::problem::ConvProblem;
 use convgen_ir::schedule::Schedule;
 
 use super::Planned;
-use super::inside::inside;
 use crate::accuracy::{Accuracy, ERROR_BUDGET};
 use crate::algorithm::{Algorithm, winograd};
 use crate::cost::Estimate;
@@ -23,6 +22,10 @@ use crate::target::Target;
 /// for Fourier's, whose library was not measured on each machine.
 const WINOGRAD_MARGIN: f64 = 1.1;
 const FOURIER_MARGIN: f64 = 1.5;
+
+/// Tiles predicted to take so many times as long as the sum may yet be faster, if better ones are
+/// searched for.
+const NEAR: f64 = 1.5;
 
 /// What is said for and against an algorithm of transformed tiles.
 #[derive(Clone, Debug, PartialEq)]
@@ -36,13 +39,6 @@ pub enum Decision {
     Outside {
         /// Why.
         reason: String,
-    },
-    /// Slower than the sum would be at the peak rate of multiply-adds.
-    Arithmetic {
-        /// Predicted seconds of the tiles.
-        seconds: f64,
-        /// Seconds of the sum at the peak rate, without the taps on padding.
-        peak: f64,
     },
     /// The shorter of two predicted times, if by a margin.
     Predicted {
@@ -66,13 +62,18 @@ pub struct Tiles {
     pub about: String,
 }
 
+impl Tiles {
+    /// Whether a search for the best candidate should look among such tiles too.
+    pub(super) fn is_near(&self, direct: &Estimate) -> bool {
+        self.estimate.seconds() < NEAR * direct.seconds()
+    }
+}
+
 impl Decision {
     /// The tiles, if the decision is for them.
     pub fn tiles(&self) -> Option<&Tiles> {
         match self {
-            Decision::Inexact { .. } | Decision::Outside { .. } | Decision::Arithmetic { .. } => {
-                None
-            }
+            Decision::Inexact { .. } | Decision::Outside { .. } => None,
             Decision::Predicted { tiles, direct, margin } => {
                 let [tiled, sum] = [&tiles.estimate, direct].map(Estimate::seconds);
                 (tiled * margin < sum).then_some(tiles)
@@ -88,18 +89,11 @@ impl Decision {
 
 impl fmt::Display for Decision {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let us = |seconds: &f64| seconds * 1e6;
         match self {
             Decision::Inexact { accuracy } => {
                 write!(f, "{accuracy} accuracy allows no such arithmetic")
             }
             Decision::Outside { reason } => write!(f, "does not apply: {reason}"),
-            Decision::Arithmetic { seconds, peak } => write!(
-                f,
-                "predicted {:.3} us, direct at the peak rate {:.3} us",
-                us(seconds),
-                us(peak)
-            ),
             Decision::Predicted { tiles, direct, margin } => write!(
                 f,
                 "predicted {}, direct {direct}, at least {margin} times that are needed; {}",
@@ -151,23 +145,20 @@ impl<'p> Weighing<'p> {
             Ok(tiles) => Box::new(tiles),
             Err(reason) => return Decision::Outside { reason },
         };
-        let peak = problem.macs() as f64 * inside(problem) * target.rates().fma;
-        let (seconds, peak) = (tiles.estimate.seconds(), peak / f64::from(target.lanes()));
-        if seconds >= peak {
-            return Decision::Arithmetic { seconds, peak };
-        }
-        let unplanned = Estimate { products: peak, ..Estimate::default() };
-        let direct = || direct_estimate(problem, target).unwrap_or(unplanned);
-        let direct = *self.direct.get_or_init(direct);
+        let direct = *self.direct.get_or_init(|| direct_estimate(problem, target));
         Decision::Predicted { tiles, direct, margin }
     }
 }
 
-/// Predicts the best plan of the sum; none where it has no plans.
-fn direct_estimate(problem: &ConvProblem, target: &Target) -> Option<Estimate> {
-    let planned = Planned::new(Algorithm::Direct, problem)?;
-    let plans = planned.picker(target).estimated();
-    plans.first().map(|(estimate, _)| *estimate)
+/// Predicts the best plan of the sum, or the peak rate of multiply-adds where it has no plans.
+fn direct_estimate(problem: &ConvProblem, target: &Target) -> Estimate {
+    let planned = Planned::new(Algorithm::Direct, problem);
+    let plans = planned.map(|planned| planned.picker(target).estimated()).unwrap_or_default();
+    let peak = || {
+        let products = problem.macs() as f64 * target.rates().fma / f64::from(target.lanes());
+        Estimate { products, ..Estimate::default() }
+    };
+    plans.first().map_or_else(peak, |(estimate, _)| *estimate)
 }
 
 fn winograd_tiles(problem: &ConvProblem, target: &Target) -> Result<Tiles, String> {

@@ -96,16 +96,16 @@ impl<'p> Space<'p> {
     }
 
     /// The spaces that are searched for a problem, that of sums first: after it those of the
-    /// algorithms of tiles that the accuracy allows and that are weighed against the sum.
+    /// algorithms of tiles that the accuracy allows and that are predicted to come near the sum.
     pub fn of(problem: &'p ConvProblem, target: &'p Target) -> Vec<Space<'p>> {
         let weighing = Weighing::new(problem, target);
         let space = |algorithm: Algorithm| match weighing.decide(algorithm) {
             _ if algorithm.is_sum() => Space::new(problem, algorithm, target).ok(),
-            Decision::Predicted { tiles, .. } => {
+            Decision::Predicted { tiles, direct, .. } if tiles.is_near(&direct) => {
                 let sizes = tiles.schedule;
                 Some(Space { algorithm, problem, target, planned: None, sizes })
             }
-            Decision::Inexact { .. } | Decision::Outside { .. } | Decision::Arithmetic { .. } => {
+            Decision::Predicted { .. } | Decision::Inexact { .. } | Decision::Outside { .. } => {
                 None
             }
         };
