@@ -89,6 +89,7 @@ impl Isa {
             mask_registers: evex,
             masked_access: true,
             permutes: true,
+            permutes_two: evex,
             prefetches: true,
         };
         match self {
@@ -132,6 +133,8 @@ pub struct VectorUnit {
     pub masked_access: bool,
     /// Whether lanes can be put in any order by one instruction.
     pub permutes: bool,
+    /// Whether one instruction can take the lanes of two registers in any order.
+    pub permutes_two: bool,
     /// Whether lines of memory can be fetched ahead.
     pub prefetches: bool,
 }
@@ -176,6 +179,9 @@ impl FromStr for Isa {
 /// these. 3x3 over 512 channels of 7x7 at 256 bits: 65 % of the peak by tiles of 4x2 and 3x2, 101 %
 /// of 4x3 and 3x3 vectors.
 pub(crate) const LATENCY_SUMS: u64 = 8;
+
+/// Elements from lane to lane of a vector that is made of two whole ones: every second element.
+pub(crate) const DEINTERLEAVED: u64 = 2;
 
 /// Bytes of each level of cache that one core sees.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -5,7 +5,8 @@
 //! ```text
 //! a scope of a verified nest
 //!     |  build      unrolled, vectorized; equal loads are one value; loops that look ahead prefetch
-//!     |  permute    loads and stores whose lanes lie apart become transposes
+//!     |  deinterleave  loads of every second element become loads of all and permutations
+//!     |  permute    loads and stores whose lanes lie further apart become transposes
 //!     |  cluster    the uses of a load stand together
 //! Program           print: its text
 //!     |  allocate   registers, spills; drives an Encoder
@@ -47,6 +48,7 @@
 pub(crate) mod allocate;
 mod build;
 mod cluster;
+mod deinterleave;
 pub(crate) mod encoder;
 mod permute;
 mod print;
@@ -194,6 +196,37 @@ impl LanePermute {
     }
 }
 
+/// Every second element of two vectors, the lower half of the lanes from one, the upper half from
+/// the other: lane `l` is number `2 * l + phase` of the elements of both, one after the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Deinterleave {
+    /// Whether the lower half are the odd elements of the first vector, and the upper half those of
+    /// the second: 0 or 1 each.
+    pub(crate) phases: [u8; 2],
+}
+
+/// Numbers of lanes in a register.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum LaneNumbers {
+    /// Lanes of one vector.
+    Permute(LanePermute),
+    /// Lanes of two: those of the second follow those of the first.
+    Deinterleave(Deinterleave),
+}
+
+impl LaneNumbers {
+    /// The number in a lane, of so many.
+    pub(crate) fn source(self, lane: u8, lanes: i64) -> u8 {
+        match self {
+            LaneNumbers::Permute(permute) => permute.source(lane),
+            LaneNumbers::Deinterleave(Deinterleave { phases: [lower, upper] }) => {
+                let double = lane.saturating_mul(2);
+                double.saturating_add(if i64::from(double) < lanes { lower } else { upper })
+            }
+        }
+    }
+}
+
 /// What defines a value.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Op {
@@ -204,9 +237,11 @@ pub(crate) enum Op {
     /// A constant, by its bits, in every lane.
     Const(u32),
     /// The numbers of lanes that a permutation takes.
-    Index(LanePermute),
+    Index(LaneNumbers),
     /// The lanes of a value, some of them several times; by an index unless within fours.
     Permute(Value, Option<Value>, LanePermute),
+    /// Every second element of two vectors; by an index where one instruction takes it.
+    Deinterleave([Value; 2], Option<Value>, Deinterleave),
     /// What a cell holds.
     Read(Cell),
     Unary(UnaryOp, Value),

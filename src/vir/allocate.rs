@@ -12,7 +12,9 @@ use smallvec::{SmallVec, smallvec};
 use std::collections::BTreeSet;
 
 use super::encoder::{Encoder, Operand, Reg};
-use super::{BuildError, Item, MIN_POOL, Op, Place, Program, Step, Stream, Value, refuse};
+use super::{
+    BuildError, Item, LaneNumbers, MIN_POOL, Mask, Op, Place, Program, Step, Stream, Value, refuse,
+};
 use crate::target::VectorUnit;
 
 /// The largest frame in bytes: more would be a loop around loads and stores of it.
@@ -32,7 +34,9 @@ pub(crate) fn allocate(
         return refuse("the tile leaves too few registers");
     }
     let Program { lanes, cells, .. } = *program;
-    let mut assembler = Assembler { encoder, unit, lanes, cells, frame: HashMap::default() };
+    let mut assembler =
+        Assembler { encoder, unit, lanes, cells, frame: HashMap::default(), hoisted: vec![] };
+    assembler.hoist(&program.items);
     assembler.block(&program.items)?;
     let slots = assembler.frame.len();
     let bytes = i64::try_from(slots).map_or(i64::MAX, |slots| slots.saturating_mul(unit.bytes));
@@ -50,6 +54,56 @@ const TRANSPOSED: Value = LANES - 1;
 
 /// The keys of the slots of sums whose registers a transpose uses, from this one down.
 const BORROWED: Value = TRANSPOSED - 32;
+
+/// The keys of the slots of what is made once, from this one down.
+const HOISTED: Value = BORROWED - 32;
+
+/// What takes some instructions to make, and one to load.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+enum Repeated {
+    /// Numbers of lanes.
+    Index(LaneNumbers),
+    /// A mask of an access.
+    Mask(Mask),
+}
+
+/// How often the lines of some items take each, as often as given for one line.
+fn count_repeated(items: &[Item], lanes: i64, weight: usize, found: &mut Vec<(Repeated, usize)>) {
+    for item in items {
+        match item {
+            Item::Line(steps) => {
+                for repeated in steps.iter().filter_map(|step| repeated(step, lanes)) {
+                    match found.iter_mut().find(|(other, _)| *other == repeated) {
+                        Some((_, count)) => *count = count.saturating_add(weight),
+                        None => found.push((repeated, weight)),
+                    }
+                }
+            }
+            Item::Loop { body, .. } => {
+                count_repeated(body, lanes, weight.saturating_mul(WORTH_HOISTING), found)
+            }
+        }
+    }
+}
+
+/// Uses from which on it pays to make a value once and load it each time.
+const WORTH_HOISTING: usize = 3;
+
+fn repeated(step: &Step, lanes: i64) -> Option<Repeated> {
+    match step {
+        Step::Define(_, Op::Index(numbers)) => Some(Repeated::Index(*numbers)),
+        Step::Define(_, Op::Load(_, mask)) | Step::Store(_, mask, _) => {
+            let some = !mask.is_whole(lanes) && mask.limit.is_none();
+            some.then_some(Repeated::Mask(*mask))
+        }
+        Step::Define(..)
+        | Step::Write(..)
+        | Step::Accumulate(..)
+        | Step::Gather(..)
+        | Step::Prefetch(..)
+        | Step::Scatter(..) => None,
+    }
+}
 
 fn loop_depth(items: &[Item]) -> usize {
     let depth = |item: &Item| match item {
@@ -106,6 +160,7 @@ fn place(step: &Step) -> Option<Place> {
             Op::Const(_)
             | Op::Index(_)
             | Op::Permute(..)
+            | Op::Deinterleave(..)
             | Op::Read(_)
             | Op::Unary(..)
             | Op::Binary(..)
@@ -124,9 +179,38 @@ struct Assembler<'e, E> {
     cells: usize,
     /// The frame slot of each spilled value.
     frame: HashMap<Value, usize>,
+    /// What is in slots of the frame, by the keys from [`HOISTED`] down.
+    hoisted: Vec<Repeated>,
 }
 
 impl<E: Encoder> Assembler<'_, E> {
+    /// Makes what is taken again and again once, and puts it into the frame.
+    fn hoist(&mut self, items: &[Item]) {
+        let mut found = vec![];
+        count_repeated(items, self.lanes, 1, &mut found);
+        // Those that are used most find registers.
+        found.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
+        let worth = found.into_iter().filter(|(_, count)| *count >= WORTH_HOISTING);
+        self.hoisted = worth.map(|(repeated, _)| repeated).collect();
+        for (slot, repeated) in self.hoisted.iter().enumerate() {
+            // `allocate` saw that some registers are no cells.
+            let passing = Reg::numbered(0);
+            match repeated {
+                Repeated::Index(numbers) => {
+                    self.encoder.index(passing, *numbers);
+                    self.encoder.spill(slot, passing);
+                }
+                Repeated::Mask(mask) => self.encoder.keep_mask(*mask, passing, slot),
+            }
+            self.frame.insert(HOISTED.saturating_sub(slot), slot);
+        }
+    }
+
+    /// The slot of the frame that has it, if one does.
+    fn slot_of(&self, repeated: Repeated) -> Option<usize> {
+        self.hoisted.iter().position(|other| *other == repeated)
+    }
+
     /// Items one after the other, as many at a time as find registers for their pointers and
     /// counters. Where a loop alone does not, its counter stays in memory, as do the pointers
     /// around its items.
@@ -344,6 +428,15 @@ impl<'a, 'e, E: Encoder> Line<'a, 'e, E> {
                 let to = self.allocate(value, at, &[index, from.register().unwrap_or(index)])?;
                 self.assembler.encoder.permute(to, index, from);
             }
+            Op::Deinterleave([a, b], index, how) => {
+                let index = index.map(|index| self.register(index, at, &[*a, *b])).transpose()?;
+                let first = self.register_beside(*a, at, index.as_slice())?;
+                let kept: Vec<Reg> = index.into_iter().chain([first]).collect();
+                let second = self.operand(*b, at, &kept)?;
+                let kept: Vec<Reg> = kept.into_iter().chain(second.register()).collect();
+                let to = self.succeed(value, *a, at, &kept)?;
+                self.assembler.encoder.deinterleave(to, index, (first, second), *how);
+            }
             Op::Binary(op, a, b) => {
                 let a = self.register(*a, at, &[*b])?;
                 let b = self.operand(*b, at, &[a])?;
@@ -458,9 +551,13 @@ impl<'a, 'e, E: Encoder> Line<'a, 'e, E> {
                 self.assembler.encoder.broadcast(to, *place, *elements);
             }
             Some(Op::Const(bits)) => self.assembler.encoder.constant(to, *bits),
-            Some(Op::Index(spread)) => self.assembler.encoder.index(to, *spread),
+            Some(Op::Index(numbers)) => match self.assembler.slot_of(Repeated::Index(*numbers)) {
+                Some(slot) => self.assembler.encoder.reload(to, slot),
+                None => self.assembler.encoder.index(to, *numbers),
+            },
             Some(
                 Op::Permute(..)
+                | Op::Deinterleave(..)
                 | Op::Read(_)
                 | Op::Unary(..)
                 | Op::Binary(..)
@@ -477,6 +574,27 @@ impl<'a, 'e, E: Encoder> Line<'a, 'e, E> {
         let register = self.take(at, keep)?;
         self.hold(value, register);
         Ok(register)
+    }
+
+    /// The register of a value that is used here for the last time, for another value; or a free
+    /// one.
+    fn succeed(
+        &mut self,
+        value: Value,
+        last: Value,
+        at: usize,
+        keep: &[Reg],
+    ) -> Result<Reg, BuildError> {
+        match self.home(last) {
+            Home::Pool(register) if self.next_use(last, at.saturating_add(1)).is_none() => {
+                if let Some(known) = self.known_mut(last) {
+                    known.home = None;
+                }
+                self.hold(value, register);
+                Ok(register)
+            }
+            Home::Pool(_) | Home::Cell(_) | Home::Memory => self.allocate(value, at, keep),
+        }
     }
 
     /// Puts a value into a register of the pool.
@@ -507,6 +625,10 @@ impl<'a, 'e, E: Encoder> Line<'a, 'e, E> {
         };
         let again = match self.definition(value) {
             Some(Op::Load(..) | Op::Broadcast(..) | Op::Const(_)) => true,
+            Some(Op::Index(numbers)) => {
+                let hoisted = self.assembler.slot_of(Repeated::Index(*numbers)).is_some();
+                hoisted || self.assembler.frame.contains_key(&value)
+            }
             Some(_) | None => self.assembler.frame.contains_key(&value),
         };
         if !again {
@@ -563,6 +685,7 @@ fn operands(step: &Step) -> SmallVec<[Value; 4]> {
                 smallvec![]
             }
             Op::Permute(from, index, _) => [*from].into_iter().chain(*index).collect(),
+            Op::Deinterleave(from, index, _) => from.iter().copied().chain(*index).collect(),
             Op::Unary(_, x) => smallvec![*x],
             Op::Binary(_, a, b) => smallvec![*a, *b],
             Op::Fma(a, b, c) => smallvec![*a, *b, *c],

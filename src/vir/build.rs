@@ -30,6 +30,7 @@ use convgen_ir::nest::{
 };
 
 use super::cluster::cluster_uses;
+use super::deinterleave::form_deinterleaves;
 use super::permute::form_transposes;
 use super::{
     Argument, BuildError, Cell, Item, Lane, LanePermute, Level, MIN_POOL, Mask, Op, Outside, Place,
@@ -57,7 +58,7 @@ pub(crate) fn build<'n>(
     let mut builder = Builder {
         nest,
         width: unit.lanes(ElemType::F32),
-        registers: unit.registers,
+        unit,
         budget,
         variables: outside.variables.to_vec(),
         outer: outside.variables.len(),
@@ -218,8 +219,7 @@ impl Tile {
 struct Builder<'n> {
     nest: &'n Nest,
     width: i64,
-    /// Vector registers.
-    registers: usize,
+    unit: VectorUnit,
     /// Steps that may still be built.
     budget: &'n mut usize,
     /// Loop variables, outermost first; a number if unrolled.
@@ -301,7 +301,7 @@ impl<'n> Builder<'n> {
         self.tiles.insert(id, Tile { first: self.cells, row, groups, cells });
         self.cells = fit(self.cells.checked_add(cells))?;
         self.most_cells = self.most_cells.max(self.cells);
-        if self.cells.saturating_add(MIN_POOL) > self.registers {
+        if self.cells.saturating_add(MIN_POOL) > self.unit.registers {
             return refuse("the tile leaves too few registers");
         }
         Ok(())
@@ -312,7 +312,8 @@ impl<'n> Builder<'n> {
         // Values live in registers to the end of their line.
         self.locals.clear();
         if !line.steps.is_empty() {
-            let steps = form_transposes(line.steps, &self.types);
+            let steps = form_deinterleaves(line.steps, &mut self.types, self.unit);
+            let steps = form_transposes(steps, &self.types);
             self.finished.push(Item::Line(cluster_uses(steps)));
         }
     }

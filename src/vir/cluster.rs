@@ -42,6 +42,15 @@ pub(super) fn cluster_uses(line: Vec<Step>) -> Vec<Step> {
                 run.places.insert(value, Origin { phase: spread.phase, ..place });
                 run.spreads.push((value, Op::Permute(from, index, spread)));
             }
+            Step::Define(value, Op::Deinterleave([from, other], index, deinterleave))
+                if run.places.contains_key(&from) || run.places.contains_key(&other) =>
+            {
+                let of_first = run.places.get(&from).copied();
+                let place = of_first.unwrap_or_else(|| run.places[&other]);
+                let [phase, _] = deinterleave.phases;
+                run.places.insert(value, Origin { phase, ..place });
+                run.spreads.push((value, Op::Deinterleave([from, other], index, deinterleave)));
+            }
             Step::Accumulate(cell, a, b) => run.products.push(Product { cell, a, b }),
             Step::Define(..)
             | Step::Prefetch(..)
@@ -129,6 +138,14 @@ impl Run {
         let places: Vec<LoadKey> = self.products.iter().map(&mut place).collect();
         self.sorted(|i| (sets[i], places[i]))
             .or_else(|| self.sorted(|i| (sets[i], places[i].2, places[i])))
+            .or_else(|| self.sorted(|i| places[i]).filter(|_| self.has_deinterleaves()))
+    }
+
+    /// Whether a permutation that is kept for later costs more than the loads of other operands.
+    /// Taps of one parity share no window with the others, so they are sets, which each sum meets
+    /// in turn.
+    fn has_deinterleaves(&self) -> bool {
+        self.spreads.iter().any(|(_, op)| matches!(op, Op::Deinterleave(..)))
     }
 
     /// The products by a key, if those of each cell stay in order.

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 
 use convgen_ir::nest::{BinaryOp, UnaryOp};
 
-use super::{LanePermute, Level, Mask, Place, QUAD, Stream, Trips};
+use super::{Deinterleave, LaneNumbers, LanePermute, Level, Mask, Place, QUAD, Stream, Trips};
 
 /// A vector register by number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -85,6 +85,9 @@ pub(crate) trait Encoder {
     /// Ends it: the streams advance, and after the last iteration are where they were.
     fn end_loop(&mut self, begun: Self::Begun, trips: &Trips, strides: &[(Stream, i64)]);
 
+    /// Makes a mask before all else, for the whole function: in a register of its own, or in a
+    /// slot of the frame by way of a vector register.
+    fn keep_mask(&mut self, mask: Mask, passing: Reg, slot: usize);
     /// Lanes from memory, zero where masked out.
     fn load(&mut self, to: Reg, place: Place, mask: Mask);
     /// So many neighbouring elements, over and over.
@@ -136,11 +139,19 @@ pub(crate) trait Encoder {
     /// Ends a selection.
     fn blend(&mut self, to: Reg, mask: Reg, then: Reg, otherwise: Reg);
     /// The numbers of the lanes that a permutation takes.
-    fn index(&mut self, to: Reg, permute: LanePermute);
+    fn index(&mut self, to: Reg, numbers: LaneNumbers);
     /// Lanes by their numbers.
     fn permute(&mut self, to: Reg, index: Reg, from: Operand);
     /// Lanes of every four by the same four numbers.
     fn permute_fours(&mut self, to: Reg, from: Operand, permute: LanePermute);
+    /// Every second element of two registers; by an index if one is given. `to` may be the first.
+    fn deinterleave(
+        &mut self,
+        to: Reg,
+        index: Option<Reg>,
+        from: (Reg, Operand),
+        deinterleave: Deinterleave,
+    );
 }
 
 /// A back end that writes nothing: whether the registers suffice.
@@ -156,6 +167,7 @@ impl Encoder for Trial {
     fn counter_in_memory(&mut self) {}
     fn begin_loop(&mut self, (): (), _: &Trips, _: &[(Stream, i64)]) {}
     fn end_loop(&mut self, (): (), _: &Trips, _: &[(Stream, i64)]) {}
+    fn keep_mask(&mut self, _: Mask, _: Reg, _: usize) {}
     fn load(&mut self, _: Reg, _: Place, _: Mask) {}
     fn broadcast(&mut self, _: Reg, _: Place, _: u8) {}
     fn store(&mut self, _: Place, _: Mask, _: Reg, _: Option<Reg>) {}
@@ -189,7 +201,8 @@ impl Encoder for Trial {
     fn binary(&mut self, _: BinaryOp, _: Reg, _: Reg, _: Operand) {}
     fn compare_less(&mut self, _: Reg, _: Reg, _: Reg) {}
     fn blend(&mut self, _: Reg, _: Reg, _: Reg, _: Reg) {}
-    fn index(&mut self, _: Reg, _: LanePermute) {}
+    fn index(&mut self, _: Reg, _: LaneNumbers) {}
     fn permute(&mut self, _: Reg, _: Reg, _: Operand) {}
     fn permute_fours(&mut self, _: Reg, _: Operand, _: LanePermute) {}
+    fn deinterleave(&mut self, _: Reg, _: Option<Reg>, _: (Reg, Operand), _: Deinterleave) {}
 }

@@ -7,7 +7,8 @@ use convgen_ir::nest::{Affine, Loop, Nest};
 use convgen_ir::print::{affine_text, guard_text};
 
 use super::{
-    Argument, Item, Lane, LanePermute, Level, Mask, Op, Place, Program, Step, Stream, Trips, Value,
+    Argument, Deinterleave, Item, Lane, LaneNumbers, LanePermute, Level, Mask, Op, Place, Program,
+    Step, Stream, Trips, Value,
 };
 
 /// The text of a program that was built of a scope of a nest.
@@ -150,10 +151,19 @@ impl Printer<'_> {
                 Lane::Elem(ElemType::F32) => format!("{:?}", f32::from_bits(*bits)),
                 Lane::Index(_) => bits.to_string(),
             },
-            Op::Index(permute) => permute_text(*permute),
+            Op::Index(LaneNumbers::Permute(permute)) => permute_text(*permute),
+            Op::Index(LaneNumbers::Deinterleave(Deinterleave { phases: [lower, upper] })) => {
+                format!("l*2+{lower}, l*2+{upper}")
+            }
             Op::Permute(from, Some(index), _) => format!("permute v{from} by v{index}"),
             Op::Permute(from, None, permute) => {
                 format!("permute v{from} by {}", permute_text(*permute))
+            }
+            Op::Deinterleave([a, b], Some(index), _) => {
+                format!("deinterleave v{a}, v{b} by v{index}")
+            }
+            Op::Deinterleave([a, b], None, Deinterleave { phases: [lower, upper] }) => {
+                format!("deinterleave v{a}, v{b} by l*2+{lower}, l*2+{upper}")
             }
             Op::Read(cell) => format!("c{cell}"),
             Op::Unary(op, x) => format!("{} v{x}", op.name()),

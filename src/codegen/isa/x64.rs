@@ -3,7 +3,7 @@
 //! General registers: `rdi` holds the arguments, `rax` and `rcx` are scratch, the others are the
 //! pointers of the streams in use and the counters of inner loops. The arguments are memory too:
 //! there each stream moves with the loops outside of those. `k1` is the result of comparisons, `k2`
-//! the mask of the current access. Constants come through `rax`, so the code needs no data.
+//! the mask of the current access, the others masks of the whole function. Constants come through `rax`, so the code needs no data.
 //!
 //! Here are the registers and the frame; `opcodes` is the table of instructions, `text` makes bytes
 //! of them, `loops` has counters and moving pointers, `arithmetic` what stays in vector registers,
@@ -29,7 +29,10 @@ use crate::exact::size_of;
 use crate::target::{Isa, PAGE_BYTES, VectorUnit};
 use crate::vir::allocate::allocate;
 use crate::vir::encoder::{Encoder, Operand, Reg, Rows, TRANSPOSE_REGISTERS};
-use crate::vir::{BuildError, LanePermute, Level, Mask, Place, Program, QUAD, Stream, Trips};
+use crate::vir::{
+    BuildError, Deinterleave, LaneNumbers, LanePermute, Level, Mask, Place, Program, QUAD, Stream,
+    Trips,
+};
 use arithmetic::COMPARE_LESS;
 use loops::{Begun, Counter};
 use opcodes::{Form, Operation, opcode};
@@ -113,6 +116,7 @@ pub(super) fn function(
         body: Text::new(),
         lost: Cell::new(false),
         selected: None,
+        kept: vec![],
     };
     let slots = allocate(program, unit, &mut encoder)?;
     encoder.finish(slots).ok_or(BuildError { reason: "an instruction has no encoding" })
@@ -151,7 +155,20 @@ struct X64 {
     lost: Cell<bool>,
     /// The first lane that `k2` is known to select, and the one after the last.
     selected: Option<(i64, i64)>,
+    /// Masks that were made for the whole function.
+    kept: Vec<(Mask, Kept)>,
 }
+
+/// Where a mask is kept.
+#[derive(Clone, Copy)]
+enum Kept {
+    Register(Register),
+    /// A slot of the frame.
+    Slot(usize),
+}
+
+/// The mask registers of masks that are kept.
+const KEPT: [Register; 5] = [Register::K3, Register::K4, Register::K5, Register::K6, Register::K7];
 
 impl X64 {
     fn opcode(&self, operation: Operation) -> Code {
@@ -301,6 +318,10 @@ impl Encoder for X64 {
         X64::end_loop(self, begun, trips, strides);
     }
 
+    fn keep_mask(&mut self, mask: Mask, passing: Reg, slot: usize) {
+        X64::keep_mask(self, mask, passing, slot);
+    }
+
     fn load(&mut self, to: Reg, place: Place, mask: Mask) {
         X64::load(self, to, place, mask);
     }
@@ -385,8 +406,8 @@ impl Encoder for X64 {
         X64::blend(self, to, mask, then, otherwise);
     }
 
-    fn index(&mut self, to: Reg, permute: LanePermute) {
-        X64::index(self, to, permute);
+    fn index(&mut self, to: Reg, numbers: LaneNumbers) {
+        X64::index(self, to, numbers);
     }
 
     fn permute(&mut self, to: Reg, index: Reg, from: Operand) {
@@ -395,5 +416,15 @@ impl Encoder for X64 {
 
     fn permute_fours(&mut self, to: Reg, from: Operand, permute: LanePermute) {
         X64::permute_fours(self, to, from, permute);
+    }
+
+    fn deinterleave(
+        &mut self,
+        to: Reg,
+        index: Option<Reg>,
+        from: (Reg, Operand),
+        deinterleave: Deinterleave,
+    ) {
+        X64::deinterleave(self, to, index, from, deinterleave);
     }
 }

@@ -8,7 +8,8 @@ use super::{
     Value,
 };
 use crate::exact;
-use crate::vir::{Argument, BuildError, fit, refuse};
+use crate::target::DEINTERLEAVED;
+use crate::vir::{Argument, BuildError, LaneNumbers, fit, refuse};
 
 /// How many neighbouring elements a load can bring over and over.
 const BROADCAST: [i64; 4] = [1, 2, 4, 8];
@@ -23,17 +24,18 @@ impl<'n> Builder<'n> {
         let mut inside = (0, lanes.mask.lanes);
         for guard in open {
             let (outer, inner, constant) = self.resolve(guard.sum(), Some(lanes))?;
-            let counts = guard.sum().coefficient(lanes.axis) == 1 && lanes.outer.is_none();
-            if !outer.is_empty() || !inner.is_empty() || !counts {
+            let step = guard.sum().coefficient(lanes.axis);
+            if !outer.is_empty() || !inner.is_empty() || step < 1 || lanes.outer.is_some() {
                 return Ok(None);
             }
+            // The first lane in which `step * lane + constant` reaches the limit.
+            let reaches = |limit: i64| {
+                let left = limit.saturating_sub(constant);
+                left.saturating_add(step.saturating_sub(1)).checked_div_euclid(step)
+            };
             match guard {
-                Guard::AtLeast(_, limit) => {
-                    inside.0 = inside.0.max(limit.saturating_sub(constant));
-                }
-                Guard::Below(_, limit) => {
-                    inside.1 = inside.1.min(limit.saturating_sub(constant));
-                }
+                Guard::AtLeast(_, limit) => inside.0 = inside.0.max(fit(reaches(*limit))?),
+                Guard::Below(_, limit) => inside.1 = inside.1.min(fit(reaches(*limit))?),
             }
         }
         Ok((!open.is_empty()).then_some(inside))
@@ -60,19 +62,29 @@ impl<'n> Builder<'n> {
         Ok(Mask { limit: Some((argument, first)), ..lanes.mask })
     }
 
-    /// A load whose lanes lie apart.
-    fn gather(&mut self, access: &'n Access, lanes: Lanes, step: i64) -> Result<Value, BuildError> {
-        if lanes.mask.limit.is_some() {
+    /// A load whose lanes lie apart; with a mask of its own if it is a padded one.
+    fn gather(
+        &mut self,
+        access: &'n Access,
+        lanes: Lanes,
+        step: i64,
+        mask: Option<Mask>,
+    ) -> Result<Value, BuildError> {
+        if mask.is_some() && u64::try_from(step) != Ok(DEINTERLEAVED) {
+            return refuse("lanes that lie apart are padded");
+        }
+        let mask = mask.unwrap_or(lanes.mask);
+        if mask.limit.is_some() {
             return refuse("lanes that lie apart are loaded up to a limit");
         }
         let place = self.place(access, lanes)?;
         let bytes = self.apart(access.buffer, place, step)?;
-        if let Some(value) = self.line.gathers.get(&(place, lanes.mask, bytes)) {
+        if let Some(value) = self.line.gathers.get(&(place, mask, bytes)) {
             return Ok(*value);
         }
         let value = self.new_value(self.lane_of(access.buffer));
-        self.push(Step::Gather(place, lanes.mask, bytes, [Some(value), None, None, None]))?;
-        self.line.gathers.insert((place, lanes.mask, bytes), value);
+        self.push(Step::Gather(place, mask, bytes, [Some(value), None, None, None]))?;
+        self.line.gathers.insert((place, mask, bytes), value);
         Ok(value)
     }
 
@@ -103,8 +115,7 @@ impl<'n> Builder<'n> {
             LaneStep::Inner(_) => return refuse("no load repeats as many elements"),
             LaneStep::Outer(stride, outer) => return self.spread(access, lanes, stride, outer),
             LaneStep::By(1) => Brought::Lanes(mask.unwrap_or(lanes.mask)),
-            LaneStep::By(_) if mask.is_some() => return refuse("lanes that lie apart are padded"),
-            LaneStep::By(step) => return self.gather(access, lanes, step),
+            LaneStep::By(step) => return self.gather(access, lanes, step, mask),
             LaneStep::Uneven => return refuse("lanes are loaded unevenly"),
         };
         // Of a condition on lanes only masks know: an element for all of them is loaded also where
@@ -214,7 +225,7 @@ impl<'n> Builder<'n> {
             return Ok(*value);
         }
         let (Lane::Elem(elem) | Lane::Index(elem)) = of;
-        let value = self.define(Lane::Index(elem), Op::Index(spread))?;
+        let value = self.define(Lane::Index(elem), Op::Index(LaneNumbers::Permute(spread)))?;
         self.line.indices.insert(spread, value);
         Ok(value)
     }

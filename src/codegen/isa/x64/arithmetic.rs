@@ -5,13 +5,15 @@ use iced_x86::{Code, Instruction, Register};
 
 use super::X64;
 use super::opcodes::{Form, Operation};
-use crate::vir::LanePermute;
 use crate::vir::encoder::{Operand, Reg};
+use crate::vir::{Deinterleave, LaneNumbers, LanePermute};
 
 pub(super) const COMPARE_LESS: u32 = 0x11;
 const COMPARE_LESS_OR_EQUAL: u32 = 0x12;
 const COMPARE_ORDERED: u32 = 0x07;
 const ROUND_TO_EVEN: u32 = 0x08;
+/// Four pairs, the second and third of which change places.
+const MIDDLE_PAIRS_CHANGED: u32 = 0b11_01_10_00;
 /// Two to the power of 31: the first float beyond 32-bit integers.
 const TWO_31: u32 = 0x4f00_0000;
 
@@ -127,11 +129,11 @@ impl X64 {
     }
 
     /// The numbers of the lanes that a permutation takes: bytes, widened.
-    pub(super) fn index(&mut self, to: Reg, permute: LanePermute) {
+    pub(super) fn index(&mut self, to: Reg, numbers: LaneNumbers) {
         let (lanes, low) = (self.lanes, self.low(to));
         let eight = |first: u8| {
             let bytes = [0, 1, 2, 3, 4, 5, 6, 7].map(|lane| match lane | first {
-                lane if i64::from(lane) < lanes => permute.source(lane),
+                lane if i64::from(lane) < lanes => numbers.source(lane, lanes),
                 _ => 0,
             });
             i64::from_le_bytes(bytes)
@@ -144,6 +146,35 @@ impl X64 {
             self.push(Instruction::with4(code, low, low, Register::RAX, 1));
         }
         self.push(Instruction::with2(self.opcode(Operation::WidenBytes), self.vector(to), low));
+    }
+
+    /// Every second element of two registers. Without an index, of registers of two halves: both
+    /// sources give two elements to each half, and pairs of these then change places.
+    pub(super) fn deinterleave(
+        &mut self,
+        to: Reg,
+        index: Option<Reg>,
+        (first, second): (Reg, Operand),
+        Deinterleave { phases: [lower, upper] }: Deinterleave,
+    ) {
+        if let Some(index) = index {
+            self.copy(to, first);
+            return self.three_operand(Operation::PermuteTwo, to, index, second);
+        }
+        let (vt, from) = (self.vector(to), self.vector(first));
+        let code = self.opcode(Operation::ShuffleTwo);
+        let order = [lower, lower | 2, upper, upper | 2].into_iter().rev();
+        let order = order.fold(0, |order: u32, lane| order << 2 | u32::from(lane));
+        self.push(match second {
+            Operand::Register(second) => {
+                Instruction::with4(code, vt, from, self.vector(second), order)
+            }
+            Operand::Memory(place, broadcast) => {
+                Instruction::with4(code, vt, from, self.memory(place, broadcast), order)
+            }
+        });
+        let code = self.opcode(Operation::PermutePairs);
+        self.push(Instruction::with3(code, vt, vt, MIDDLE_PAIRS_CHANGED));
     }
 
     pub(super) fn permute_fours(&mut self, to: Reg, from: Operand, permute: LanePermute) {

@@ -3,7 +3,7 @@
 use iced_x86::{Code, Instruction, MemoryOperand, Register};
 
 use super::opcodes::Operation;
-use super::{X64, argument, product};
+use super::{KEPT, Kept, X64, argument, product};
 use crate::vir::encoder::Reg;
 use crate::vir::{Level, Mask, Place};
 
@@ -28,10 +28,10 @@ impl X64 {
         if mask.is_whole(self.lanes) {
             return self.push(Instruction::with2(self.opcode(Operation::Load), vt, memory));
         }
-        self.lane_mask(mask, to);
+        let selected = self.lane_mask(mask, to);
         let code = self.opcode(Operation::LoadMasked);
         if self.form.has_mask_registers() {
-            self.push_masked(Instruction::with2(code, vt, memory), Register::K2, true);
+            self.push_masked(Instruction::with2(code, vt, memory), selected, true);
         } else {
             self.push(Instruction::with3(code, vt, vt, memory));
         }
@@ -39,24 +39,27 @@ impl X64 {
 
     pub(super) fn store(&mut self, place: Place, mask: Mask, from: Reg, scratch: Option<Reg>) {
         let by = scratch.unwrap_or(from);
-        if !mask.is_whole(self.lanes) {
-            self.lane_mask(mask, by);
-        }
+        let selected = (!mask.is_whole(self.lanes)).then(|| self.lane_mask(mask, by));
         let memory = self.memory(place, false);
-        self.store_elements(memory, from, mask, by);
+        self.store_elements(memory, from, selected);
     }
 
-    /// A store whose mask, if it has one, is set already: in `k2`, or in `by`.
-    pub(super) fn store_elements(&mut self, to: MemoryOperand, from: Reg, mask: Mask, by: Reg) {
+    /// A store by a mask, if it has one, that is in a register already.
+    pub(super) fn store_elements(
+        &mut self,
+        to: MemoryOperand,
+        from: Reg,
+        selected: Option<Register>,
+    ) {
         let vf = self.vector(from);
-        if mask.is_whole(self.lanes) {
+        let Some(selected) = selected else {
             return self.push(Instruction::with2(self.opcode(Operation::Store), to, vf));
-        }
+        };
         let code = self.opcode(Operation::StoreMasked);
         if self.form.has_mask_registers() {
-            self.push_masked(Instruction::with2(code, to, vf), Register::K2, false);
+            self.push_masked(Instruction::with2(code, to, vf), selected, false);
         } else {
-            self.push(Instruction::with3(code, to, self.vector(by), vf));
+            self.push(Instruction::with3(code, to, selected, vf));
         }
     }
 
@@ -82,14 +85,44 @@ impl X64 {
         }
     }
 
-    /// The mask into `k2`, or as a vector into `to` where there are no mask registers.
-    pub(super) fn lane_mask(&mut self, mask: Mask, to: Reg) {
-        let selected = mask.limit.is_none().then_some((mask.first, mask.lanes));
-        let masks = self.form.has_mask_registers();
-        if masks && selected.is_some() && self.selected == selected {
-            return;
+    /// Makes a mask for the whole function. Where no mask register is left, each access makes its
+    /// own.
+    pub(super) fn keep_mask(&mut self, mask: Mask, passing: Reg, slot: usize) {
+        if !self.form.has_mask_registers() {
+            self.make_mask(mask, self.vector(passing), passing);
+            self.spill(slot, passing);
+            self.kept.push((mask, Kept::Slot(slot)));
+        } else if let Some(register) = KEPT.get(self.kept.len()) {
+            self.make_mask(mask, *register, passing);
+            self.kept.push((mask, Kept::Register(*register)));
         }
-        self.selected = selected;
+    }
+
+    /// A mask in the register that it is kept in or in `k2`, or as a vector in `to` where there are
+    /// no mask registers.
+    pub(super) fn lane_mask(&mut self, mask: Mask, to: Reg) -> Register {
+        match self.kept.iter().find(|(other, _)| *other == mask) {
+            Some((_, Kept::Register(register))) => return *register,
+            Some((_, Kept::Slot(slot))) => {
+                self.reload(to, *slot);
+                return self.vector(to);
+            }
+            None => {}
+        }
+        if !self.form.has_mask_registers() {
+            return self.make_mask(mask, self.vector(to), to);
+        }
+        let selected = mask.limit.is_none().then_some((mask.first, mask.lanes));
+        if selected.is_none() || self.selected != selected {
+            self.selected = selected;
+            self.make_mask(mask, Register::K2, to);
+        }
+        Register::K2
+    }
+
+    /// A mask in a mask register, or as a vector in `to` where there are none.
+    fn make_mask(&mut self, mask: Mask, register: Register, to: Reg) -> Register {
+        let masks = self.form.has_mask_registers();
         self.lane_count(mask);
         if masks {
             self.push(Instruction::with2(Code::Mov_r32_imm32, Register::EAX, u32::MAX));
@@ -99,7 +132,7 @@ impl X64 {
                 let from = (-1_i32).wrapping_shl(mask.skipped(1));
                 self.push(Instruction::with2(Code::And_rm32_imm32, Register::EAX, from));
             }
-            self.push(Instruction::with2(Code::VEX_Kmovw_kr_r32, Register::K2, Register::EAX));
+            self.push(Instruction::with2(Code::VEX_Kmovw_kr_r32, register, Register::EAX));
         } else {
             // A byte of ones a lane, sign-extended.
             self.push(Instruction::with2(Code::Shl_rm32_imm8, Register::ECX, 3));
@@ -114,8 +147,9 @@ impl X64 {
             let low = self.low(to);
             self.push(Instruction::with2(Code::VEX_Vmovq_xmm_rm64, low, Register::RAX));
             let code = Code::VEX_Vpmovsxbd_ymm_xmmm64;
-            self.push(Instruction::with2(code, self.vector(to), low));
+            self.push(Instruction::with2(code, register, low));
         }
+        register
     }
 
     /// The number of lanes of a mask into `ecx`.

@@ -86,6 +86,12 @@ pub(super) enum Operation {
     Permute,
     /// Lanes of every four by the same four numbers.
     PermuteFours,
+    /// Lanes of two vectors by their numbers.
+    PermuteTwo,
+    /// Two lanes of every four of one vector, then two of another.
+    ShuffleTwo,
+    /// Pairs of lanes of every eight.
+    PermutePairs,
     Unpack(Unpack),
     /// A quad from memory to the low part of a register.
     LoadQuad,
@@ -183,6 +189,14 @@ fn single(operation: Operation) -> [Code; 2] {
         }
         Op::PermuteFours => {
             [Code::VEX_Vpermilps_ymm_ymmm256_imm8, Code::EVEX_Vpermilps_zmm_k1z_zmmm512b32_imm8]
+        }
+        // AVX2 has none: its `VectorUnit` says so, and an index is never asked for.
+        Op::PermuteTwo => [Code::INVALID, Code::EVEX_Vpermt2ps_zmm_k1z_zmm_zmmm512b32],
+        Op::ShuffleTwo => {
+            [Code::VEX_Vshufps_ymm_ymm_ymmm256_imm8, Code::EVEX_Vshufps_zmm_k1z_zmm_zmmm512b32_imm8]
+        }
+        Op::PermutePairs => {
+            [Code::VEX_Vpermpd_ymm_ymmm256_imm8, Code::EVEX_Vpermpd_zmm_k1z_zmmm512b64_imm8]
         }
         Op::Unpack(Unpack::Low) => {
             [Code::VEX_Vunpcklps_ymm_ymm_ymmm256, Code::EVEX_Vunpcklps_zmm_k1z_zmm_zmmm512b32]

@@ -69,9 +69,8 @@ impl X64 {
         (place, mask, bytes): (Place, Mask, i64),
     ) {
         let elements = Mask { first: 0, lanes: product(rows.count(), 1), limit: None };
-        if !elements.is_whole(self.lanes) {
-            self.lane_mask(elements, mask_register);
-        }
+        let selected =
+            (!elements.is_whole(self.lanes)).then(|| self.lane_mask(elements, mask_register));
         if mask.limit.is_some() {
             self.lane_count(mask);
         }
@@ -90,7 +89,7 @@ impl X64 {
                     self.jump(Code::Jle_rel32_64, end);
                 }
                 let to = self.memory(place.lane(lane, bytes), false);
-                self.store_elements(to, from, elements, mask_register);
+                self.store_elements(to, from, selected);
             }
         }
         if mask.limit.is_some() {
