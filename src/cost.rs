@@ -34,7 +34,8 @@ pub use self::estimate::Estimate;
 use self::traffic::Traffic;
 use self::work::Work;
 pub(crate) use self::work::{
-    DECODED, INSERT, MISPREDICTION, NEAR_ITERATION, PREDICTED_TRIPS, SHUFFLES, WIDTH,
+    DECODED, DEINTERLEAVING, INSERT, MISPREDICTION, NEAR_ITERATION, PREDICTED_TRIPS, SHUFFLES,
+    WIDTH,
 };
 pub use crate::calibration::Rates;
 use crate::target::Target;

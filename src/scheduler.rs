@@ -29,7 +29,7 @@ use self::estimate::estimate;
 use self::legal::picks;
 pub(crate) use self::legal::{first_legal, legal_sum};
 use self::plan::{
-    CopyInput, LARGEST_BODY, LaneAxis, LoopClass, LoopOrder, Plan, Shape, columns_are_neighbours,
+    CopyInput, LARGEST_BODY, LaneAxis, LoopClass, LoopOrder, Plan, Shape, columns_are_vectors,
     is_pointwise, weight_bytes,
 };
 use crate::algorithm::{Algorithm, PhaseLoop, phase_loops};
@@ -286,7 +286,7 @@ impl<'p> Picker<'p> {
         if self.weights_fit_l1(lanes) {
             plan.order = LoopOrder::PIXELS;
         }
-        if lanes == LaneAxis::Columns && columns_are_neighbours(self.problem) {
+        if lanes == LaneAxis::Columns && columns_are_vectors(self.problem, self.target) {
             self.read_columns_in_place(&mut plan);
         }
         let of_groups = self.is_depthwise(lanes) || lanes == LaneAxis::GroupChannels;

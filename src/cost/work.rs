@@ -12,7 +12,7 @@ use convgen_ir::nest::{Access, AxisId, BufferId, Expr, Loop, Mode, Nest, Role, S
 
 use super::trips::Ranges;
 use super::{Rates, Term};
-use crate::target::{CACHE_LINE, Isa, L1_WAY_BYTES, Target};
+use crate::target::{CACHE_LINE, DEINTERLEAVED, Isa, L1_WAY_BYTES, Target};
 
 /// Cycles of an iteration of a loop that is not unrolled: its counter and its pointers.
 const ITERATION: f64 = 1.0;
@@ -62,6 +62,10 @@ pub(crate) const INSERT: f64 = 2.0;
 
 /// Shuffles for each vector of four that are transposed.
 pub(crate) const SHUFFLES: f64 = 2.0;
+
+/// Multiply-adds that take as long as making a vector of every second element of two. With AVX-512
+/// that is a permutation on a port of multiply-adds; with AVX2 one of two permutations is.
+pub(crate) const DEINTERLEAVING: f64 = 1.0;
 
 /// A way of the first-level cache: addresses that differ by a multiple of it share a set.
 const WAY: i64 = L1_WAY_BYTES as i64;
@@ -417,7 +421,10 @@ impl WorkCount<'_> {
         }
         if apart > 1.0 && code == Code::Wide {
             let step = written.lanes.map_or(0, |(axis, _)| self.coefficient(access, axis));
-            self.gather(access.buffer, addresses, (apart, step), straight);
+            match step == DEINTERLEAVED as i64 {
+                true => self.deinterleave(access.buffer, addresses, apart, straight),
+                false => self.gather(access.buffer, addresses, (apart, step), straight),
+            }
             return;
         }
         for address in addresses {
@@ -451,6 +458,25 @@ impl WorkCount<'_> {
         straight.far.extend(of_lanes.map(|at| (buffer, at)));
         straight.loads += quads * lanes;
         straight.others += quads * lanes + SHUFFLES * new.len() as f64;
+    }
+
+    /// Vectors of every second element: permutations of two vectors of neighbours, or of one where
+    /// few lanes are used, which those that begin side by side share.
+    fn deinterleave(
+        &self,
+        buffer: BufferId,
+        addresses: HashSet<i64>,
+        lanes: f64,
+        straight: &mut Straight,
+    ) {
+        let width = i64::from(self.target.lanes());
+        let new = addresses.into_iter().filter(|address| straight.seen.insert((buffer, *address)));
+        let mut new: Vec<i64> = new.collect();
+        new.sort_unstable();
+        let halves = if lanes * 2.0 > width as f64 { 2.0 } else { 1.0 };
+        straight.far.extend(new.iter().map(|at| (buffer, at + width)));
+        straight.loads += halves * groups(&new, DEINTERLEAVED as i64);
+        straight.operations += DEINTERLEAVING * new.len() as f64;
     }
 
     /// Loads or stores for one vector: its lanes, if they are no neighbours.
@@ -539,13 +565,18 @@ impl WorkCount<'_> {
 
 /// Groups of up to four neighbours.
 fn quads(sorted: &[i64]) -> f64 {
-    let mut quads = 0.0;
+    groups(sorted, 4)
+}
+
+/// Groups of up to so many neighbours.
+fn groups(sorted: &[i64], neighbours: i64) -> f64 {
+    let mut groups = 0.0;
     let mut end = i64::MIN;
     for address in sorted {
         if *address >= end {
-            quads += 1.0;
-            end = address + 4;
+            groups += 1.0;
+            end = address + neighbours;
         }
     }
-    quads
+    groups
 }

@@ -8,13 +8,13 @@ use convgen_ir::elem::Layout;
 use convgen_ir::problem::{ConvProblem, SpatialAxis};
 
 use super::inside::inside;
-use super::plan::{LaneAxis, LoopOrder, Plan, Shape, columns_are_neighbours, groups_a_vector};
+use super::plan::{LaneAxis, LoopOrder, Plan, Shape, column_step, groups_a_vector};
 use crate::algorithm::PhaseLoop;
 use crate::cost::{
-    DECODED, Estimate, INSERT, MISPREDICTION, NEAR_ITERATION, PREDICTED_TRIPS, Rates, SHUFFLES,
-    WIDTH,
+    DECODED, DEINTERLEAVING, Estimate, INSERT, MISPREDICTION, NEAR_ITERATION, PREDICTED_TRIPS,
+    Rates, SHUFFLES, WIDTH,
 };
-use crate::target::{PAGE_BYTES, Target};
+use crate::target::{DEINTERLEAVED, PAGE_BYTES, Target};
 
 /// Cycles of entering a loop.
 const ENTRY: f64 = 2.0;
@@ -229,7 +229,8 @@ impl Counter<'_> {
                 // Lines share what they read of the input, and each loads its weights.
                 let weights = tiles.phases * tiles.rows * tiles.lines * taps;
                 let vectors = tiles.vectors * taps * self.lines_read(tiles);
-                if stride == 1.0 && (!last || columns_are_neighbours(problem)) {
+                let step = column_step(problem, self.read_layout());
+                if step == 1 {
                     let crossing = if taps > 1.0 { self.crossing() } else { 1.0 };
                     return (weights + vectors * (crossing + self.masked()), 0.0);
                 }
@@ -239,7 +240,11 @@ impl Counter<'_> {
                     false if unrolled => taps,
                     false => 1.0,
                 };
-                let (each, shuffles) = self.gather(beside);
+                let (each, shuffles) =
+                    match step == DEINTERLEAVED && self.target.has_micro_kernels() {
+                        true => self.deinterleave(beside),
+                        false => self.gather(beside),
+                    };
                 (weights + vectors * each, vectors * shuffles)
             }
             LaneAxis::None => (apart + taps, 0.0),
@@ -265,6 +270,14 @@ impl Counter<'_> {
             }
             false => (lanes, INSERT * lanes),
         }
+    }
+
+    /// Loads and permutations of a vector of every second element, and of as many beside it: two
+    /// neighbours are permutations of the same two loads, or of one where few lanes are used.
+    fn deinterleave(&self, beside: f64) -> (f64, f64) {
+        let halves = (2 * self.columns).div_ceil(u64::from(self.target.lanes())).min(2) as f64;
+        let loads = halves * (beside / 2.0).ceil() / beside;
+        (loads * (self.crossing() + self.masked()), DEINTERLEAVING)
     }
 
     /// Lines that a vector load at any place reads, on the average.

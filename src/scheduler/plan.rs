@@ -20,7 +20,7 @@ pub use self::check::{Excluded, LARGEST_BODY, fewest_operands};
 pub(super) use self::check::{kernels_in_use, loops_if_peeled};
 use self::write::PlanWriter;
 use crate::algorithm::PhaseLoop;
-use crate::target::Target;
+use crate::target::{DEINTERLEAVED, Target};
 use crate::transform::pack_input::aligned_columns;
 
 /// Which axis becomes the lanes.
@@ -456,10 +456,20 @@ pub(super) fn has_padding(s: &SpatialAxis) -> bool {
     s.reads_padding(s.output())
 }
 
-/// Whether the columns that neighbouring outputs read are neighbours in memory.
-pub(super) fn columns_are_neighbours(problem: &ConvProblem) -> bool {
+/// Whether vectors are loaded of the columns that neighbouring outputs read, and masked at padding:
+/// of neighbours, or of every second element.
+pub(super) fn columns_are_vectors(problem: &ConvProblem, target: &Target) -> bool {
+    let step = column_step(problem, problem.layout());
+    step == 1 || (step == DEINTERLEAVED && target.has_micro_kernels())
+}
+
+/// Elements of a layout between the columns that neighbouring outputs read.
+pub(super) fn column_step(problem: &ConvProblem, layout: Layout) -> u64 {
     let stride = problem.spatial().last().map_or(1, |s| s.stride);
-    stride == 1 && (problem.layout() == Layout::ChannelsFirst || problem.in_channels() == 1)
+    match layout {
+        Layout::ChannelsFirst => stride,
+        Layout::ChannelsLast => stride * problem.in_channels(),
+    }
 }
 
 /// Bytes of all weights.

@@ -6,8 +6,8 @@ use convgen_ir::nest::{Expr, Nest};
 use convgen_ir::problem::{ConvProblem, SpatialAxis};
 
 use super::{
-    CopyInput, LaneAxis, LoopClass, Plan, Shape, columns_are_neighbours, groups_a_vector,
-    has_padding, is_pointwise, sums_a_channel,
+    CopyInput, LaneAxis, LoopClass, Plan, Shape, columns_are_vectors, groups_a_vector, has_padding,
+    is_pointwise, sums_a_channel,
 };
 use crate::target::{MICRO_KERNEL_OPERANDS, Target};
 
@@ -116,8 +116,8 @@ impl Plan {
             return Ok(());
         }
         let by_lanes = self.lanes == LaneAxis::Columns;
-        if by_lanes && !columns_are_neighbours(problem) {
-            return excluded("columns are the lanes, and no neighbours");
+        if by_lanes && !columns_are_vectors(problem, target) {
+            return excluded("columns are the lanes, and too far apart");
         }
         if others.is_empty() && self.block < columns.output() {
             return excluded("tasks begin anywhere in a row");
