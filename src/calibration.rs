@@ -6,6 +6,8 @@
 //!
 //! Does not: measure, which is `machine`'s business, or decide anything.
 
+pub(crate) mod cycles;
+
 use std::hash::{Hash, Hasher};
 
 use serde::{Deserialize, Serialize};

@@ -33,15 +33,9 @@ use convgen_ir::verify::VerifiedNest;
 pub use self::estimate::Estimate;
 use self::traffic::Traffic;
 use self::work::Work;
-pub(crate) use self::work::{
-    DECODED, DEINTERLEAVING, INSERT, MISPREDICTION, NEAR_ITERATION, PREDICTED_TRIPS, SHUFFLES,
-    WIDTH,
-};
 pub use crate::calibration::Rates;
+pub use crate::calibration::cycles::EXPOSED;
 use crate::target::Target;
-
-/// The part of the shorter of computing and fetching that the longer does not hide.
-pub const EXPOSED: f64 = 0.35;
 
 /// One reason why a call takes time.
 #[derive(Clone, Debug, PartialEq)]

@@ -10,14 +10,11 @@ use convgen_ir::nest::{Access, AxisId, Buffer, Mode, Nest, Role, Stmt, visit_acc
 
 use super::trips::Ranges;
 use super::{Rates, Term};
+use crate::calibration::cycles::USABLE_CACHE;
 use crate::target::{CACHE_LINE, Target};
 
 /// Bytes of a cache line.
 const LINE: f64 = CACHE_LINE as f64;
-
-/// The part of a cache that a working set can count on: the rest is lost to other data and to sets
-/// that fill before others.
-const USABLE: f64 = 0.8;
 
 /// Bytes that move from each level into the one before it, in a call.
 pub(super) struct Traffic {
@@ -32,7 +29,7 @@ impl Traffic {
         let whole = walk.block(&nest.body);
         let caches = target.caches();
         let into = |cache: usize| {
-            let capacity = cache as f64 * USABLE;
+            let capacity = cache as f64 * USABLE_CACHE;
             if whole.iteration <= capacity { 0.0 } else { whole.traffic(capacity) }
         };
         Traffic { l2: into(caches.l1d), l3: into(caches.l2), memory: into(caches.l3) }

@@ -12,60 +12,12 @@ use convgen_ir::nest::{Access, AxisId, BufferId, Expr, Loop, Mode, Nest, Role, S
 
 use super::trips::Ranges;
 use super::{Rates, Term};
+use crate::calibration::cycles::{
+    DECODED, DEINTERLEAVING, INSERT, ISSUE_WIDTH, KERNEL_CALL, KERNEL_ITERATION, KERNEL_JUMP,
+    KERNEL_LOOP_ENTRY, LOOP_ENTRY, LOOP_ITERATION, MISPREDICTION, NARROW_SUMS, PADDING_TEST,
+    PREDICTED_TRIPS, SHUFFLES, STORED,
+};
 use crate::target::{CACHE_LINE, DEINTERLEAVED, Isa, L1_WAY_BYTES, Target};
-
-/// Cycles of an iteration of a loop that is not unrolled: its counter and its pointers.
-const ITERATION: f64 = 1.0;
-
-/// Cycles of entering and leaving such a loop: its pointers.
-const ENTRY: f64 = 4.0;
-
-/// Micro-operations of an iteration of a loop of a micro-kernel: its counter, and its pointers,
-/// which are in registers. They run beside the vectors.
-pub(crate) const NEAR_ITERATION: f64 = 4.0;
-
-/// Cycles of its jump back, which ends what is fetched at once. On 1x1 layers loops of four
-/// channels an iteration take 2 to 10 % less time than loops of one.
-const NEAR_JUMP: f64 = 0.5;
-
-/// Cycles of entering such a loop: pointers are set, and the sums of what was before it end.
-const NEAR_ENTRY: f64 = 4.0;
-
-/// Iterations after which the end of a loop is not predicted.
-pub(crate) const PREDICTED_TRIPS: f64 = 48.0;
-
-/// Cycles of a jump that is not predicted.
-pub(crate) const MISPREDICTION: f64 = 16.0;
-
-/// Cycles of calling a micro-kernel: arguments, saved registers, and the start of its pipeline.
-const CALL: f64 = 30.0;
-
-/// Micro-operations that a core starts in a cycle.
-pub(crate) const WIDTH: f64 = 4.0;
-
-/// Micro-operations of asking whether a vector or an element is padding, or of bringing its index
-/// inside, each dimension.
-const TEST: f64 = 3.0;
-
-/// Vector registers that Cranelift keeps sums in; beyond these they live on the stack.
-const NARROW_SUMS: f64 = 8.0;
-
-/// Cycles by which a sum on the stack waits longer than one in a register.
-const STORED: f64 = 5.0;
-
-/// Micro-operations of one iteration that a core holds decoded; it starts half as many of others,
-/// and code beyond the first-level cache half as many again.
-pub(crate) const DECODED: f64 = 4096.0;
-
-/// Micro-operations to put an element into its lane.
-pub(crate) const INSERT: f64 = 2.0;
-
-/// Shuffles for each vector of four that are transposed.
-pub(crate) const SHUFFLES: f64 = 2.0;
-
-/// Multiply-adds that take as long as making a vector of every second element of two. With AVX-512
-/// that is a permutation on a port of multiply-adds; with AVX2 one of two permutations is.
-pub(crate) const DEINTERLEAVING: f64 = 1.0;
 
 /// A way of the first-level cache: addresses that differ by a multiple of it share a set.
 const WAY: i64 = L1_WAY_BYTES as i64;
@@ -251,7 +203,7 @@ impl WorkCount<'_> {
 
     fn call(&mut self, runs: f64) {
         self.work.calls += runs;
-        self.work.loops += runs * CALL * self.rates.cycle;
+        self.work.loops += runs * KERNEL_CALL * self.rates.cycle;
     }
 
     fn loop_(
@@ -302,12 +254,12 @@ impl WorkCount<'_> {
             if counted {
                 let end = if trips > PREDICTED_TRIPS { MISPREDICTION } else { 0.0 };
                 let cycles = match code {
-                    Code::Wide => NEAR_JUMP * trips + NEAR_ENTRY + end,
-                    Code::Loops | Code::Narrow => ITERATION * trips + ENTRY + end,
+                    Code::Wide => KERNEL_JUMP * trips + KERNEL_LOOP_ENTRY + end,
+                    Code::Loops | Code::Narrow => LOOP_ITERATION * trips + LOOP_ENTRY + end,
                 };
                 walk.work.loops += runs * cycles * walk.rates.cycle;
             }
-            let others = if counted && code == Code::Wide { NEAR_ITERATION } else { 0.0 };
+            let others = if counted && code == Code::Wide { KERNEL_ITERATION } else { 0.0 };
             let mut straight = Straight { others, ..Straight::default() };
             let mut tiles = tiles;
             let written = Written::default();
@@ -364,7 +316,7 @@ impl WorkCount<'_> {
             Expr::Load(access) => self.load(access, code, written, straight),
             Expr::Pad(_, access) => {
                 self.load(access, code, written, straight);
-                straight.others += each * TEST * self.unproven(access, &self.known) as f64;
+                straight.others += each * PADDING_TEST * self.unproven(access, &self.known) as f64;
             }
             Expr::Const(_) | Expr::Local(_) => {}
         });
@@ -519,7 +471,7 @@ impl WorkCount<'_> {
             some if some <= 2.0 * DECODED => 2.0,
             _ => 4.0,
         };
-        let issue = started * slower / WIDTH * self.rates.cycle;
+        let issue = started * slower / ISSUE_WIDTH * self.rates.cycle;
         let arithmetic = (one.operations * fma).max(issue);
         let loads = (memory * load - arithmetic).max(0.0);
         let depth = if one.sums > 0.0 { one.adds / one.sums } else { 0.0 };

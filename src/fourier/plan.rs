@@ -7,6 +7,7 @@ use convgen_ir::schedule::{Schedule, Size};
 use crate::accuracy::ROUNDOFF;
 use crate::algorithm::sizes::{Sizes, SizesError, size};
 use crate::algorithm::{Algorithm, PartsError, TRANSFORMED_BYTES, Unsupported};
+use crate::calibration::cycles::{FOURIER_CALL, FOURIER_FINISH, FOURIER_FLOPS};
 use crate::cost::{Estimate, Rates};
 use crate::target::{Target, WORKSPACE_BYTES};
 
@@ -15,17 +16,6 @@ const MAX_BLOCK: u64 = 16;
 
 /// The longest transform of one axis, before the workspace limits it.
 const MAX_POINTS: u64 = 1 << 18;
-
-/// Floating-point operations of long transforms that a core does in a cycle, the copies around them
-/// included: measured for tiles of 1,536 to 65,536 points, with AVX2.
-const TRANSFORM_FLOPS_PER_CYCLE: f64 = 7.0;
-
-/// Cycles that a transform of any length takes besides: measured with tiles of 6 rows of 8 points,
-/// which it makes ten times as expensive as their operations.
-const TRANSFORM_CALL_CYCLES: f64 = 60.0;
-
-/// Cycles for each output of the last stage, which is loads and stores.
-const FINISH_CYCLES: f64 = 1.0;
 
 /// One axis of the tiles.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -293,9 +283,9 @@ impl Plan {
         let flops = 2.5 * points * points.log2();
         // One a row, and where there are several rows one a column.
         let short = rows + if rows > 1 { columns / 2 + 1 } else { 0 };
-        let transform = flops / TRANSFORM_FLOPS_PER_CYCLE + short as f64 * TRANSFORM_CALL_CYCLES;
+        let transform = flops / FOURIER_FLOPS + short as f64 * FOURIER_CALL;
         let outputs = self.axes.iter().map(|axis| axis.tile).product::<u64>() * self.out_channels;
-        let cycles = channels * transform + FINISH_CYCLES * outputs as f64;
+        let cycles = channels * transform + FOURIER_FINISH * outputs as f64;
         let products = (self.in_channels * self.out_channels * self.vectors()) as f64;
         // Four multiply-adds use two vectors of weights, which come from where all of them fit.
         let caches = target.caches();

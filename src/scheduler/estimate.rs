@@ -10,39 +10,16 @@ use convgen_ir::problem::{ConvProblem, SpatialAxis};
 use super::inside::inside;
 use super::plan::{LaneAxis, LoopOrder, Plan, Shape, column_step, groups_a_vector};
 use crate::algorithm::PhaseLoop;
-use crate::cost::{
-    DECODED, DEINTERLEAVING, Estimate, INSERT, MISPREDICTION, NEAR_ITERATION, PREDICTED_TRIPS,
-    Rates, SHUFFLES, WIDTH,
+use crate::calibration::cycles::{
+    COPIED_ELEMENT, CROSSING_LOADS, DECODED, DEINTERLEAVING, INSERT, ISSUE_WIDTH, KERNEL_ITERATION,
+    MAPPED_PAGES, MASKED_LOADS, MISPREDICTION, PAGE_WALK, PREDICTED_TRIPS, SHUFFLES, TILE_ENTRY,
+    TRANSPOSED_ELEMENT, UNDECODED, WINDOW,
 };
+use crate::cost::{Estimate, Rates};
 use crate::target::{DEINTERLEAVED, PAGE_BYTES, Target};
-
-/// Cycles of entering a loop.
-const ENTRY: f64 = 2.0;
-
-/// Micro-operations that a core holds at once.
-const WINDOW: f64 = 384.0;
-
-/// By how much slower a core starts micro-operations that it does not hold decoded.
-const UNDECODED: f64 = 3.0;
-
-/// Loads that one is which crosses two lines.
-const CROSSING: f64 = 2.0;
-
-/// Loads that a mask is, where no register of its own holds it.
-const MASKED: f64 = 2.0;
-
-/// Pages that a core keeps mapped for loads without a walk.
-const MAPPED: f64 = 64.0;
-
-/// Cycles of finding another page.
-const PAGE_WALK: f64 = 7.0;
 
 /// Elements of a lane that one load brings if they are neighbours.
 const QUAD: f64 = 4.0;
-
-/// Cycles of an element that is copied by itself, to its place in the same order or in another.
-const ELEMENT: f64 = 1.5;
-const CROSSED: f64 = 5.0;
 
 /// Predicts a call of a plan's kernel, on one core; `whole` if neighbouring columns of the output
 /// are written by one nest.
@@ -111,7 +88,7 @@ impl Counter<'_> {
         let straight = self.plan.unrolled_taps(self.problem) as f64;
         let taps = last / straight;
         let steps = self.plan.steps as f64;
-        let issued = operations + loads + NEAR_ITERATION * taps / steps;
+        let issued = operations + loads + KERNEL_ITERATION * taps / steps;
         // Tiles that a core holds at once wait together.
         let runs = channels * rows_of_taps;
         let together = (WINDOW / (runs * issued)).max(1.0);
@@ -119,14 +96,14 @@ impl Counter<'_> {
         let code = issued * straight / last * steps;
         let kernels = self.plan.kernels_in_use(self.problem, self.target);
         let decoding = if code * kernels > DECODED { UNDECODED } else { 1.0 };
-        let time = time.max(issued / WIDTH * decoding * cycle);
+        let time = time.max(issued / ISSUE_WIDTH * decoding * cycle);
         let taken = if self.plan.in_place { inside(self.problem) } else { 1.0 };
         let far = self.pages() * PAGE_WALK * cycle;
         let products = tiles.count * channels * (rows_of_taps * taken * time + far);
         let trips = channels / steps;
         let inner = rows_of_taps * taps;
         let mispredicted = if trips > PREDICTED_TRIPS { inner * MISPREDICTION } else { 0.0 };
-        let entries = (1.0 + rows_of_taps.min(2.0) + inner * trips.min(2.0)) * ENTRY;
+        let entries = (1.0 + rows_of_taps.min(2.0) + inner * trips.min(2.0)) * TILE_ENTRY;
         let ends = (entries + mispredicted) * cycle + self.stores(&tiles, fma, load);
         Estimate {
             products,
@@ -198,7 +175,7 @@ impl Counter<'_> {
         let rows: u64 = others.iter().map(SpatialAxis::extent).product();
         let met = (1.0 + rows.saturating_sub(1) as f64 * pages(columns.input)) * pages(plane);
         let all = met * problem.in_channels_per_group() as f64;
-        if planes && all > MAPPED { met } else { 0.0 }
+        if planes && all > MAPPED_PAGES { met } else { 0.0 }
     }
 
     /// Loads of a tile for one input channel and one row of taps, and what puts lanes together.
@@ -283,7 +260,7 @@ impl Counter<'_> {
     /// Lines that a vector load at any place reads, on the average.
     fn crossing(&self) -> f64 {
         let part = f64::from(self.target.isa().vector_bits()) / 512.0;
-        1.0 + (CROSSING - 1.0) * part
+        1.0 + (CROSSING_LOADS - 1.0) * part
     }
 
     /// Loads besides of a vector that may be cut short by padding, where masks are vectors too.
@@ -291,7 +268,7 @@ impl Counter<'_> {
         let bordering = 2.0 * f64::from(self.target.lanes()) / self.columns as f64;
         let predicates = self.target.unit().is_none_or(|unit| unit.mask_registers);
         match self.plan.is_tile_in_place(self.problem) && !predicates {
-            true => MASKED * bordering.min(1.0),
+            true => MASKED_LOADS * bordering.min(1.0),
             false => 0.0,
         }
     }
@@ -313,7 +290,7 @@ impl Counter<'_> {
         let sums = plan.lanes.sums(problem, self.target) as f64;
         let each = match neighbours {
             true => 2.0 * load,
-            false if torn && !columns => CROSSED * lanes * self.rates.cycle,
+            false if torn && !columns => TRANSPOSED_ELEMENT * lanes * self.rates.cycle,
             false if tiles.rows >= QUAD && self.target.has_micro_kernels() => {
                 (SHUFFLES + lanes / QUAD) * load
             }
@@ -341,10 +318,10 @@ impl Counter<'_> {
             Some(_) if copy.transposed && self.target.has_micro_kernels() => {
                 (SHUFFLES + lanes / QUAD) / lanes
             }
-            Some(_) => CROSSED,
+            Some(_) => TRANSPOSED_ELEMENT,
             None if plan.is_one_strip(problem, self.target) => 2.0 / lanes,
             None if problem.layout() == Layout::ChannelsLast && channels >= lanes => 2.0 / lanes,
-            None => ELEMENT,
+            None => COPIED_ELEMENT,
         };
         elements * each
     }

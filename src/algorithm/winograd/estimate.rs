@@ -11,19 +11,9 @@ use super::plan::{AxisPlan, LOCAL_TILE, MAX_STRIDE, Plan};
 use super::toom::{MAX_POINTS, Transforms};
 use crate::accuracy::ROUNDOFF;
 use crate::algorithm::sum::DenseSum;
+use crate::calibration::cycles::{APART_ELEMENT, TILE_PRODUCTS_RATE, TILE_TRANSFORM};
 use crate::cost::{Estimate, Rates};
 use crate::target::{Caches, LATENCY_SUMS, Target};
-
-/// The part of the peak rate of multiply-adds that the products reach.
-const PRODUCTS_RATE: f64 = 0.92;
-
-/// Cycles of a vector operation of the transforms, loads, stores and loops included.
-const TRANSFORM_CYCLES: f64 = 0.9;
-
-/// Cycles of an element that is read or written by itself: where neither channels nor columns are
-/// neighbours. A causal sum over 64 channels of 1024 positions, dilated by 8, takes 110 for each
-/// vector of 16.
-const APART_CYCLES: f64 = 7.0;
 
 impl Plan {
     /// Predicted seconds of a call on all cores, the last tasks of which may leave some idle.
@@ -61,7 +51,7 @@ impl Plan {
         let lanes = self.lanes as f64;
         let vectors = |channels: f64| (channels / lanes).ceil();
         let products = self.products() as f64 * tiles * reads * vectors(writes);
-        let multiply = products * rates.fma / PRODUCTS_RATE * self.waiting();
+        let multiply = products * rates.fma / TILE_PRODUCTS_RATE * self.waiting();
         // The weights come from where all of them fit, once a block.
         let caches = target.caches();
         let group = (reads * writes * self.elem.bytes() as f64) as usize * self.products() as usize;
@@ -78,13 +68,13 @@ impl Plan {
             tiles * (parts * input as f64 * vectors(reads) + output as f64 * vectors(writes));
         let written: u64 = self.axes.iter().map(|a| a.tile).product();
         let elements = parts * (reach * merged) as f64 * reads + tiles * written as f64 * writes;
-        let torn = if self.is_torn(problem, sum) { elements * APART_CYCLES } else { 0.0 };
+        let torn = if self.is_torn(problem, sum) { elements * APART_ELEMENT } else { 0.0 };
         let [spilled, read] = self.spilled_bytes(caches).map(|bytes| bytes * rates.l3);
         let block = Estimate {
             products: multiply,
             // Nothing hides what is written.
-            tiles: moved * TRANSFORM_CYCLES * rates.cycle + spilled,
-            copies: (parts * copied * TRANSFORM_CYCLES + torn) * rates.cycle,
+            tiles: moved * TILE_TRANSFORM * rates.cycle + spilled,
+            copies: (parts * copied * TILE_TRANSFORM + torn) * rates.cycle,
             traffic: weights + read,
         };
         block.times(calls)
