@@ -150,14 +150,19 @@ fn schedules(root: &Path) -> Vec<String> {
     texts
 }
 
-/// Small problems with the default schedule of each instruction set, by its number.
+/// Small problems with the default schedule of each algorithm on an instruction set, by its number.
 fn scheduled(root: &Path) -> impl Iterator<Item = (usize, ConvProblem, Schedule)> {
     let parsed = problems(root).into_iter().filter_map(|line| line.parse::<ConvProblem>().ok());
     let small = parsed.filter(is_small).enumerate();
-    small.map(|(number, problem)| {
+    small.flat_map(|(number, problem)| {
         let isa = number % BACKENDS.len();
-        let (_, schedule) = scheduler::default_schedule(&problem, BACKENDS[isa].compiler.target());
-        (isa, problem, schedule)
+        let compiler = &BACKENDS[isa].compiler;
+        let (_, sum) = scheduler::default_schedule(&problem, compiler.target());
+        let empty = Schedule::default();
+        let tiles = [Algorithm::Winograd, Algorithm::Fourier].into_iter();
+        let tiles = tiles.filter_map(|a| compiler.completed(&problem, a, &empty).ok());
+        let all: Vec<Schedule> = std::iter::once(sum).chain(tiles).collect();
+        all.into_iter().map(move |schedule| (isa, problem.clone(), schedule))
     })
 }
 
@@ -179,7 +184,7 @@ fn records(root: &Path) -> Vec<String> {
 fn record(isa: usize, problem: &ConvProblem, schedule: &Schedule) -> Option<String> {
     let record = Record {
         key: Key::new(problem, BACKENDS[isa].compiler.target(), 1),
-        algorithm: Algorithm::Direct,
+        algorithm: Algorithm::of(schedule),
         schedule: schedule.clone(),
         batch: 1,
         seconds: 1e-6,

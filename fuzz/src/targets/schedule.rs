@@ -25,10 +25,18 @@ pub fn target_on(backend: &Backend, data: &[u8]) {
     stage("lower");
     // What lowers within the limits is compiled unless that is too much code: the verifier had its
     // say.
-    let Ok(nests) = backend.compiler.lower(&problem, Algorithm::Direct, &schedule) else { return };
-    drop(nests);
+    let algorithm = Algorithm::of(&schedule);
+    let lowered = match algorithm {
+        Algorithm::Direct | Algorithm::Winograd => {
+            backend.compiler.lower(&problem, algorithm, &schedule).map(drop)
+        }
+        Algorithm::Fourier => backend.compiler.stages(&problem, &schedule).map(drop),
+    };
+    if lowered.is_err() {
+        return;
+    }
     stage("compile");
-    match backend.compiler.compile_with(&problem, Algorithm::Direct, &schedule) {
+    match backend.compiler.compile_with(&problem, algorithm, &schedule) {
         Ok(kernel) if is_small(&problem) => hold(&kernel, backend),
         Ok(_) | Err(Error::CodeSize { .. }) => {}
         Err(error) => panic!("verified, and refused by a later stage: {error}"),
