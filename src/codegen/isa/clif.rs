@@ -104,7 +104,8 @@ pub fn emit_all(
     nests.iter().map(emit_nest).collect()
 }
 
-/// Writes the entry points of a nest, however large they are.
+/// Writes the entry points of a nest, each up to [`FunctionSize::MOST`] and a statement: one that is
+/// longer is refused.
 pub fn emit_entries(
     nest: &Outlined,
     target: &Target,
@@ -263,6 +264,10 @@ impl<'n, 'f> Emitter<'n, 'f> {
 
     fn block(&mut self, block: &'n [Stmt], lanes: Lanes) {
         for stmt in block {
+            // What is more is refused, and so not worth its time.
+            if self.builder.func.dfg.num_values() > FunctionSize::MOST.values {
+                return;
+            }
             match stmt {
                 Stmt::Loop(l) => self.loop_(l, lanes),
                 Stmt::If(guards, body) => self.guarded(guards, body, lanes),
