@@ -632,7 +632,7 @@ mod tests {
     fn lanes_are_those_that_take_least_time() {
         let picks = [
             ("conv2d g3 ic3 oc3 ih256 iw256 kh5 kw5 ph2 pw2", LaneAxis::Groups),
-            ("conv2d g2 ic2 oc2 ih256 iw256 kh5 kw5 ph2 pw2", LaneAxis::Groups),
+            ("conv2d g2 ic2 oc2 ih256 iw256 kh5 kw5 ph2 pw2", LaneAxis::Columns),
             ("conv2d g64 ic128 oc128 ih28 iw28 kh3 kw3 ph1 pw1", LaneAxis::GroupChannels),
             ("conv2d ic64 oc64 ih56 iw56 kh3 kw3 ph1 pw1", LaneAxis::OutChannels),
             ("conv2d ic144 oc24 ih56 iw56 kh1 kw1", LaneAxis::Channels),
