@@ -30,6 +30,8 @@ pub struct Profile {
     pub fma: [f64; 3],
     /// Cycles of a load that hits the first-level cache, of the same widths.
     pub load: [f64; 3],
+    /// Cycles of a shuffle among many, of the same widths.
+    pub shuffle: [f64; 3],
     /// Bytes a cycle from the second-level cache.
     pub l2: f64,
     /// Bytes a cycle from the third-level cache.
@@ -84,6 +86,7 @@ impl Core {
                 latency: 4.0,
                 fma: [0.5, 0.5, 0.75],
                 load: [0.5, 0.5, 0.75],
+                shuffle: [0.5, 0.5, 0.75],
                 l2: 32.0,
                 l3: 12.0,
                 memory: 6.0,
@@ -96,6 +99,7 @@ impl Core {
                 latency: 4.0,
                 fma: [0.5, 0.5, 1.0],
                 load: [0.5, 0.5, 1.0],
+                shuffle: [0.5, 0.5, 1.0],
                 l2: 32.0,
                 l3: 12.0,
                 memory: 6.0,
@@ -108,6 +112,7 @@ impl Core {
                 latency: 4.0,
                 fma: [0.5, 0.5, 0.5],
                 load: [0.5, 0.5, 0.5],
+                shuffle: [0.5, 0.5, 0.5],
                 l2: 62.0,
                 l3: 28.0,
                 memory: 10.0,
@@ -118,6 +123,8 @@ impl Core {
                 latency: 4.0,
                 fma: [0.5, 0.5, 0.54],
                 load: [0.35, 0.35, 0.5],
+                // One port shuffles 512 bits: Intel's Optimization Reference Manual.
+                shuffle: [0.5, 0.5, 1.0],
                 l2: 49.0,
                 l3: 10.0,
                 memory: 3.8,
@@ -159,7 +166,7 @@ impl Profile {
     }
 
     fn numbers(&self) -> Vec<(&'static str, f64)> {
-        let Profile { cycle_ns, latency, fma, load, l2, l3, memory } = *self;
+        let Profile { cycle_ns, latency, fma, load, shuffle, l2, l3, memory } = *self;
         let single = [
             ("cycle_ns", cycle_ns),
             ("latency", latency),
@@ -167,7 +174,8 @@ impl Profile {
             ("l3", l3),
             ("memory", memory),
         ];
-        let wide = fma.map(|rate| ("fma", rate)).into_iter().chain(load.map(|rate| ("load", rate)));
+        let wide = [("fma", fma), ("load", load), ("shuffle", shuffle)];
+        let wide = wide.into_iter().flat_map(|(name, rates)| rates.map(|rate| (name, rate)));
         single.into_iter().chain(wide).collect()
     }
 
@@ -185,6 +193,7 @@ impl Profile {
             fma,
             latency,
             load,
+            shuffle: self.shuffle[width] * cycle,
             narrow: vectors(0),
             l2: cycle / self.l2,
             l3: cycle / self.l3,
@@ -204,7 +213,9 @@ pub struct Rates {
     pub latency: f64,
     /// A vector load that hits the first-level cache, at the target's vector width.
     pub load: f64,
-    /// The same three at 128 bits, for what Cranelift emits.
+    /// A shuffle of a vector among many, at the target's vector width.
+    pub shuffle: f64,
+    /// A multiply-add, one that waits and a load at 128 bits, for what Cranelift emits.
     pub narrow: [f64; 3],
     /// A byte from the second-level cache.
     pub l2: f64,
@@ -221,9 +232,9 @@ impl Rates {
         if wide { [self.fma, self.latency, self.load] } else { self.narrow }
     }
 
-    fn bits(&self) -> [u64; 10] {
-        let Rates { cycle, fma, latency, load, narrow: [a, b, c], l2, l3, memory } = *self;
-        [cycle, fma, latency, load, a, b, c, l2, l3, memory].map(f64::to_bits)
+    fn bits(&self) -> [u64; 11] {
+        let Rates { cycle, fma, latency, load, shuffle, narrow: [a, b, c], l2, l3, memory } = *self;
+        [cycle, fma, latency, load, shuffle, a, b, c, l2, l3, memory].map(f64::to_bits)
     }
 }
 

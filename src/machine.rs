@@ -6,7 +6,7 @@
 
 use convgen_ir::elem::ElemType;
 
-use crate::calibration::{Core, Profile, Rates, WIDTHS};
+use crate::calibration::{Profile, Rates, WIDTHS};
 use crate::codegen::probe::Probe;
 use crate::jit::ProbeCode;
 use crate::target::{CACHE_LINE, Host, Isa};
@@ -89,7 +89,7 @@ fn read_bandwidth(
 }
 
 /// The profile of one core of this machine, each rate measured for that many seconds; those of
-/// widths that the host lacks are a typical core's. None if the host refuses executable memory.
+/// widths that the host lacks, and of shuffles, are those known of it. None if the host refuses executable memory.
 pub fn profile(host: &Host, seconds: f64) -> Option<Profile> {
     let measured = WIDTHS.map(|bits| vector_rates(host, bits, seconds));
     let cycle = measured[0]?[1] / LATENCY_CYCLES;
@@ -104,7 +104,7 @@ pub fn profile(host: &Host, seconds: f64) -> Option<Profile> {
         l2: bytes("L2")?,
         l3: bytes("L3")?,
         memory: bytes("DRAM")?,
-        ..Core::Typical.profile()
+        ..*host.profile()
     };
     for (width, rates) in measured.into_iter().enumerate() {
         if let Some([fma, _, load]) = rates {

@@ -1,13 +1,13 @@
 //! How a problem is cut into tiles and transforms: a few numbers, chosen by counted operations.
 
-use convgen_ir::elem::ElemType;
+use convgen_ir::elem::{ElemType, Layout};
 use convgen_ir::problem::{ConvProblem, Direction, SpatialAxis};
 use convgen_ir::schedule::{Schedule, Size};
 
 use crate::accuracy::ROUNDOFF;
 use crate::algorithm::sizes::{Sizes, SizesError, size};
 use crate::algorithm::{Algorithm, PartsError, TRANSFORMED_BYTES, Unsupported};
-use crate::calibration::cycles::{FOURIER_CALL, FOURIER_FINISH, FOURIER_FLOPS};
+use crate::calibration::cycles::{APART_ELEMENT, FOURIER_CALL, FOURIER_FINISH, FOURIER_FLOPS};
 use crate::cost::{Estimate, Rates};
 use crate::target::{Target, WORKSPACE_BYTES};
 
@@ -286,6 +286,10 @@ impl Plan {
         let transform = flops / FOURIER_FLOPS + short as f64 * FOURIER_CALL;
         let outputs = self.axes.iter().map(|axis| axis.tile).product::<u64>() * self.out_channels;
         let cycles = channels * transform + FOURIER_FINISH * outputs as f64;
+        // Elements of a channel that lie apart are copied by themselves.
+        let read: u64 = self.axes.iter().map(AxisPlan::reach).product();
+        let apart = problem.layout() == Layout::ChannelsLast && problem.in_channels() > 1;
+        let elements = if apart { read * self.in_channels + outputs } else { 0 };
         let products = (self.in_channels * self.out_channels * self.vectors()) as f64;
         // Four multiply-adds use two vectors of weights, which come from where all of them fit.
         let caches = target.caches();
@@ -297,7 +301,7 @@ impl Plan {
         let tile = Estimate {
             products: products * 4.0 * rates.fma,
             tiles: cycles * rates.cycle,
-            copies: 0.0,
+            copies: elements as f64 * APART_ELEMENT * rates.cycle,
             traffic: products * self.bytes(2 * self.lanes) as f64 * byte,
         };
         tile.times(calls)

@@ -20,8 +20,8 @@ use crate::target::Target;
 
 /// How much shorter a prediction must be than that of the sum, for the transforms of small tiles and
 /// for Fourier's, whose library was not measured on each machine.
-const WINOGRAD_MARGIN: f64 = 1.1;
-const FOURIER_MARGIN: f64 = 1.5;
+const WINOGRAD_MARGIN: f64 = 1.05;
+const FOURIER_MARGIN: f64 = 1.25;
 
 /// Tiles predicted to take so many times as long as the sum may yet be faster, if better ones are
 /// searched for.

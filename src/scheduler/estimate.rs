@@ -92,7 +92,10 @@ impl Counter<'_> {
         // Tiles that a core holds at once wait together.
         let runs = channels * rows_of_taps;
         let together = (WINDOW / (runs * issued)).max(1.0);
-        let time = (operations * fma).max(loads * load).max(last * latency / together);
+        let time = (operations * fma)
+            .max(shuffles * self.shuffle())
+            .max(loads * load)
+            .max(last * latency / together);
         let code = issued * straight / last * steps;
         let kernels = self.plan.kernels_in_use(self.problem, self.target);
         let decoding = if code * kernels > DECODED { UNDECODED } else { 1.0 };
@@ -257,6 +260,14 @@ impl Counter<'_> {
         (loads * (self.crossing() + self.masked()), DEINTERLEAVING)
     }
 
+    /// Seconds of a shuffle, which not every unit that multiplies can do.
+    fn shuffle(&self) -> f64 {
+        match self.target.has_micro_kernels() {
+            true => self.rates.shuffle,
+            false => self.rates.narrow[0],
+        }
+    }
+
     /// Lines that a vector load at any place reads, on the average.
     fn crossing(&self) -> f64 {
         let part = f64::from(self.target.isa().vector_bits()) / 512.0;
@@ -292,7 +303,7 @@ impl Counter<'_> {
             true => 2.0 * load,
             false if torn && !columns => TRANSPOSED_ELEMENT * lanes * self.rates.cycle,
             false if tiles.rows >= QUAD && self.target.has_micro_kernels() => {
-                (SHUFFLES + lanes / QUAD) * load
+                (SHUFFLES + lanes / QUAD) * self.shuffle()
             }
             false => 2.0 * lanes * load,
         };
@@ -347,11 +358,12 @@ impl Counter<'_> {
     /// Seconds a byte of what fills so many bytes.
     fn rate(&self, bytes: f64) -> f64 {
         let caches = self.target.caches();
-        match bytes {
-            few if few <= caches.l1d as f64 => 0.0,
-            some if some <= caches.l2 as f64 => self.rates.l2,
-            many if many <= caches.l3 as f64 => self.rates.l3,
-            _ => self.rates.memory,
-        }
+        let [l1d, l2, l3] = [caches.l1d, caches.l2, caches.l3].map(|bytes| bytes as f64);
+        let Rates { l2: near, l3: far, memory, .. } = self.rates;
+        // What does not fit a level is not all lost from it: lines are not dropped in the order in
+        // which they come again.
+        let beyond = |level: f64| (bytes / level - 1.0).clamp(0.0, 1.0);
+        let levels = [(l1d, near), (l2, far), (l3, memory)];
+        levels.into_iter().fold(0.0, |rate, (level, next)| rate + (next - rate) * beyond(level))
     }
 }
