@@ -1,112 +1,211 @@
-//! `Conv` and `ConvTranspose` as problems, and the windows that pooling shares with them.
+//! `Conv` and `ConvTranspose` as problems, and the shapes of their relatives that are none.
 //!
-//! ```text
-//! SAME_UPPER, SAME_LOWER   output = ceil(input / stride); the padding that this needs is split in halves,
-//!                          an odd one after the input (UPPER) or before it (LOWER)
-//! VALID                    no padding
-//! NOTSET                   the attribute `pads`: all before, then all after
-//! ```
+//! Promises: the output's sizes are known as far as those of the input are; there is a problem if
+//! all are.
 
 use convgen_ir::elem::Layout;
-use convgen_ir::problem::{ConvProblem, ConvSpec, SpatialAxis};
+use convgen_ir::problem::{ConvProblem, ConvSpec, MAX_RANK, SpatialAxis};
 
-use super::fault::{Fault, Stop};
-use super::node::Node;
-use super::value::{FLOAT, Value};
+use super::elem::{Elem, F32};
+use super::fault::{Fault, Stop, Unknown, Unsupported, Why};
+use super::node::{Node, short, size};
+use super::scalar::{Dim, known};
+use super::value::{Value, shown};
+use super::window::{Window, halves, pads, unknown_padding};
 
 /// A convolution, or why it is none that can be computed.
-pub(super) type Found = Result<ConvProblem, String>;
+pub(super) type Found = Result<ConvProblem, Missing>;
 
-/// The problem of a `Conv` node, and its output.
+/// Why there is no problem.
+#[derive(Clone, Debug)]
+pub(super) enum Missing {
+    Unsupported(Unsupported),
+    Unknown(Unknown),
+}
+
+impl From<Unsupported> for Missing {
+    fn from(unsupported: Unsupported) -> Missing {
+        Missing::Unsupported(unsupported)
+    }
+}
+
+/// The problem of a `Conv` node, and its output. A `FusedConv` is one with an epilogue, which is
+/// left out.
 pub(super) fn conv(node: &Node) -> Result<(Found, Value), Stop> {
-    let (input, weights) = (node.shape(0)?, node.input(1)?);
-    let filter = weights.shape()?;
-    let rank = spatial_rank(input, filter)?;
-    let groups = groups(node)?;
-    if filter[1].checked_mul(groups) != Some(input[1]) {
-        return Err(Fault::Channels { channels: input[1], read: filter[1], groups }.into());
-    }
-    let windows = Windows::new(node, &input[2..], &filter[2..])?;
-    if rank > convgen_ir::problem::MAX_RANK {
-        let mut shape = vec![input[0], filter[0]];
-        shape.extend(windows.outputs(false)?);
-        return Ok((Err(format!("{rank} spatial dimensions")), Value::of(shape)?));
-    }
-    let mut spec = ConvSpec::new(input[1], filter[0], windows.axes()).batch(input[0]);
-    spec = spec.groups(groups).layout(Layout::ChannelsFirst).bias(node.optional(2).is_some());
-    let problem = ConvProblem::new(spec).map_err(Fault::from)?;
-    let output = Value::of(problem.output_shape(problem.batch()))?;
-    Ok((computed(weights).map(|()| problem), output))
+    let parts = Parts::of(node, 0, 1)?;
+    let windows = Window::all(node, parts.input.len())?;
+    let output = parts.output(&windows)?;
+    let Some(axes) = parts.axes(&windows) else {
+        return Ok((Err(Missing::Unknown(parts.unknown(node))), output));
+    };
+    let problem = parts.problem(node, |ic, oc| ConvSpec::new(ic, oc, axes));
+    problem.map(|found| (found, output))
+}
+
+/// The output of a convolution of integers, or at computed positions.
+pub(super) fn relative(node: &Node, weights: usize, elem: Elem) -> Result<(Found, Value), Stop> {
+    let parts = Parts::of(node, 0, weights)?;
+    let windows = Window::all(node, parts.input.len())?;
+    let op = short(&node.proto.op_type);
+    let output = parts.output(&windows)?.typed(elem);
+    Ok((Err(Unsupported::Operation { op }.into()), output))
 }
 
 /// The problem of a `ConvTranspose` node, and its output.
 pub(super) fn conv_transpose(node: &Node) -> Result<(Found, Value), Stop> {
-    let (input, weights) = (node.shape(0)?, node.input(1)?);
-    let filter = weights.shape()?;
-    let rank = spatial_rank(input, filter)?;
+    let (input, filter) = both(node, 0, 1)?;
     let groups = groups(node)?;
-    if filter[0] != input[1] || input[1] % groups != 0 {
-        let read = filter[0] / groups;
-        return Err(Fault::Channels { channels: input[1], read, groups }.into());
+    if let (Ok(read), Ok(channels)) = (&filter[0], &input[1])
+        && (read != channels || channels % groups != 0)
+    {
+        let read = read / groups;
+        return Err(Fault::Channels { channels: *channels, read, groups }.into());
     }
-    let channels = filter[1].saturating_mul(groups);
-    let (axes, beyond) = transposed_axes(node, &input[2..], &filter[2..])?;
-    if rank > convgen_ir::problem::MAX_RANK {
-        let mut shape = vec![input[0], channels];
-        for (axis, beyond) in axes.iter().zip(&beyond) {
-            let size = axis.transposed_size(axis.input) + i128::from(*beyond);
-            let given = saturated(size);
-            shape.push(u64::try_from(size).map_err(|_| Fault::Size { given })?);
-        }
-        return Ok((Err(format!("{rank} spatial dimensions")), Value::of(shape)?));
+    let channels = filter[1].clone().map(|per_group| per_group.saturating_mul(groups));
+    let spatial: Option<Vec<u64>> = known(&input[2..]);
+    let kernel = known(&filter[2..]);
+    let parts = Parts {
+        batch: &input[0],
+        channels: [filter[0].clone(), channels],
+        input: &input[2..],
+        kernel: filter[2..].to_vec(),
+        groups,
+        weights: node.input(1)?.elem,
+    };
+    let (Some(spatial), Some(kernel)) = (spatial, kernel) else {
+        return Ok((Err(Missing::Unknown(parts.unknown(node))), parts.open(node)?));
+    };
+    let (axes, beyond) = transposed_axes(node, &spatial, &kernel)?;
+    let mut shape = vec![parts.batch.clone(), parts.channels[1].clone()];
+    for (axis, beyond) in axes.iter().zip(&beyond) {
+        shape.push(Ok(size(axis.transposed_size(axis.input) + i128::from(*beyond))?));
     }
-    let mut spec = ConvSpec::transposed(input[1], channels, axes, &beyond).batch(input[0]);
-    spec = spec.groups(groups).layout(Layout::ChannelsFirst).bias(node.optional(2).is_some());
-    let problem = ConvProblem::new(spec).map_err(Fault::from)?;
-    let output = Value::of(problem.output_shape(problem.batch()))?;
-    Ok((computed(weights).map(|()| problem), output))
+    let output = Value::of(shape)?.typed(node.input(0)?.elem);
+    let problem = parts.problem(node, |ic, oc| ConvSpec::transposed(ic, oc, axes, &beyond));
+    problem.map(|found| (found, output))
 }
 
-/// The output of a pooling node.
+/// The output of a pooling node, and the positions of the maxima, which have its shape.
 pub(super) fn pool(node: &Node) -> Result<Value, Stop> {
-    let input = node.shape(0)?;
-    if input.len() < 3 {
-        return Err(
-            Fault::Rank { what: "the input", given: input.len(), expected: "3 or more" }.into()
-        );
-    }
+    let input = node.dims(0)?;
+    spatial_rank(input)?;
     if node.ints("kernel_shape").is_none() {
         return Err(Fault::MissingAttribute { name: "kernel_shape" }.into());
     }
     let kernel = node.sizes("kernel_shape", input.len() - 2)?;
-    let windows = Windows::new(node, &input[2..], &kernel)?;
+    let windows = Window::all(node, input.len() - 2)?;
     let mut shape = input[..2].to_vec();
-    shape.extend(windows.outputs(node.int("ceil_mode", 0) != 0)?);
+    for ((window, size), kernel) in windows.iter().zip(&input[2..]).zip(kernel) {
+        shape.push(window.output(size, &Ok(kernel), node.is_set("ceil_mode"))?);
+    }
     Ok(Value::of(shape)?)
 }
 
-/// Kernels are of single floats.
-fn computed(weights: &Value) -> Result<(), String> {
-    match weights.elem {
-        0 | FLOAT => Ok(()),
-        10 => Err("its weights are 16-bit floats, only 32-bit floats are computed".to_owned()),
-        11 => Err("its weights are 64-bit floats, only 32-bit floats are computed".to_owned()),
-        other => {
-            Err(format!("its weights are of ONNX type {other}, only 32-bit floats are computed"))
+/// What the shapes of input and weights say.
+struct Parts<'g> {
+    batch: &'g Dim,
+    /// Read and written.
+    channels: [Dim; 2],
+    input: &'g [Dim],
+    kernel: Vec<Dim>,
+    groups: u64,
+    weights: Elem,
+}
+
+impl<'g> Parts<'g> {
+    fn of(node: &Node<'g>, input: usize, weights: usize) -> Result<Parts<'g>, Stop> {
+        let elem = node.input(weights)?.elem;
+        let (input, filter) = both(node, input, weights)?;
+        let groups = groups(node)?;
+        let channels = match (&input[1], &filter[1]) {
+            (Ok(channels), Ok(read)) if read.checked_mul(groups) != Some(*channels) => {
+                return Err(Fault::Channels { channels: *channels, read: *read, groups }.into());
+            }
+            (_, Ok(read)) => Ok(read.saturating_mul(groups)),
+            (channels, Err(_)) => channels.clone(),
+        };
+        let mut kernel = filter[2..].to_vec();
+        if node.ints("kernel_shape").is_some_and(|stated| !stated.is_empty()) {
+            let stated = node.sizes("kernel_shape", kernel.len())?;
+            for (kernel, stated) in kernel.iter_mut().zip(&stated) {
+                if kernel.as_ref().is_ok_and(|kernel| kernel != stated) {
+                    let (left, right) = (vec![*stated], shown(&filter[2..]));
+                    return Err(Fault::Mismatch { left, right }.into());
+                }
+                *kernel = Ok(*stated);
+            }
         }
+        let channels = [channels, filter[0].clone()];
+        let (batch, input) = (&input[0], &input[2..]);
+        Ok(Parts { batch, channels, input, kernel, groups, weights: elem })
+    }
+
+    /// The output, as far as it is known.
+    fn output(&self, windows: &[Window]) -> Result<Value, Fault> {
+        let mut shape = vec![self.batch.clone(), self.channels[1].clone()];
+        for ((window, input), kernel) in windows.iter().zip(self.input).zip(&self.kernel) {
+            shape.push(window.output(input, kernel, false)?);
+        }
+        Value::of(shape)
+    }
+
+    fn axes(&self, windows: &[Window]) -> Option<Vec<SpatialAxis>> {
+        let sizes = known(self.input)?.into_iter().zip(known(&self.kernel)?);
+        Some(windows.iter().zip(sizes).map(|(window, (i, k))| window.axis(i, k)).collect())
+    }
+
+    /// The first size that is not known.
+    fn unknown(&self, node: &Node) -> Unknown {
+        let all = [self.batch].into_iter().chain(&self.channels).chain(self.input);
+        let missing = all.chain(&self.kernel).find_map(|dim| dim.as_ref().err());
+        missing.cloned().unwrap_or_else(|| node.unknown(Why::Range))
+    }
+
+    /// The output of a transposed convolution of whose sizes some are not known.
+    fn open(&self, node: &Node) -> Result<Value, Fault> {
+        let unknown = self.unknown(node);
+        let mut shape = vec![self.batch.clone(), self.channels[1].clone()];
+        shape.resize(2 + self.input.len(), Err(unknown));
+        Value::of(shape)
+    }
+
+    /// The problem, if it is one of those that are computed.
+    fn problem(&self, node: &Node, spec: impl FnOnce(u64, u64) -> ConvSpec) -> Result<Found, Stop> {
+        let (Ok(batch), [Ok(ic), Ok(oc)]) = (self.batch, &self.channels) else {
+            return Ok(Err(Missing::Unknown(self.unknown(node))));
+        };
+        let rank = self.input.len();
+        if rank > MAX_RANK {
+            return Ok(Err(Unsupported::Rank { rank }.into()));
+        }
+        let has_bias = node.optional(2).is_some();
+        let spec = spec(*ic, *oc).batch(*batch).groups(self.groups);
+        let spec = spec.layout(Layout::ChannelsFirst).bias(has_bias);
+        let problem = ConvProblem::new(spec).map_err(Fault::from)?;
+        Ok(match self.weights {
+            Elem::Unstated | F32 => Ok(problem),
+            elem => Err(Unsupported::Elements { elem }.into()),
+        })
     }
 }
 
-/// The number of spatial axes of input and weights, at least one and the same.
-fn spatial_rank(input: &[u64], filter: &[u64]) -> Result<usize, Fault> {
+/// The shapes of input and weights, of as many dimensions.
+fn both<'g>(node: &Node<'g>, input: usize, weights: usize) -> Result<(&'g [Dim], &'g [Dim]), Stop> {
+    let (input, filter) = (node.dims(input)?, node.dims(weights)?);
+    spatial_rank(input)?;
+    if input.len() != filter.len() {
+        let expected = "those of the input";
+        return Err(Fault::Rank { what: "the weights", given: filter.len(), expected }.into());
+    }
+    Ok((input, filter))
+}
+
+/// At least one spatial axis.
+fn spatial_rank(input: &[Dim]) -> Result<(), Fault> {
     if input.len() < 3 {
         return Err(Fault::Rank { what: "the input", given: input.len(), expected: "3 or more" });
     }
-    if input.len() != filter.len() {
-        let expected = "those of the input";
-        return Err(Fault::Rank { what: "the weights", given: filter.len(), expected });
-    }
-    Ok(input.len() - 2)
+    Ok(())
 }
 
 fn groups(node: &Node) -> Result<u64, Fault> {
@@ -117,101 +216,6 @@ fn groups(node: &Node) -> Result<u64, Fault> {
         expected: "a positive number",
     })
 }
-
-/// What slides over the spatial axes.
-struct Windows {
-    axes: Vec<SpatialAxis>,
-}
-
-impl Windows {
-    /// The windows of a node with kernels of that size.
-    fn new(node: &Node, input: &[u64], kernel: &[u64]) -> Result<Windows, Fault> {
-        let rank = input.len();
-        if node.ints("kernel_shape").is_some() {
-            let stated = node.sizes("kernel_shape", rank)?;
-            if stated != kernel {
-                return Err(Fault::Mismatch { left: stated, right: kernel.to_vec() });
-            }
-        }
-        let strides = node.sizes("strides", rank)?;
-        let dilations = node.sizes("dilations", rank)?;
-        let mut axes = Vec::new();
-        for i in 0..rank {
-            let axis = SpatialAxis {
-                stride: strides[i],
-                dilation: dilations[i],
-                ..SpatialAxis::new(input[i], kernel[i])
-            };
-            axes.push(axis);
-        }
-        let mut windows = Windows { axes };
-        match node.word("auto_pad").as_deref() {
-            None | Some("" | "NOTSET") => windows.pad(node)?,
-            Some("VALID") => {}
-            Some("SAME_UPPER") => windows.same(true),
-            Some("SAME_LOWER") => windows.same(false),
-            Some(other) => return Err(unknown_padding(other)),
-        }
-        Ok(windows)
-    }
-
-    fn pad(&mut self, node: &Node) -> Result<(), Fault> {
-        let rank = self.axes.len();
-        let (before, after) = pads(node, rank)?;
-        for (i, axis) in self.axes.iter_mut().enumerate() {
-            (axis.pad_before, axis.pad_after) = (before[i], after[i]);
-        }
-        Ok(())
-    }
-
-    fn same(&mut self, upper: bool) {
-        for axis in &mut self.axes {
-            let output = i128::from(axis.input.div_ceil(axis.stride));
-            let needed = (output - 1) * i128::from(axis.stride) + i128::from(axis.extent());
-            let total = (needed - i128::from(axis.input)).max(0);
-            let (less, more) = (saturated(total / 2), saturated(total - total / 2));
-            (axis.pad_before, axis.pad_after) = if upper { (less, more) } else { (more, less) };
-        }
-    }
-
-    fn axes(self) -> Vec<SpatialAxis> {
-        self.axes
-    }
-
-    /// The output sizes; `ceil` counts a last window that is partly outside.
-    fn outputs(&self, ceil: bool) -> Result<Vec<u64>, Fault> {
-        let output = |axis: &SpatialAxis| {
-            let (padded, extent) = (axis.padded_input(), i128::from(axis.extent()));
-            let slack = padded - extent;
-            if slack < 0 {
-                return Err(Fault::Window { extent, padded });
-            }
-            let stride = i128::from(axis.stride);
-            let mut count = slack / stride + 1;
-            // A window that would begin in the padding after the input is none.
-            let begins = count * stride < i128::from(axis.input) + i128::from(axis.pad_before);
-            if ceil && slack % stride != 0 && begins {
-                count += 1;
-            }
-            Ok(u64::try_from(count).unwrap_or(u64::MAX))
-        };
-        self.axes.iter().map(output).collect()
-    }
-}
-
-/// The attribute `pads` in halves, zeros if it is not given.
-fn pads(node: &Node, rank: usize) -> Result<(Vec<i64>, Vec<i64>), Fault> {
-    let Some(given) = node.ints("pads") else { return Ok((vec![0; rank], vec![0; rank])) };
-    if given.len() != 2 * rank {
-        return Err(Fault::Count { name: "pads", given: given.len(), expected: 2 * rank });
-    }
-    if let Some(negative) = given.iter().find(|pad| **pad < 0) {
-        let given = negative.to_string();
-        return Err(Fault::Value { name: "pads", given, expected: "no negative number" });
-    }
-    Ok((given[..rank].to_vec(), given[rank..].to_vec()))
-}
-
 /// The axes of a transposed convolution, with the sizes that are read, and the positions that are
 /// written beyond the last window.
 fn transposed_axes(
@@ -264,8 +268,7 @@ fn fit(axis: &mut SpatialAxis, beyond: &mut u64, size: u64, upper: bool) {
         *beyond = beyond.saturating_add(u64::try_from(-total).unwrap_or(u64::MAX));
         return;
     }
-    let (less, more) = (saturated(total / 2), saturated(total - total / 2));
-    (axis.pad_before, axis.pad_after) = if upper { (less, more) } else { (more, less) };
+    (axis.pad_before, axis.pad_after) = halves(total, upper);
 }
 
 /// The attribute `output_padding`, zeros if it is not given.
@@ -285,13 +288,4 @@ fn output_padding(node: &Node, rank: usize) -> Result<Vec<u64>, Fault> {
         })
     };
     given.iter().map(size).collect()
-}
-
-fn unknown_padding(given: &str) -> Fault {
-    let given = format!("`{}`", given.escape_debug());
-    Fault::Value { name: "auto_pad", given, expected: "NOTSET, VALID, SAME_UPPER or SAME_LOWER" }
-}
-
-fn saturated(value: i128) -> i64 {
-    i64::try_from(value).unwrap_or(if value < 0 { i64::MIN } else { i64::MAX })
 }

@@ -1,234 +1,369 @@
 //! The walk through a graph: what is known of each value, and the convolutions on the way.
+//!
+//! Promises: every node is looked at once; each convolution of the graph, of graphs inside of it
+//! and of the model's functions has an entry. The elements that are computed, all together, are
+//! limited by the size of the file.
 
 use std::collections::{HashMap, HashSet};
 
-use super::conv::{self, Found};
-use super::fault::{Fault, Stop, Unknown};
-use super::node::Node;
-use super::proto::{self, Dimension, Graph, ValueInfo};
-use super::shapes::{self, quoted};
-use super::value::{MAX_RANK, Value, reason};
+use super::branches::Graphs;
+use super::conv::{self, Found, Missing};
+use super::elem::Elem;
+use super::fault::{Cause, Fault, Stop, Unknown, Unsupported, Why};
+use super::inputs::{Sizes, dims_of, elem_of};
+use super::node::{Node, short};
+use super::ops;
+use super::proto::{self, Graph, ValueInfo};
+use super::value::{MAX_RANK, Value};
 use super::{OnnxError, Options};
 
 /// A convolution of the graph: its name, and the problem or the reason that there is none.
 pub(super) struct Site {
     pub(super) name: String,
-    pub(super) found: Found,
+    pub(super) found: Result<convgen_ir::problem::ConvProblem, Unsupported>,
 }
 
+/// The elements that are computed for a file of any size: some for each node of a large model.
+const ELEMENTS: u64 = 1 << 20;
+/// Bytes of the file for each further one, which takes some bytes itself.
+const BYTES_PER_ELEMENT: u64 = 8;
+
 /// What is known while the nodes are gone through.
-pub(super) struct Walk<'o> {
-    options: &'o Options,
-    /// Sizes by the name that the model gives them.
-    dims: HashMap<String, u64>,
+pub(super) struct Walk {
+    sizes: Sizes,
+    /// Those of the graph, and of the branches that are being looked into.
+    pub(super) scopes: Vec<Scope>,
+    /// The model's own operations that hold convolutions and those that do not.
+    functions: HashMap<(String, String), bool>,
+    pub(super) sites: Vec<Site>,
+    /// The elements that may still be computed.
+    elements: u64,
+}
+
+/// The values of a graph.
+#[derive(Default)]
+pub(super) struct Scope {
     values: HashMap<String, Value>,
     /// What the file says of values that nodes make.
     stated: HashMap<String, ValueInfo>,
-    functions: HashSet<String>,
-    sites: Vec<Site>,
 }
 
-impl<'o> Walk<'o> {
-    pub(super) fn new(options: &'o Options, functions: HashSet<String>) -> Walk<'o> {
-        let dims = options.dims.iter().map(|(name, size)| (name.clone(), *size)).collect();
-        let (values, stated, sites) = (HashMap::new(), HashMap::new(), Vec::new());
-        Walk { options, dims, values, stated, functions, sites }
+impl Walk {
+    pub(super) fn new(
+        options: &Options,
+        model: &proto::Model,
+        len: usize,
+    ) -> Result<Walk, OnnxError> {
+        let given = options.dims.iter().map(|(name, size)| (name.clone(), *size)).collect();
+        Ok(Walk {
+            sizes: Sizes::new(options.batch, given),
+            scopes: Vec::new(),
+            functions: functions(model)?,
+            sites: Vec::new(),
+            elements: ELEMENTS + len as u64 / BYTES_PER_ELEMENT,
+        })
     }
 
-    /// Goes through a graph, and gives its convolutions in order.
+    /// Goes through the model's graph, and gives its convolutions in order.
     pub(super) fn run(mut self, graph: &Graph) -> Result<Vec<Site>, OnnxError> {
+        self.open(graph)?;
+        for bytes in &graph.input {
+            self.input(proto::decode(bytes)?)?;
+        }
+        let stated = self.scopes.last().map(|scope| &scope.stated);
+        if let Some(name) = stated.and_then(|stated| self.sizes.unused(stated)) {
+            return Err(OnnxError::NoDimension { name, open: self.sizes.open() });
+        }
+        self.nodes(graph)?;
+        Ok(self.sites)
+    }
+
+    /// Begins a scope with what the graph says of its values.
+    pub(super) fn open(&mut self, graph: &Graph) -> Result<(), OnnxError> {
+        let mut scope = Scope::default();
         for bytes in &graph.initializer {
             let tensor: proto::Tensor = proto::decode(bytes)?;
             let value = Value::constant(&tensor).map_err(|fault| OnnxError::Initializer {
                 name: quoted(&tensor.name),
                 fault: fault.into(),
             })?;
-            self.values.insert(tensor.name, value);
-        }
-        for bytes in &graph.input {
-            self.input(proto::decode(bytes)?)?;
+            scope.values.insert(tensor.name, value);
         }
         for bytes in &graph.value_info {
             let info: ValueInfo = proto::decode(bytes)?;
-            self.stated.insert(info.name.clone(), info);
+            scope.stated.insert(info.name.clone(), info);
         }
-        for (index, bytes) in graph.node.iter().enumerate() {
-            self.node(index, &proto::decode(bytes)?)?;
+        self.scopes.push(scope);
+        Ok(())
+    }
+
+    /// Goes through the nodes of the scope that is open.
+    pub(super) fn nodes(&mut self, graph: &Graph) -> Result<(), OnnxError> {
+        graph.node.iter().enumerate().try_for_each(|(index, bytes)| {
+            let node: proto::Node = proto::decode(bytes)?;
+            self.node(index, &node)
+        })
+    }
+
+    /// What is known of a value: of the innermost graph that makes it.
+    pub(super) fn value(&self, name: &str) -> Option<&Value> {
+        self.scopes.iter().rev().find_map(|scope| scope.values.get(name))
+    }
+
+    fn keep(&mut self, name: &str, value: Value) {
+        if let Some(scope) = self.scopes.last_mut() {
+            scope.values.insert(name.to_owned(), value);
         }
-        Ok(self.sites)
     }
 
     /// Notes an input of the graph, unless it is an initializer, whose shape is known already.
     fn input(&mut self, info: ValueInfo) -> Result<(), OnnxError> {
-        if self.values.contains_key(&info.name) {
+        if self.value(&info.name).is_some() {
             return Ok(());
         }
-        let mut value = Value::unknown(Unknown::Because(reason(format!(
-            "the model states no shape of its input {}",
-            quoted(&info.name)
-        ))));
-        if let Some(dims) = dims_of(&info) {
-            value.shape = self.input_shape(&info.name, dims)?;
-        }
-        value.elem = elem_of(&info);
-        self.values.insert(info.name, value);
+        let failed =
+            |fault: Fault| OnnxError::Input { name: quoted(&info.name), fault: fault.into() };
+        let value = match dims_of(&info) {
+            Some(dims) if dims.len() > MAX_RANK => {
+                let given = dims.len();
+                return Err(failed(Fault::Rank {
+                    what: "the input",
+                    given,
+                    expected: "at most 16",
+                }));
+            }
+            Some(dims) => Value::of(self.sizes.of_input(&info.name, dims)).map_err(failed)?,
+            None => Value::unknown(unknown(&short(&info.name), "input", Why::Stated)),
+        };
+        self.keep(&info.name, value.typed(elem_of(&info)));
         Ok(())
-    }
-
-    fn input_shape(
-        &mut self,
-        input: &str,
-        dims: &[Dimension],
-    ) -> Result<super::value::Shape, OnnxError> {
-        if dims.len() > MAX_RANK {
-            let given = dims.len();
-            let fault = Fault::Rank { what: "the input", given, expected: "at most 16" };
-            return Err(OnnxError::Input { name: quoted(input), fault: fault.into() });
-        }
-        let mut shape = Vec::new();
-        for (i, dim) in dims.iter().enumerate() {
-            let name = name_of(dim, input, i);
-            let known = known_size(dim).or_else(|| self.dims.get(&name).copied());
-            // The first dimension of an input is the batch.
-            let batch = || (i == 0).then(|| self.options.batch.unwrap_or(1));
-            let Some(size) = known.or_else(batch) else {
-                return Ok(Err(Unknown::Dimension(reason(name))));
-            };
-            self.dims.insert(name, size);
-            shape.push(size);
-        }
-        let checked = Value::of(shape);
-        checked
-            .map(|value| value.shape)
-            .map_err(|fault| OnnxError::Input { name: quoted(input), fault: fault.into() })
     }
 
     fn node(&mut self, index: usize, proto: &proto::Node) -> Result<(), OnnxError> {
         let title = title(index, proto);
-        let (site, outputs) = match self.look(proto) {
-            Ok((found, outputs)) => (found, outputs),
-            Err(Stop::Fault(fault)) => {
-                return Err(OnnxError::Node {
-                    name: title,
-                    op: quoted(&proto.op_type),
-                    fault: fault.into(),
-                });
-            }
-            Err(Stop::Unknown(unknown)) => {
-                let found = self.unknown_site(proto, &unknown, &title)?;
-                let value = Value::unknown(unknown);
-                (found, vec![value; proto.output.len().min(1)])
-            }
+        let failed = |fault: Fault| OnnxError::Node {
+            name: title.clone(),
+            op: quoted(&proto.op_type),
+            fault: fault.into(),
         };
-        if let Some(found) = site {
-            self.sites.push(Site { name: title, found });
-        }
-        let missing = Unknown::Because(reason("it is a further output of its node".to_owned()));
-        let mut outputs = outputs.into_iter();
-        for name in proto.output.iter().filter(|name| !name.is_empty()) {
-            let value = outputs.next().unwrap_or_else(|| Value::unknown(missing.clone()));
-            let value = self.or_stated(name, value);
-            self.values.insert(name.clone(), value);
-        }
+        let graphs = Graphs::of(proto).map_err(|error| failed(error.into()))?;
+        let outputs = if graphs.are_none() {
+            match self.look(proto, &title) {
+                Ok((found, outputs)) => {
+                    self.note(&title, found)?;
+                    outputs
+                }
+                Err(Stop::Fault(fault)) => return Err(failed(fault)),
+                Err(Stop::Unknown(reason)) => {
+                    self.note(&title, self.unknown_site(proto, &title, &reason))?;
+                    vec![Value::unknown(reason); proto.output.len().min(1)]
+                }
+            }
+        } else {
+            self.enter(proto, &title, &graphs)?
+        };
+        self.store(proto, &title, outputs);
         Ok(())
     }
 
+    /// Keeps the outputs of a node.
+    fn store(&mut self, proto: &proto::Node, title: &str, outputs: Vec<Value>) {
+        self.charge(proto, &outputs);
+        let mut missing = None;
+        let mut outputs = outputs.into_iter();
+        for name in &proto.output {
+            let value = outputs.next().unwrap_or_else(|| {
+                let reason = missing
+                    .get_or_insert_with(|| unknown(title, &short(&proto.op_type), Why::Output));
+                Value::unknown(reason.clone())
+            });
+            if !name.is_empty() {
+                let value = self.or_stated(name, value);
+                self.keep(name, value);
+            }
+        }
+    }
+
+    /// Counts what was read and made to compute elements; when there were too many, all are
+    /// forgotten.
+    fn charge(&mut self, proto: &proto::Node, outputs: &[Value]) {
+        let len = |value: &Value| value.data.as_ref().map_or(0, |data| data.len() as u64);
+        let made: u64 = outputs.iter().map(len).sum();
+        if made == 0 && !outputs.iter().any(|value| value.data.is_some()) {
+            return;
+        }
+        let read: u64 = proto.input.iter().filter_map(|name| self.value(name)).map(len).sum();
+        self.elements = self.elements.saturating_sub(made + read);
+        if self.elements == 0 {
+            let values = self.scopes.iter_mut().flat_map(|scope| scope.values.values_mut());
+            values.for_each(|value| value.data = None);
+        }
+    }
+
     /// What a node makes, and the convolution that it is.
-    fn look(&self, proto: &proto::Node) -> Result<(Option<Found>, Vec<Value>), Stop> {
+    fn look(&self, proto: &proto::Node, title: &str) -> Result<(Option<Found>, Vec<Value>), Stop> {
+        let stop = |why| Err(Stop::Unknown(unknown(title, &short(&proto.op_type), why)));
         let mut inputs = Vec::new();
         let mut orphan = None;
         for name in &proto.input {
-            let value = self.values.get(name);
+            let value = self.value(name);
             if value.is_none() && !name.is_empty() {
-                orphan = Some(format!("nothing before it makes its input {}", quoted(name)));
+                orphan = Some(short(name));
             }
             inputs.push(value);
         }
-        if let Some(because) = orphan {
-            return Err(Stop::unknown(because));
+        if let Some(input) = orphan {
+            return stop(Why::Orphan { input });
         }
-        let node = Node::new(proto, inputs)?;
-        let is_standard = matches!(proto.domain.as_str(), "" | "ai.onnx");
-        if !is_standard || self.functions.contains(&proto.op_type) {
-            let op = quoted(&proto.op_type);
-            return Err(Stop::unknown(format!("the operation {op} is not of ONNX's own")));
+        let node = Node::new(proto, title, inputs)?;
+        if self.function(proto).is_some() {
+            return stop(Why::Graph);
         }
-        match proto.op_type.as_str() {
-            "Conv" => conv::conv(&node).map(|(found, value)| (Some(found), vec![value])),
-            "ConvTranspose" => {
-                conv::conv_transpose(&node).map(|(found, value)| (Some(found), vec![value]))
+        let site = |(found, value)| (Some(found), vec![value]);
+        match (proto.domain.as_str(), proto.op_type.as_str()) {
+            (domain, "Conv") if ops::is_standard(domain) => conv::conv(&node).map(site),
+            (ops::MICROSOFT, "FusedConv") => conv::conv(&node).map(site),
+            (domain, "ConvTranspose") if ops::is_standard(domain) => {
+                conv::conv_transpose(&node).map(site)
             }
-            _ => shapes::outputs(&node).map(|values| (None, values)),
+            (domain, "ConvInteger") if ops::is_standard(domain) => {
+                conv::relative(&node, 1, Elem::Int { bits: 32, signed: true }).map(site)
+            }
+            (domain, "QLinearConv") if ops::is_standard(domain) => {
+                let elem = node.optional(7).map_or(Elem::Unstated, |value| value.elem);
+                conv::relative(&node, 3, elem).map(site)
+            }
+            (domain, "DeformConv") if ops::is_standard(domain) => {
+                conv::relative(&node, 1, node.input(0)?.elem).map(site)
+            }
+            (_, _) => ops::outputs(&node).map(|mut values| {
+                if self.elements == 0 {
+                    values.iter_mut().for_each(|value| value.data = None);
+                }
+                (None, values)
+            }),
         }
     }
 
-    /// The entry of a node whose outputs are unknown, if it is or may hold a convolution.
-    fn unknown_site(
-        &self,
-        proto: &proto::Node,
-        unknown: &Unknown,
-        title: &str,
-    ) -> Result<Option<Found>, OnnxError> {
-        let op = proto.op_type.as_str();
-        let holds_others = matches!(op, "If" | "Loop" | "Scan") || self.functions.contains(op);
-        if holds_others {
-            return Ok(Some(Err(format!("{} holds a graph that is not looked into", quoted(op)))));
-        }
-        match (op.contains("Conv"), unknown) {
-            (false, _) => Ok(None),
-            (true, Unknown::Dimension(name)) => {
-                Err(OnnxError::Dimension { node: title.to_owned(), name: name.to_string() })
+    fn function(&self, proto: &proto::Node) -> Option<bool> {
+        self.functions.get(&(proto.domain.clone(), proto.op_type.clone())).copied()
+    }
+
+    /// Adds the entry of a convolution.
+    fn note(&mut self, title: &str, found: Option<Found>) -> Result<(), OnnxError> {
+        let found = match found {
+            None => return Ok(()),
+            Some(Ok(problem)) => Ok(problem),
+            Some(Err(Missing::Unsupported(unsupported))) => Err(unsupported),
+            Some(Err(Missing::Unknown(Unknown::Cause(cause)))) => {
+                Err(Unsupported::Shape(Cause::clone(&cause)))
             }
-            (true, Unknown::Because(because)) => Ok(Some(Err(because.to_string()))),
+            Some(Err(Missing::Unknown(Unknown::Open(open)))) => {
+                return Err(OnnxError::Dimension {
+                    node: title.to_owned(),
+                    name: open.name.clone(),
+                    place: open.place.clone(),
+                });
+            }
+        };
+        self.sites.push(Site { name: title.to_owned(), found });
+        Ok(())
+    }
+
+    /// The entry of a node whose outputs are unknown, if it is or holds a convolution.
+    fn unknown_site(&self, proto: &proto::Node, title: &str, reason: &Unknown) -> Option<Found> {
+        let op = short(&proto.op_type);
+        match self.function(proto) {
+            Some(true) => Some(Err(Unsupported::Inside { node: title.to_owned(), op }.into())),
+            Some(false) => None,
+            None if !is_convolution(&proto.op_type) => None,
+            None if matches!(reason, Unknown::Cause(cause) if cause.node == title) => {
+                Some(Err(Unsupported::Operation { op }.into()))
+            }
+            None => Some(Err(Missing::Unknown(reason.clone()))),
         }
     }
 
-    /// The shape that the file states, where none could be inferred.
-    fn or_stated(&self, name: &str, value: Value) -> Value {
-        if value.shape.is_ok() {
+    /// The sizes that the file states, where they could not be inferred.
+    fn or_stated(&self, name: &str, mut value: Value) -> Value {
+        let Some(info) = self.scopes.last().and_then(|scope| scope.stated.get(name)) else {
             return value;
-        }
-        let Some(info) = self.stated.get(name) else { return value };
+        };
         let Some(dims) = dims_of(info).filter(|dims| dims.len() <= MAX_RANK) else { return value };
-        let size =
-            |(i, dim)| known_size(dim).or_else(|| self.dims.get(&name_of(dim, name, i)).copied());
-        let shape: Option<Vec<u64>> = dims.iter().enumerate().map(size).collect();
-        match shape.map(Value::of) {
-            Some(Ok(stated)) => Value { elem: elem_of(info), ..stated },
-            Some(Err(_)) | None => value,
+        let mut shape = match &value.shape {
+            Ok(shape) => shape.clone(),
+            Err(unknown) => vec![Err(unknown.clone()); dims.len()],
+        };
+        if shape.len() != dims.len() || shape.iter().all(Result::is_ok) {
+            return value.typed(elem_of(info));
         }
+        for (i, (size, dim)) in shape.iter_mut().zip(dims).enumerate() {
+            if let (Err(_), Some(stated)) = (&size, self.sizes.stated(name, i, dim)) {
+                *size = Ok(stated);
+            }
+        }
+        if let Ok(stated) = Value::of(shape) {
+            value.shape = stated.shape;
+        }
+        value.typed(elem_of(info))
     }
 }
 
+/// Whether an operation is a convolution, understood or not.
+pub(super) fn is_convolution(op: &str) -> bool {
+    op.contains("Conv")
+}
+
+/// Whether each operation that the model defines holds a convolution, itself or by another that it
+/// calls.
+fn functions(model: &proto::Model) -> Result<HashMap<(String, String), bool>, OnnxError> {
+    let mut calls: HashMap<(String, String), HashSet<(String, String)>> = HashMap::new();
+    for bytes in &model.functions {
+        let function: proto::Function = proto::decode(bytes)?;
+        let nodes = function.node.iter().map(proto::decode::<proto::Node>);
+        let called = nodes.map(|node| node.map(|node| (node.domain, node.op_type)));
+        let called = called.collect::<Result<_, _>>()?;
+        calls.insert((function.domain, function.name), called);
+    }
+    let mut holds: HashMap<(String, String), bool> = calls
+        .iter()
+        .map(|(name, ops)| (name.clone(), ops.iter().any(|op| is_convolution(&op.1))))
+        .collect();
+    // Each round reaches one call further.
+    for _ in 0..calls.len().min(MAX_CALLS) {
+        let holding = |name: &(String, String)| holds.get(name).copied().unwrap_or(false);
+        let more: Vec<_> = calls
+            .iter()
+            .filter(|(name, ops)| !holding(name) && ops.iter().any(holding))
+            .map(|(name, _)| name.clone())
+            .collect();
+        if more.is_empty() {
+            break;
+        }
+        holds.extend(more.into_iter().map(|name| (name, true)));
+    }
+    Ok(holds)
+}
+
+/// Functions that call functions; exporters nest a few.
+const MAX_CALLS: usize = 32;
+
+/// A name from the file, fit to be shown.
+fn quoted(name: &str) -> String {
+    format!("`{}`", short(name))
+}
+
+/// What is not known because of a node.
+pub(super) fn unknown(node: &str, op: &str, why: Why) -> Unknown {
+    Unknown::Cause(Cause { node: node.to_owned(), op: op.to_owned(), why }.into())
+}
+
 /// The node's name; that of its output, or its place, if it has none.
-fn title(index: usize, proto: &proto::Node) -> String {
+pub(super) fn title(index: usize, proto: &proto::Node) -> String {
     let output = proto.output.first().map_or("", String::as_str);
     let given = [proto.name.as_str(), output].into_iter().find(|name| !name.is_empty());
     match given {
         Some(name) => name.chars().filter(|c| !c.is_control()).take(200).collect(),
         None => format!("node {index}"),
-    }
-}
-
-fn dims_of(info: &ValueInfo) -> Option<&[Dimension]> {
-    let tensor = info.kind.as_ref()?.tensor.as_ref()?;
-    tensor.shape.as_ref().map(|shape| shape.dim.as_slice())
-}
-
-fn elem_of(info: &ValueInfo) -> i32 {
-    let tensor = info.kind.as_ref().and_then(|kind| kind.tensor.as_ref());
-    tensor.map_or(0, |tensor| tensor.elem_type)
-}
-
-/// A size that is written down; exporters write 0 or -1 for one that is not known.
-fn known_size(dim: &Dimension) -> Option<u64> {
-    u64::try_from(dim.dim_value?).ok().filter(|size| *size > 0)
-}
-
-/// The name of a size: the model's, or the value's with the number of the dimension.
-fn name_of(dim: &Dimension, value: &str, index: usize) -> String {
-    match dim.dim_param.as_deref() {
-        Some(name) if !name.is_empty() => name.to_owned(),
-        Some(_) | None => format!("{value}.{index}"),
     }
 }

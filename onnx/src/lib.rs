@@ -1,31 +1,46 @@
 //! The convolutions of an ONNX model, with their shapes.
 //!
-//! Promises: every `Conv` and `ConvTranspose` of the graph is in the list, as a problem or with the
-//! reason that it is none; a bias is part of the problem, what follows in the graph is not. Shapes
-//! come from the inputs of the graph, the initializers and the operations between; where an
-//! operation is not understood, from what the file states. A file that is no model, or a model that
-//! contradicts itself, is an error that names the node; no file makes this code panic, or take
-//! memory beyond some times the size of the file.
+//! Promises: every convolution of the model is in the list, as a problem or with the reason that it
+//! is none; a bias is part of the problem, what follows in the graph is not. Shapes come from the
+//! inputs of the graph, the initializers and the operations between; small constants and arithmetic
+//! on shapes are computed, as far as they are known; where an operation is not understood, from what
+//! the file states. A branch of an `If` is part of the graph if it is taken or may be. A file that is
+//! no model, or a model that contradicts itself, is an error that names the node; no file makes this
+//! code panic, or take memory beyond a multiple of the size of the file.
 //!
-//! Does not: read weights, run models, or look into the graphs inside of `If`, `Loop`, `Scan` and
-//! of functions, which are listed with that reason.
+//! Does not: read weights, run models, or look into the graphs inside of `Loop`, `Scan` and of
+//! functions, whose convolutions are listed with that reason.
+//!
+//! Why this is no other crate: `tract-onnx` brings a whole run time to read a model (some hundred
+//! crates) and fails on the first operation that it lacks; `onnx-ir` infers ranks where shapes are
+//! dynamic and is made for one code generator; `rten-shape-inference` comes closest, with symbolic
+//! sizes, but it computes lists of 32-bit integers alone, where exporters also compute matrices (the
+//! padding of PyTorch) and floats (the factors of a resize), gives no reason for what it does not
+//! know, and is not made for files that nobody vouches for.
 
 #![deny(unsafe_code)]
 
+mod array;
+mod branches;
 mod conv;
+mod elem;
 mod fault;
 mod graph;
+mod inputs;
 mod node;
+mod ops;
 mod proto;
-mod shapes;
+mod scalar;
 mod value;
+mod window;
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 
 use bytes::Bytes;
 use convgen_ir::problem::ConvProblem;
 
-pub use self::fault::Fault;
+pub use self::elem::Elem;
+pub use self::fault::{Cause, Fault, Unsupported, Why};
 pub use self::proto::ProtoError;
 
 /// What a model leaves open.
@@ -33,8 +48,9 @@ pub use self::proto::ProtoError;
 pub struct Options {
     /// The first dimension of inputs that leave it open; 1 if not given.
     pub batch: Option<u64>,
-    /// Other sizes by name. One that the model does not name has the input's name and the number of
-    /// the dimension, counted from zero: `image.2`.
+    /// Other sizes by name. One that the model does not name, or by a name that others have too, has
+    /// the input's name and the number of the dimension, counted from zero: `image.2`. A name that the
+    /// model does not leave open is an error.
     pub dims: BTreeMap<String, u64>,
 }
 
@@ -47,14 +63,6 @@ pub struct Layer {
     pub count: usize,
     /// The problem, with ONNX's layout, channels first.
     pub problem: Result<ConvProblem, Unsupported>,
-}
-
-/// A convolution that is not computed.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, thiserror::Error)]
-#[error("{reason}")]
-pub struct Unsupported {
-    /// Why not.
-    pub reason: String,
 }
 
 /// Why a file gives no list of convolutions.
@@ -93,13 +101,30 @@ pub enum OnnxError {
         fault: Box<Fault>,
     },
     /// A convolution has a size that the model leaves open.
-    #[error("node `{node}` depends on the size `{name}`, which the model leaves open")]
+    #[error("node `{node}` depends on the size `{name}`, which the model leaves open (`{place}`)")]
     Dimension {
         /// The convolution.
         node: String,
         /// The size.
         name: String,
+        /// The input and the number of the dimension, which is another name of it.
+        place: String,
     },
+    /// A size is given for what the model does not leave open.
+    #[error("the model leaves no size `{name}` open, but {}", listed(open))]
+    NoDimension {
+        /// The name that is given.
+        name: String,
+        /// Names of what is open.
+        open: Vec<String>,
+    },
+}
+
+fn listed(names: &[String]) -> String {
+    match names {
+        [] => "none at all".to_owned(),
+        names => format!("`{}`", names.join("`, `")),
+    }
 }
 
 /// Lists the convolutions of a model, those that are alike once.
@@ -107,15 +132,23 @@ pub enum OnnxError {
 /// # Errors
 /// [`OnnxError`]: the file is no model, contradicts itself, or leaves a size open.
 pub fn read(file: Vec<u8>, options: &Options) -> Result<Vec<Layer>, OnnxError> {
+    Ok(joined(read_nodes(file, options)?))
+}
+
+/// Lists the convolutions of a model, one a node.
+///
+/// # Errors
+/// As [`read`].
+pub fn read_nodes(file: Vec<u8>, options: &Options) -> Result<Vec<Layer>, OnnxError> {
+    let len = file.len();
     let model: proto::Model = proto::decode(&Bytes::from(file))?;
     let graph: proto::Graph = match &model.graph {
         Some(bytes) => proto::decode(bytes)?,
         None => return Err(OnnxError::NoGraph),
     };
-    let functions = model.functions.iter().map(proto::decode::<proto::Function>);
-    let functions = functions.map(|f| f.map(|f| f.name)).collect::<Result<HashSet<_>, _>>()?;
-    let sites = graph::Walk::new(options, functions).run(&graph)?;
-    Ok(joined(sites))
+    let sites = graph::Walk::new(options, &model, len)?.run(&graph)?;
+    let layer = |site: graph::Site| Layer { name: site.name, count: 1, problem: site.found };
+    Ok(sites.into_iter().map(layer).collect())
 }
 
 /// Whether bytes may be a model rather than text: the first field of one is the version of its
@@ -125,22 +158,18 @@ pub fn is_model(file: &[u8]) -> bool {
 }
 
 /// Joins equal problems, in the order in which they first occur.
-fn joined(sites: Vec<graph::Site>) -> Vec<Layer> {
+fn joined(nodes: Vec<Layer>) -> Vec<Layer> {
     let mut layers: Vec<Layer> = Vec::new();
     let mut places: HashMap<ConvProblem, usize> = HashMap::new();
-    for graph::Site { name, found } in sites {
-        let problem = found.map_err(|reason| Unsupported { reason });
-        let place = match &problem {
-            Ok(problem) => places.get(problem).copied(),
-            Err(_) => None,
-        };
+    for node in nodes {
+        let place = node.problem.as_ref().ok().and_then(|problem| places.get(problem).copied());
         match place.and_then(|place| layers.get_mut(place)) {
             Some(layer) => layer.count += 1,
             None => {
-                if let Ok(problem) = &problem {
+                if let Ok(problem) = &node.problem {
                     places.insert(problem.clone(), layers.len());
                 }
-                layers.push(Layer { name, count: 1, problem });
+                layers.push(node);
             }
         }
     }

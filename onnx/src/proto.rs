@@ -4,8 +4,7 @@
 //! one, and the items are counted before any memory is taken for them. So a model takes memory in
 //! proportion to its size, whatever it says.
 //!
-//! Does not: read what no shape depends on (tensors of floats in fields of their own,
-//! documentation, training, sparse or external data).
+//! Does not: read what no shape depends on (documentation, training, sparse or external data).
 
 use bytes::Bytes;
 use prost::Message;
@@ -38,11 +37,16 @@ pub(super) struct Model {
     pub(super) functions: Vec<Bytes>,
 }
 
-/// The name of an operation that the model itself defines.
+/// An operation that the model itself defines.
 #[derive(Clone, PartialEq, Message)]
 pub(super) struct Function {
     #[prost(string, tag = "1")]
     pub(super) name: String,
+    /// [`Node`]
+    #[prost(bytes = "bytes", repeated, tag = "7")]
+    pub(super) node: Vec<Bytes>,
+    #[prost(string, tag = "10")]
+    pub(super) domain: String,
 }
 
 /// A graph; what each list holds is named beside it.
@@ -57,6 +61,9 @@ pub(super) struct Graph {
     /// [`ValueInfo`]
     #[prost(bytes = "bytes", repeated, tag = "11")]
     pub(super) input: Vec<Bytes>,
+    /// [`ValueInfo`]
+    #[prost(bytes = "bytes", repeated, tag = "12")]
+    pub(super) output: Vec<Bytes>,
     /// [`ValueInfo`]
     #[prost(bytes = "bytes", repeated, tag = "13")]
     pub(super) value_info: Vec<Bytes>,
@@ -85,6 +92,8 @@ pub(super) struct Node {
 pub(super) struct Attribute {
     #[prost(string, tag = "1")]
     pub(super) name: String,
+    #[prost(float, optional, tag = "2")]
+    pub(super) f: Option<f32>,
     #[prost(int64, optional, tag = "3")]
     pub(super) i: Option<i64>,
     #[prost(bytes = "bytes", optional, tag = "4")]
@@ -92,6 +101,9 @@ pub(super) struct Attribute {
     /// [`Tensor`]
     #[prost(bytes = "bytes", optional, tag = "5")]
     pub(super) t: Option<Bytes>,
+    /// [`Graph`]
+    #[prost(bytes = "bytes", optional, tag = "6")]
+    pub(super) g: Option<Bytes>,
     #[prost(float, repeated, tag = "7")]
     pub(super) floats: Vec<f32>,
     #[prost(int64, repeated, tag = "8")]
@@ -107,12 +119,16 @@ pub(super) struct Tensor {
     pub(super) data_type: i32,
     #[prost(float, repeated, tag = "4")]
     pub(super) float_data: Vec<f32>,
+    #[prost(int32, repeated, tag = "5")]
+    pub(super) int32_data: Vec<i32>,
     #[prost(int64, repeated, tag = "7")]
     pub(super) int64_data: Vec<i64>,
     #[prost(string, tag = "8")]
     pub(super) name: String,
     #[prost(bytes = "bytes", optional, tag = "9")]
     pub(super) raw_data: Option<Bytes>,
+    #[prost(double, repeated, tag = "10")]
+    pub(super) double_data: Vec<f64>,
 }
 
 /// A value's name and type.
