@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! the condition is a constant   the branch that it takes is part of the graph
-//! it is not known               both branches are; an output has the sizes in which both agree
+//! it is not known               both branches are; an output has the sizes in which both agree, or those
+//!                               of the one branch, if the other contradicts itself and so cannot run
 //! `Loop`, `Scan`, others        their convolutions are listed with that reason
 //! ```
 
@@ -76,10 +77,11 @@ impl Walk {
         let outputs = match condition.and_then(|value| value.data.as_deref()) {
             Some([Scalar::Int(0)]) => self.branch(no)?,
             Some([Scalar::Int(_)]) => self.branch(yes)?,
-            Some(_) | None => {
-                let (yes, no) = (self.perhaps(yes, title)?, self.perhaps(no, title)?);
-                merged(yes, no, title)
-            }
+            Some(_) | None => match (self.perhaps(yes, title)?, self.perhaps(no, title)?) {
+                (Ok(yes), Ok(no)) => merged(yes, no, title),
+                (Ok(outputs), Err(_)) | (Err(_), Ok(outputs)) => outputs,
+                (Err(error), Err(_)) => return Err(error),
+            },
         };
         let (given, expected) = (outputs.len(), proto.output.len());
         if given == expected {
@@ -106,21 +108,23 @@ impl Walk {
         outputs
     }
 
-    /// The outputs of a branch that may be taken. It may contradict itself where it is not meant to
-    /// be: then nothing of it is known.
-    fn perhaps(&mut self, graph: &Graph, title: &str) -> Result<Vec<Value>, OnnxError> {
+    /// The outputs of a branch that may be taken, or the error if it cannot be.
+    fn perhaps(
+        &mut self,
+        graph: &Graph,
+        title: &str,
+    ) -> Result<Result<Vec<Value>, OnnxError>, OnnxError> {
         let before = self.sites.len();
-        let fault = match self.branch(graph) {
-            Ok(outputs) => return Ok(outputs),
+        let error = match self.branch(graph) {
+            Ok(outputs) => return Ok(Ok(outputs)),
             Err(error @ (OnnxError::Node { .. } | OnnxError::Initializer { .. })) => error,
             Err(error) => return Err(error),
         };
         self.sites.truncate(before);
-        let why = Why::Branch { fault: fault.to_string() };
+        let why = Why::Branch { fault: error.to_string() };
         let cause = Cause { node: title.to_owned(), op: "If".to_owned(), why };
-        self.list(graph, &Unsupported::Shape(cause.clone()), self.scopes.len())?;
-        let nothing = Value::unknown(unknown(title, "If", cause.why));
-        Ok(vec![nothing; graph.output.len()])
+        self.list(graph, &Unsupported::Shape(cause), self.scopes.len())?;
+        Ok(Err(error))
     }
 
     /// Lists the convolutions of a graph that is not looked into.

@@ -278,6 +278,10 @@ impl Walk {
             Some(false) => None,
             None if !is_convolution(&proto.op_type) => None,
             None if matches!(reason, Unknown::Cause(cause) if cause.node == title) => {
+                let op = match ops::is_standard(&proto.domain) {
+                    true => op,
+                    false => format!("{}.{op}", short(&proto.domain)),
+                };
                 Some(Err(Unsupported::Operation { op }.into()))
             }
             None => Some(Err(Missing::Unknown(reason.clone()))),

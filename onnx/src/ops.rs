@@ -13,6 +13,7 @@ mod index;
 mod join;
 mod layout;
 mod linear;
+mod norm;
 mod numbers;
 mod pick;
 mod recurrent;
@@ -51,6 +52,9 @@ pub(super) fn outputs(node: &Node) -> Result<Vec<Value>, Stop> {
 fn standard(node: &Node) -> Result<Vec<Value>, Stop> {
     let one = |value: Result<Value, Stop>| value.map(|value| vec![value]);
     match node.proto.op_type.as_str() {
+        "Dropout" => elementwise::dropout(node),
+        "LayerNormalization" => norm::layer(node),
+        "BatchNormalization" => norm::batch(node),
         op if elementwise::keeps_shape(op) => one(elementwise::unary(node)),
         op if elementwise::is_broadcast(op) => one(elementwise::broadcast_op(node)),
         op if reduce::is_reduction(op) => one(reduce::reduce(node)),
@@ -62,6 +66,8 @@ fn standard(node: &Node) -> Result<Vec<Value>, Stop> {
         }
         "AveragePool" | "LpPool" => one(conv::pool(node).map_err(Stop::from)),
         "GlobalAveragePool" | "GlobalMaxPool" | "GlobalLpPool" => one(global_pool(node)),
+        "MaxUnpool" => one(resample::unpool(node)),
+        "Col2Im" => one(resample::col2im(node)),
         "MaxRoiPool" | "RoiAlign" => one(resample::regions(node)),
         "Concat" => one(join::concat(node)),
         "Split" => join::split(node),
@@ -103,6 +109,7 @@ fn standard(node: &Node) -> Result<Vec<Value>, Stop> {
         "QLinearMatMul" => one(linear::matmul(node, 0, 3)),
         "Einsum" => one(linear::einsum(node)),
         "Det" => one(linear::determinants(node)),
+        "Attention" => one(linear::attention(node)),
         "LSTM" | "GRU" | "RNN" => recurrent::outputs(node),
         "DynamicQuantizeLinear" => quantised_as_it_runs(node),
         "STFT" => one(signal::stft(node)),

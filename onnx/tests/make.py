@@ -43,14 +43,20 @@ class Graph:
         inputs = [x, self.weights(*shape)] + ([self.weights(oc)] if bias else [])
         return self.op(op, *inputs, name=name, **attributes)
 
-    def save(self, output, shape):
+    def conv1(self, name, x, channels):
+        """A convolution of one axis with a kernel of 1."""
+        return self.op("Conv", x, self.weights(channels, channels, 1), name=name)
+
+    def save(self, output, shape, functions=(), domains=()):
         result = helper.make_tensor_value_info(output, TensorProto.FLOAT, shape)
         graph = helper.make_graph(
             self.nodes, self.name, self.inputs, [result], self.constants, value_info=self.value_info
         )
-        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
+        opsets = [helper.make_opsetid("", 17)] + [helper.make_opsetid(name, 1) for name in domains]
+        model = helper.make_model(graph, opset_imports=opsets, functions=functions)
         model.ir_version = 8
-        onnx.checker.check_model(model)
+        if not domains:
+            onnx.checker.check_model(model)
         path = HERE / f"{self.name}.onnx"
         onnx.save(model, path)
         assert path.stat().st_size < 20_000, path
@@ -132,8 +138,8 @@ def ops():
     x = g.conv(x, 24, 24, 1, "blocks")
     half = g.op("ConstantOfShape", g.constant([2, 24, 1, 1]), value=helper.make_tensor("v", TensorProto.FLOAT16, [1], [0]))
     g.op("Conv", g.op("Cast", x, to=TensorProto.FLOAT16), half, name="half")
-    x = g.op("NonZero", x)
-    g.op("Conv", g.op("Cast", x, to=TensorProto.FLOAT), g.weights(2, 2, 1), name="unknown")
+    x = g.op("Unsqueeze", g.op("NonZero", x, name="places"), g.constant([0]))
+    g.op("Conv", g.op("Cast", x, to=TensorProto.FLOAT), g.weights(2, 4, 1), name="unknown")
     stated = g.op("NonMaxSuppression", g.weights(1, 9, 4), g.weights(1, 1, 9))
     g.value_info.append(helper.make_tensor_value_info(stated, TensorProto.INT64, [6, 3]))
     y = g.op("Cast", g.op("Unsqueeze", stated, g.constant([0])), to=TensorProto.FLOAT)
@@ -159,8 +165,131 @@ def one():
     g.save(g.conv("image", 2, 1, 2, "only"), ["N", 1, 2, 2])
 
 
+def padding():
+    """What PyTorch writes for `F.pad(x, (2, 1))`, where the shape is not known as it exports."""
+    g = Graph("padding", "signal", [1, 1, 32])
+    rank = g.op("Constant", value=numpy_helper.from_array(np.array([4])))
+    zeros = g.op("ConstantOfShape", rank, value=helper.make_tensor("v", TensorProto.INT64, [1], [0]))
+    pads = g.op("Concat", g.constant([2, 1]), zeros, axis=0)
+    pads = g.op("Reshape", pads, g.constant([-1, 2]))
+    pads = g.op("Slice", pads, g.constant([-1]), g.constant([np.iinfo(np.int64).min]), g.constant([0]), g.constant([-1]))
+    pads = g.op("Reshape", g.op("Transpose", pads, perm=[1, 0]), g.constant([-1]))
+    x = g.op("Pad", "signal", g.op("Cast", pads, to=TensorProto.INT64))
+    g.save(g.op("Conv", x, g.weights(1, 1, 3), name="padded"), [1, 1, 33])
+
+
+def partial():
+    """Sizes that follow although others do not."""
+    g = Graph("partial", "image", [1, 8, 16, 16])
+    found = g.op("Shape", g.op("NonZero", g.op("Flatten", "image"), name="places"))
+    count = g.op("Gather", found, g.constant([1]), axis=0)  # not known
+    # A shape of which one element is not known; the input's elements say what it is.
+    shape = g.op("Concat", g.constant([1]), count, g.constant([64]), axis=0)
+    g.conv1("computed", g.op("Reshape", "image", g.op("Concat", g.constant([1, 8]), count, axis=0)), 8)  # 256
+    # The rest is not known, but the channels are, and what is pooled over the rest.
+    x = g.op("Expand", g.weights(1, 1, 1), g.op("Concat", g.constant([1, 4]), count, axis=0))
+    x = g.conv1("open", x, 4)
+    g.conv1("pooled", g.op("GlobalAveragePool", x), 4)  # 1
+    # A broadcast with a size that is known.
+    g.conv1("broadcast", g.op("Add", x, g.weights(1, 1, 7)), 4)  # 7
+    # Elements behind the one that is not known.
+    last = g.op("Slice", shape, g.constant([-1]), g.constant([9]))
+    g.conv1("sliced", g.op("ConstantOfShape", g.op("Concat", g.constant([1, 4]), last, axis=0)), 4)  # 64
+    same = g.op("Where", g.op("Equal", shape, g.constant([1, 1, 64])), g.constant([1, 4, 9]), shape)
+    g.conv1("chosen", g.op("ConstantOfShape", same), 4)
+    # Half of a known number, by floats.
+    half = g.op("Cast", g.op("Gather", g.op("Shape", "image"), g.constant([2]), axis=0), to=TensorProto.FLOAT)
+    half = g.op("Cast", g.op("Floor", g.op("Mul", half, g.constant([0.45], np.float32))), to=TensorProto.INT64)
+    sizes = g.op("Concat", g.op("Slice", g.op("Shape", "image"), g.constant([0]), g.constant([3])), half, axis=0)
+    x = g.op("Resize", "image", "", "", sizes)
+    g.save(g.conv(x, 8, 8, 1, "resized"), [1, 8, 16, 7])
+
+
+def names():
+    """Two inputs with sizes of one name, and one with none."""
+    g = Graph("names", "left", [1, 2, "?"])
+    g.inputs.append(helper.make_tensor_value_info("right", TensorProto.FLOAT, [1, 2, "?"]))
+    g.inputs.append(helper.make_tensor_value_info("wide", TensorProto.FLOAT, [1, 2, "length"]))
+    g.inputs.append(helper.make_tensor_value_info("narrow", TensorProto.FLOAT, [1, 2, "length"]))
+    g.inputs.append(helper.make_tensor_value_info("plain", TensorProto.FLOAT, [1, 2, None]))
+    for name in ["left", "right", "wide", "narrow"]:
+        g.conv1(name, name, 2)
+    g.save(g.conv1("plain", "plain", 2), [1, 1, None])
+
+
+def branches():
+    """Graphs inside of nodes."""
+    g = Graph("branches", "image", [1, 4, 8, 8])
+    g.inputs.append(helper.make_tensor_value_info("condition", TensorProto.BOOL, []))
+    w = g.weights(4, 4, 1, 1)
+
+    def graph(name, *steps):
+        nodes, x = [], "image"
+        for i, (op, inputs, attributes) in enumerate(steps):
+            nodes.append(helper.make_node(op, [x, *inputs], [f"{name}{i}"], name=f"{name}_{op}{i}", **attributes))
+            x = f"{name}{i}"
+        return helper.make_graph(nodes, name, [], [helper.make_tensor_value_info(x, TensorProto.FLOAT, None)])
+
+    conv = ("Conv", [w], {})
+    strided = ("Conv", [w], {"strides": [2, 2]})
+    pool = ("MaxPool", [], {"kernel_shape": [2, 2], "strides": [2, 2]})
+    misfit = ("Reshape", [g.constant([7, 7])], {})
+    # The batch is 1, as the shape says.
+    batch = g.op("Gather", g.op("Shape", "image"), g.constant(0), axis=0)
+    is_one = g.op("Equal", batch, g.constant(1))
+    x = g.op("If", is_one, then_branch=graph("taken", conv, pool), else_branch=graph("never", misfit, conv))
+    g.conv(x, 4, 4, 1, "after_taken")
+    x = g.op("If", "condition", then_branch=graph("yes", conv, pool), else_branch=graph("no", strided))
+    g.conv(x, 4, 4, 1, "agreed")
+    x = g.op("If", "condition", then_branch=graph("small", pool), else_branch=graph("large", ("Identity", [], {})))
+    g.conv(x, 4, 4, 1, "differing")
+    g.conv(g.op("GlobalAveragePool", x), 4, 4, 1, "pooled")
+    x = g.op("If", "condition", then_branch=graph("wrong", misfit, conv), else_branch=graph("right", conv), name="either")
+    g.conv(x, 4, 4, 1, "unsure")
+    nodes = [helper.make_node("Conv", ["state", w], ["next"], name="looped"), helper.make_node("Identity", ["going"], ["on"])]
+    values = [helper.make_tensor_value_info(*v) for v in [("i", TensorProto.INT64, []), ("going", TensorProto.BOOL, []), ("state", TensorProto.FLOAT, None)]]
+    results = [helper.make_tensor_value_info(*v) for v in [("on", TensorProto.BOOL, []), ("next", TensorProto.FLOAT, None)]]
+    body = helper.make_graph(nodes, "body", values, results)
+    x = g.op("Loop", g.constant(3), "", "image", body=body, name="loop")
+    g.save(g.conv(x, 4, 4, 1, "after_loop"), [1, 4, 8, 8])
+
+
+def relatives():
+    """Convolutions of other types and other names, functions, and weights that are computed."""
+    g = Graph("relatives", "image", [1, 4, 8, 8])
+    byte = lambda *shape: g.op("ConstantOfShape", g.constant(shape), value=helper.make_tensor("v", TensorProto.UINT8, [1], [0]))
+    scale, zero = g.constant(0.5, np.float32), g.constant(3, np.uint8)
+    quantised = g.op("QuantizeLinear", "image", scale, zero)
+    g.conv(g.op("DequantizeLinear", quantised, scale, zero), 4, 4, 1, "dequantised")
+    g.op("Conv", "image", g.op("DequantizeLinear", byte(6, 4, 3, 3), scale, zero), name="dequantised_weights")
+    g.op("Conv", "image", byte(6, 4, 3, 3), name="bytes")
+    x = g.op("ConvInteger", quantised, byte(6, 4, 3, 3), name="integers")
+    g.conv(g.op("Cast", x, to=TensorProto.FLOAT), 6, 4, 1, "after_integers")
+    x = g.op("QLinearConv", quantised, scale, zero, byte(5, 4, 1, 1), scale, zero, scale, zero, name="quantised", strides=[2, 2])
+    g.conv(g.op("DequantizeLinear", x, scale, zero), 5, 4, 1, "after_quantised")
+    g.op("FusedConv", "image", g.weights(6, 4, 3, 3), g.weights(6), name="fused", domain="com.microsoft", activation="Relu", pads=[1, 1, 1, 1])
+    g.op("Conv", "image", g.weights(6, 4, 3, 3), name="others", domain="somebody.else")
+    g.conv(g.op("Odd", "image", name="odd", domain="somebody.else"), 4, 4, 1, "after_odd")
+    g.op("Twice", "image", name="call", domain="local")
+    g.op("Plain", "image", name="plain", domain="local")
+    opset = [helper.make_opsetid("", 17), helper.make_opsetid("local", 1)]
+    inner = helper.make_node("Conv", ["x", "w"], ["y"], name="inner")
+    functions = [
+        helper.make_function("local", "Twice", ["x"], ["y"], [helper.make_node("Once", ["x"], ["y"], domain="local")], opset),
+        helper.make_function("local", "Once", ["x"], ["y"], [helper.make_node("Identity", ["x"], ["w"]), inner], opset),
+        helper.make_function("local", "Plain", ["x"], ["y"], [helper.make_node("Relu", ["x"], ["y"])], opset),
+    ]
+    domains = ["com.microsoft", "somebody.else", "local"]
+    g.save(g.conv("image", 4, 4, 1, "last"), [1, 4, 8, 8], functions, domains)
+
+
 resnet50()
 dynamic()
 ops()
 transposed()
 one()
+padding()
+partial()
+names()
+branches()
+relatives()

@@ -24,54 +24,67 @@ from onnx import TensorProto, helper, numpy_helper
 from onnx.backend.test.case.node import collect_testcases
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-# Sizes of these depend on the values that go in, which are no constants in the first round.
-ELEMENTS = 40
+# The most elements of an output that are asked for.
+ELEMENTS = 9
+
+
+# What the convolutions need, the same for all.
+SHARED = [
+    numpy_helper.from_array(np.array([1]), "one"),
+    numpy_helper.from_array(np.array([1, 1]), "image"),
+    *[numpy_helper.from_array(np.zeros([1] * (n + 2), "f"), f"weights{n}") for n in [1, 2, 3]],
+]
+SHARED_NAMES = {tensor.name for tensor in SHARED}
 
 
 class Probe:
-    """Convolutions behind the outputs of a model, and their widths."""
+    """Convolutions behind the outputs of a model. The name of each ends with what it is to say."""
 
-    def __init__(self, model, inputs, constant):
+    def __init__(self, case, model, inputs, constant):
+        self.case, self.count, self.names = case, 0, []
         self.model = onnx.ModelProto.FromString(model.SerializeToString())
-        self.graph, self.widths, self.count = self.model.graph, {}, 0
-        # Its operations were not always what they are; those of the probe always were.
+        self.graph = self.model.graph
         given = [i for i in self.graph.input]
         del self.graph.input[:]
         for info, value in zip(given, inputs):
             if constant(info, value):
                 self.graph.initializer.append(numpy_helper.from_array(value, info.name))
                 continue
-            fixed = helper.make_tensor_value_info(
-                info.name, info.type.tensor_type.elem_type, value.shape
-            )
-            self.graph.input.append(fixed)
-        self.weights = self.constant(np.zeros([1, 1, 1], np.float32))
-        self.two, self.one = self.constant(np.array([1, 1])), self.constant(np.array([1]))
+            elem = info.type.tensor_type.elem_type
+            self.graph.input.append(helper.make_tensor_value_info(info.name, elem, value.shape))
+        self.graph.initializer.extend(SHARED)
 
     def constant(self, value):
         self.count += 1
-        name = f"probe_c{self.count}"
+        name = f"k{self.count}"
         self.graph.initializer.append(numpy_helper.from_array(value, name))
         return name
 
     def op(self, op, *inputs, name="", **attributes):
         self.count += 1
-        out = f"probe_v{self.count}"
+        out = f"p{self.count}"
         self.graph.node.append(helper.make_node(op, list(inputs), [out], name=name, **attributes))
         return out
 
-    def width(self, name, list_of_one, expected):
-        shape = self.op("Concat", self.two, self.op("Add", list_of_one, self.one), axis=0)
-        zero = helper.make_tensor("zero", TensorProto.FLOAT, [1], [0])
-        self.op("Conv", self.op("ConstantOfShape", shape, value=zero), self.weights, name=name)
-        self.widths[name] = int(expected) + 1
+    def numbers(self, what, value, numbers):
+        """Convolutions of the sizes `numbers` plus one, which the list `value` holds."""
+        for at in range(0, len(numbers), 3):
+            part, some = value, numbers[at : at + 3]
+            if len(numbers) > 3:
+                bounds = [self.constant(np.array([at])), self.constant(np.array([at + len(some)]))]
+                part = self.op("Slice", value, *bounds)
+            shape = self.op("Concat", "image", self.op("Add", part, "one"), axis=0)
+            name = f"{self.case}, {what} {at}: {' '.join(str(int(number)) for number in some)}"
+            weights = f"weights{len(some)}"
+            self.op("Conv", self.op("ConstantOfShape", shape), weights, name=name)
+            self.names.append(name)
 
     def shape(self, output, value):
         shape = self.op("Shape", output)
-        self.width(f"rank of {output}", self.op("Shape", shape), value.ndim)
-        for axis, size in enumerate(value.shape):
-            one = self.op("Gather", shape, self.constant(np.array([axis])), axis=0)
-            self.width(f"size {axis} of {output}", one, size)
+        if not 1 <= value.ndim <= 3:
+            # Otherwise the convolution of the sizes has as many dimensions.
+            self.numbers("rank", self.op("Shape", shape), [value.ndim])
+        self.numbers("sizes from", shape, value.shape)
 
     def elements(self, output, value):
         flat = np.asarray(value).reshape(-1)
@@ -83,10 +96,7 @@ class Probe:
         if not ((flat >= 0) & (flat < 1000)).all():
             return
         whole = self.op("Cast", output, to=TensorProto.INT64)
-        whole = self.op("Reshape", whole, self.constant(np.array([-1])))
-        for i, element in enumerate(flat):
-            one = self.op("Gather", whole, self.constant(np.array([i])), axis=0)
-            self.width(f"element {i} of {output}", one, element)
+        self.numbers("elements from", self.op("Reshape", whole, self.constant(np.array([-1]))), flat)
 
 
 def read(model, reader):
@@ -99,9 +109,9 @@ def read(model, reader):
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
-def check(model, inputs, outputs, reader, constant, with_elements):
-    """What is right, not known and wrong of a case."""
-    probe = Probe(model, inputs, constant)
+def check(case, model, inputs, outputs, reader, constant, with_elements):
+    """What is right, not known and wrong of a case, and the model that asks."""
+    probe = Probe(case, model, inputs, constant)
     for info, value in zip(model.graph.output, outputs):
         if isinstance(value, np.ndarray):
             probe.shape(info.name, value)
@@ -110,21 +120,71 @@ def check(model, inputs, outputs, reader, constant, with_elements):
     right, unknown, wrong = [], [], []
     for line in read(probe.model, reader):
         if "error" in line:
-            return [], [], [line["error"]]
-        expected = probe.widths.get(line["name"])
-        if expected is None:
+            return [], [], [line["error"]], probe.model
+        if line["name"] not in probe.names:
             continue
+        expected = [int(number) + 1 for number in line["name"].split(": ")[1].split()]
         if "reason" in line:
             unknown.append((line["name"], line["reason"]))
-        elif line["input"][2] == expected:
+        elif line["input"][2:] == expected:
             right.append(line["name"])
         else:
-            wrong.append(f"{line['name']} is {line['input'][2] - 1}, not {expected - 1}")
-    return right, unknown, wrong
+            wrong.append(f"{line['name']}, and not {[size - 1 for size in line['input'][2:]]}")
+    return right, unknown, wrong, probe.model
 
 
-def whole(info, value):
-    return value.dtype.kind in "iub" and value.size <= 64
+def parameters(info, value):
+    """Whether an input says how the operation works, by its looks."""
+    return value.size <= 64 and (value.dtype.kind in "iub" or info.name in ["scales", "roi"])
+
+
+class Collection:
+    """Some cases of each operation in one model, which the tests in Rust read."""
+
+    PER_OPERATION = 2
+
+    def __init__(self):
+        self.chosen, self.graphs, self.bytes = collections.Counter(), [], 0
+
+    def add(self, model, right, size_of_inputs):
+        key = model.graph.node[0].op_type
+        if size_of_inputs > 100 or self.chosen[key] >= self.PER_OPERATION or not right:
+            return
+        if any(node.domain not in ["", "ai.onnx"] for node in model.graph.node):
+            return
+        self.chosen[key] += 1
+        # Only what the reader knows is asked.
+        kept = [n for n in model.graph.node if " " not in n.name or n.name in right]
+        needed = {i for n in kept if n.op_type == "Conv" and n.name for i in n.input}
+        nodes = []
+        for node in reversed(kept):
+            is_case = node.name in right or any(out in needed for out in node.output)
+            if is_case:
+                needed.update(node.input)
+                nodes.insert(0, node)
+        prefix = f"{len(self.graphs)}"
+        rename = lambda names: [
+            prefix + name if name and name not in SHARED_NAMES else name for name in names
+        ]
+        for node in nodes:
+            inputs, outputs = rename(node.input), rename(node.output)
+            del node.input[:], node.output[:]
+            node.input.extend(inputs)
+            node.output.extend(outputs)
+            node.doc_string = ""
+        named = [c for c in model.graph.initializer if c.name not in SHARED_NAMES]
+        constants = [c for c in named if c.name in needed]
+        values = [v for v in model.graph.input if v.name in needed]
+        for named in constants + values:
+            named.name = prefix + named.name
+        self.graphs.append((nodes, constants, values))
+
+    def save(self, path):
+        nodes, constants, values = map(lambda lists: sum(lists, []), zip(*self.graphs))
+        graph = helper.make_graph(nodes, "cases", values, [], SHARED + constants)
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 23)])
+        onnx.save(model, path)
+        print(f"{path}: {len(self.graphs)} cases of {len(self.chosen)} operations, {path.stat().st_size} bytes")
 
 
 def cases():
@@ -134,7 +194,8 @@ def cases():
         tests = collect_testcases(None)
     for test in tests:
         inputs, outputs = test.data_sets[0]
-        if all(isinstance(value, np.ndarray) for value in inputs):
+        # An input of no elements is one whose size is left open, to this reader.
+        if all(isinstance(value, np.ndarray) and value.size for value in inputs):
             yield test.name, test.model, inputs, outputs
 
 
@@ -143,6 +204,7 @@ def main():
     parser.add_argument("--reader", type=pathlib.Path, help="the example `list`, if it is built")
     parser.add_argument("--only", default="", help="cases whose name has this in it")
     parser.add_argument("--unknown", action="store_true", help="print what is not known")
+    parser.add_argument("--write", action="store_true", help="write cases.onnx, for the tests")
     arguments = parser.parse_args()
     reader = arguments.reader
     if reader is None:
@@ -152,25 +214,34 @@ def main():
         done = subprocess.run(metadata, check=True, cwd=ROOT, capture_output=True)
         reader = pathlib.Path(json.loads(done.stdout)["target_directory"]) / "debug/examples/list"
     counts, missing, failed, passed = collections.Counter(), collections.Counter(), 0, 0
+    collection = Collection()
     for name, model, inputs, outputs in cases():
         if arguments.only not in name:
             continue
-        rounds = [(whole, False), (lambda info, value: True, True)]
+        rounds = [(parameters, False), (lambda info, value: True, True)]
         problems = []
-        for number, (constant, with_elements) in enumerate(rounds):
-            right, unknown, wrong = check(model, inputs, outputs, reader, constant, with_elements)
+        for constant, with_elements in rounds:
+            case = name.removeprefix("test_")
+            right, unknown, wrong, asking = check(
+                case, model, inputs, outputs, reader, constant, with_elements
+            )
             counts.update(right=len(right), unknown=len(unknown), wrong=len(wrong))
             problems += wrong
-            shapes = [name for name, _ in unknown if not name.startswith("element")]
-            for key in ({model.graph.node[0].op_type} if shapes else set()):
-                missing[key] += 1
+            if any(", elements" not in name for name, _ in unknown):
+                missing[model.graph.node[0].op_type] += 1
             if arguments.unknown:
                 for which, reason in unknown:
-                    print(f"unknown {name}, {which}: {reason}")
+                    print(f"unknown {which}: {reason}")
+            folds = any(", elements" in name for name in right)
+            if arguments.write and not name.endswith("_expanded") and not wrong:
+                if not with_elements or folds:
+                    collection.add(asking, right, sum(i.size for i in inputs) if with_elements else 0)
         for problem in problems:
             print(f"FAILED {name}: {problem}")
         failed, passed = failed + bool(problems), passed + (not problems)
-    print(f"onnx {onnx.__version__}: {dict(counts)} sizes and elements")
+    if arguments.write:
+        collection.save(pathlib.Path(__file__).parent / "cases.onnx")
+    print(f"onnx {onnx.__version__}: {dict(counts)} lists of sizes and elements")
     print("shapes not known: " + ", ".join(f"{op} {n}" for op, n in missing.most_common()))
     print(f"{passed} passed, {failed} failed")
     return 1 if failed or not passed else 0

@@ -19,7 +19,6 @@ pub(super) fn keeps_shape(op: &str) -> bool {
             | "Asinh"
             | "Atan"
             | "Atanh"
-            | "BatchNormalization"
             | "Bernoulli"
             | "BitwiseNot"
             | "Ceil"
@@ -30,7 +29,6 @@ pub(super) fn keeps_shape(op: &str) -> bool {
             | "CumSum"
             | "CumProd"
             | "DequantizeLinear"
-            | "Dropout"
             | "Elu"
             | "Erf"
             | "Exp"
@@ -45,7 +43,6 @@ pub(super) fn keeps_shape(op: &str) -> bool {
             | "IsInf"
             | "IsNaN"
             | "LRN"
-            | "LayerNormalization"
             | "LeakyRelu"
             | "Log"
             | "LogSoftmax"
@@ -102,6 +99,12 @@ pub(super) fn unary(node: &Node) -> Result<Value, Stop> {
     let missing = node.unknown(Why::Range);
     let computed = data.iter().map(|x| or_out_of_range(op.of(x, elem), &missing)).collect();
     Ok(value.holding(Some(computed)))
+}
+
+/// The values, and which of them are kept.
+pub(super) fn dropout(node: &Node) -> Result<Vec<Value>, Stop> {
+    let values = Value::of(node.dims(0)?.to_vec())?;
+    Ok(vec![values.clone(), values.typed(Elem::Bool)])
 }
 
 /// The type of such an output, where it is not that of the first input.

@@ -46,11 +46,11 @@ fn joined(node: &Node, axis: usize, output: &Value) -> Option<Vec<Scalar>> {
     {
         return None;
     }
-    let missing = Scalar::Unknown(node.not_constant(0, "the elements"));
     let mut parts = Vec::new();
-    for input in &node.inputs {
+    for (index, input) in node.inputs.iter().enumerate() {
         let input = (*input)?;
         let count = usize::try_from(input.count()?).ok()?;
+        let missing = Scalar::Unknown(node.not_constant(index, "elements"));
         let data = input.data.as_ref().map_or_else(|| vec![missing.clone(); count], |d| d.to_vec());
         parts.push(data);
     }

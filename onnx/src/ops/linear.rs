@@ -45,6 +45,27 @@ pub(super) fn determinants(node: &Node) -> Result<Value, Stop> {
     Ok(Value::of(dims[..dims.len() - 2].to_vec())?)
 }
 
+/// Weighted means of the values, one for each query: `[batch, heads, queries, size]`, or the heads
+/// beside each other.
+pub(super) fn attention(node: &Node) -> Result<Value, Stop> {
+    let (queries, values) = (node.dims(0)?, node.dims(2)?);
+    match (queries, values) {
+        ([batch, heads, length, _], [_, _, _, size]) => {
+            Ok(Value::of(vec![batch.clone(), heads.clone(), length.clone(), size.clone()])?)
+        }
+        ([batch, length, _], [_, _, width]) => {
+            let heads = |name| node.int(name, 1).max(1).unsigned_abs();
+            let (all, own) = (heads("q_num_heads"), heads("kv_num_heads"));
+            let width = width.clone().map(|width| (width / own).saturating_mul(all));
+            Ok(Value::of(vec![batch.clone(), length.clone(), width])?)
+        }
+        (_, _) => {
+            let given = queries.len();
+            Err(Fault::Rank { what: "the queries", given, expected: "3 or 4" }.into())
+        }
+    }
+}
+
 /// A sum of products by letters, `bij,bjk->bik`; an ellipsis stands for any axes.
 pub(super) fn einsum(node: &Node) -> Result<Value, Stop> {
     let equation = node.word("equation").ok_or(Fault::MissingAttribute { name: "equation" })?;

@@ -4,7 +4,7 @@ use super::generate::{target, target_scalars};
 use crate::fault::{Fault, Stop, Why};
 use crate::node::{Node, at_least, few, same_rank, size};
 use crate::scalar::{Dim, Scalar};
-use crate::value::Value;
+use crate::value::{Value, elements};
 
 /// Positions before and after each axis; negative ones are cut off.
 pub(super) fn pad(node: &Node) -> Result<Value, Stop> {
@@ -171,4 +171,44 @@ pub(super) fn regions(node: &Node) -> Result<Value, Stop> {
     let mut shape = vec![regions[0].clone(), dims[1].clone()];
     shape.extend(pooled.into_iter().map(Ok));
     Ok(Value::of(shape)?)
+}
+
+/// Pooled maxima put back: the sizes that are given, or those that such a pooling reads.
+pub(super) fn unpool(node: &Node) -> Result<Value, Stop> {
+    let dims = node.dims(0)?;
+    at_least(dims, 3)?;
+    if node.optional(2).is_some() {
+        return Ok(Value::of(target(node, 2, "the shape")?)?);
+    }
+    let rank = dims.len() - 2;
+    let (kernel, strides) = (node.sizes("kernel_shape", rank)?, node.sizes("strides", rank)?);
+    let (before, after) = crate::window::pads(node, rank)?;
+    let mut shape = dims[..2].to_vec();
+    for (i, dim) in dims[2..].iter().enumerate() {
+        shape.push(match dim {
+            Ok(dim) => {
+                let whole = (i128::from(*dim) - 1) * i128::from(strides[i]) + i128::from(kernel[i]);
+                Ok(size(whole - i128::from(before[i]) - i128::from(after[i]))?)
+            }
+            Err(unknown) => Err(unknown.clone()),
+        });
+    }
+    Ok(Value::of(shape)?)
+}
+
+/// Columns of blocks put back into pictures of that size.
+pub(super) fn col2im(node: &Node) -> Result<Value, Stop> {
+    let dims = node.dims(0)?;
+    let [batch, columns, _] = dims else {
+        return Err(Fault::Rank { what: "the input", given: dims.len(), expected: "3" }.into());
+    };
+    let block = target(node, 2, "the shape of a block")?;
+    let channels =
+        match (columns, elements(&block), block.iter().find_map(|dim| dim.as_ref().err())) {
+            (Ok(columns), Some(block @ 1..), _) => Ok(columns / block),
+            (Err(unknown), _, _) | (_, _, Some(unknown)) => Err(unknown.clone()),
+            (Ok(_), _, None) => Err(node.unknown(Why::Range)),
+        };
+    let image = target(node, 1, "the shape of the pictures")?;
+    Ok(Value::of([vec![batch.clone(), channels], image].concat())?)
 }
