@@ -64,7 +64,7 @@ fn standard(node: &Node) -> Result<Vec<Value>, Stop> {
             let pooled = conv::pool(node)?;
             Ok(vec![pooled.clone(), pooled.typed(INT64)])
         }
-        "AveragePool" | "LpPool" => one(conv::pool(node).map_err(Stop::from)),
+        "AveragePool" | "LpPool" => one(conv::pool(node)),
         "GlobalAveragePool" | "GlobalMaxPool" | "GlobalLpPool" => one(global_pool(node)),
         "MaxUnpool" => one(resample::unpool(node)),
         "Col2Im" => one(resample::col2im(node)),

@@ -106,18 +106,9 @@ pub(super) fn constant_of_shape(node: &Node) -> Result<Value, Stop> {
 /// Numbers at equal distances.
 pub(super) fn range(node: &Node) -> Result<Value, Stop> {
     let elem = node.input(0)?.elem;
-    let mut given = Vec::new();
-    for (index, what) in ["the start", "the limit", "the step"].into_iter().enumerate() {
-        given.push(match node.parameter(index, what) {
-            Ok([one]) => one.clone(),
-            Ok(other) => {
-                return Err(Fault::Count { name: what, given: other.len(), expected: 1 }.into());
-            }
-            Err(Stop::Unknown(unknown)) => Scalar::Unknown(unknown),
-            Err(fault) => return Err(fault),
-        });
-    }
-    let count = match given.as_slice() {
+    let given =
+        [bound(node, 0, "the start")?, bound(node, 1, "the limit")?, bound(node, 2, "the step")?];
+    let count = match &given {
         [Scalar::Int(start), Scalar::Int(limit), Scalar::Int(step)] => {
             whole_steps((*start).into(), (*limit).into(), (*step).into())
         }
@@ -126,21 +117,34 @@ pub(super) fn range(node: &Node) -> Result<Value, Stop> {
             // Not a number, if the step is zero.
             (steps < 1e18).then_some(steps.max(0.0) as u64)
         }
-        _ => None,
+        [Scalar::Unknown(_) | Scalar::Int(_) | Scalar::Float(_), _, _] => None,
     };
     let unknown = given.iter().find_map(|scalar| match scalar {
         Scalar::Unknown(unknown) => Some(unknown.clone()),
         Scalar::Int(_) | Scalar::Float(_) => None,
     });
     let dim = count.ok_or_else(|| unknown.unwrap_or_else(|| node.unknown(Why::Range)));
-    let value = Value::of(vec![dim])?.typed(elem);
-    let data = match (count, given.as_slice()) {
-        (Some(count @ 0..=LIMIT), [Scalar::Int(start), _, Scalar::Int(step)]) => (0..count as i64)
-            .map(|i| Scalar::whole(start.checked_add(i.checked_mul(*step)?)?, elem))
-            .collect(),
-        (_, _) => None,
+    let data = count.and_then(|count| in_steps(&given, count, elem));
+    Ok(Value::of(vec![dim])?.typed(elem).holding(data))
+}
+
+/// One number of an input, or why it is not known.
+fn bound(node: &Node, index: usize, what: &'static str) -> Result<Scalar, Stop> {
+    match node.parameter(index, what) {
+        Ok([one]) => Ok(one.clone()),
+        Ok(other) => Err(Fault::Count { name: what, given: other.len(), expected: 1 }.into()),
+        Err(Stop::Unknown(unknown)) => Ok(Scalar::Unknown(unknown)),
+        Err(fault) => Err(fault),
+    }
+}
+
+/// The whole numbers of a range, if there are few.
+fn in_steps(given: &[Scalar; 3], count: u64, elem: Elem) -> Option<Vec<Scalar>> {
+    let ([Scalar::Int(start), _, Scalar::Int(step)], 0..=LIMIT) = (given, count) else {
+        return None;
     };
-    Ok(value.holding(data))
+    let number = |i: i64| Scalar::whole(start.checked_add(i.checked_mul(*step)?)?, elem);
+    (0..count as i64).map(number).collect()
 }
 
 const LIMIT: u64 = MAX_CONSTANT as u64;

@@ -114,7 +114,11 @@ fn part_sizes(node: &Node, whole: &Dim, count: usize) -> Result<Vec<Dim>, Stop> 
         .try_fold(0, |sum: u64, size| size.as_ref().ok().map(|size| sum.saturating_add(*size)));
     let is_wrong = matches!((sum, whole), (Some(sum), Ok(whole)) if sum != *whole);
     if sizes.len() != count || is_wrong {
-        return Err(Fault::Mismatch { left: shown(&sizes), right: shown(&[whole.clone()]) }.into());
+        return Err(Fault::Mismatch {
+            left: shown(&sizes),
+            right: shown(std::slice::from_ref(whole)),
+        }
+        .into());
     }
     Ok(sizes)
 }

@@ -80,56 +80,44 @@ fn without_input(asked: &[Asked], unknown: &Unknown) -> Vec<Dim> {
 }
 
 /// The shape for the elements of the input; nothing if they do not fit. Sizes that stay the same
-/// cancel out, known or not.
+/// cancel out, known or not; one other that is not known follows from the number of elements.
 fn resolved(dims: &[Dim], asked: &[Asked]) -> Option<Vec<Dim>> {
-    let is_same = |i: &usize| asked.iter().any(|asked| matches!(asked, Asked::Same(j) if j == i));
     let mut shape = Vec::new();
-    let mut others = Vec::new();
-    let mut hole = None;
+    let (mut given, mut open, mut rest) = (Vec::new(), Vec::new(), None);
     for (i, asked) in asked.iter().enumerate() {
-        let dim = match asked {
-            Asked::Same(i) => dims.get(*i)?.clone(),
-            Asked::Size(Ok(size)) => {
-                others.push(Ok(*size));
-                Ok(*size)
+        shape.push(match asked {
+            Asked::Same(same) => dims.get(*same)?.clone(),
+            Asked::Size(size) => {
+                given.push(size.clone());
+                open.extend(size.is_err().then_some(i));
+                size.clone()
             }
-            Asked::Size(Err(unknown)) => {
-                others.push(Err(unknown.clone()));
-                Err(unknown.clone())
+            Asked::Rest if rest.is_some() => return None,
+            Asked::Rest => {
+                rest = Some(i);
+                open.push(i);
+                Ok(1)
             }
-            Asked::Rest => match hole.replace(i) {
-                Some(_) => return None,
-                None => Ok(1),
-            },
-        };
-        shape.push(dim);
+        });
     }
-    let left: Vec<Dim> = (0..dims.len()).filter(|i| !is_same(i)).map(|i| dims[i].clone()).collect();
-    if dims.contains(&Ok(0)) && !left.contains(&Ok(0)) && hole.is_some() {
-        // The rest of nothing is anything.
-        return None;
-    }
-    let open: Vec<usize> = (0..asked.len())
-        .filter(|i| matches!(&asked[*i], Asked::Rest | Asked::Size(Err(_))))
-        .collect();
-    let known_part: Vec<Dim> = others.iter().filter(|dim| dim.is_ok()).cloned().collect();
-    let divisor = elements(&known_part)?;
+    let is_same = |i: usize| asked.iter().any(|asked| matches!(asked, Asked::Same(j) if *j == i));
+    let left: Vec<Dim> =
+        (0..dims.len()).filter(|i| !is_same(*i)).map(|i| dims[i].clone()).collect();
+    let unknown = left.iter().chain(&given).find_map(|dim| dim.as_ref().err());
+    let divisor = elements(&given.iter().filter(|dim| dim.is_ok()).cloned().collect::<Vec<Dim>>())?;
     match (elements(&left), open.as_slice()) {
-        (Some(count), []) => (count == divisor).then_some(shape),
+        (Some(count), []) => return (count == divisor).then_some(shape),
         (Some(count), [one]) if divisor > 0 && count % divisor == 0 => {
             shape[*one] = Ok(count / divisor);
-            Some(shape)
         }
-        (Some(_), [_]) => None,
-        (count, _) => {
-            let missing = left.iter().chain(&others).find_map(|dim| dim.as_ref().err());
-            if let (Some(hole), Some(missing)) = (hole, missing) {
-                shape[hole] = Err(missing.clone());
-            }
-            // A product that is no 64-bit number is no shape.
-            (count.is_some() || missing.is_some()).then_some(shape)
+        (Some(_), [_]) => return None,
+        // A product that is no 64-bit number is no shape.
+        (Some(_) | None, _) => {
+            let unknown = unknown?;
+            rest.into_iter().for_each(|rest| shape[rest] = Err(unknown.clone()));
         }
     }
+    Some(shape)
 }
 
 /// The axes in another order.

@@ -50,11 +50,12 @@ fn without(dims: &[Dim], axes: &[usize], keep: bool) -> Vec<Dim> {
 
 /// The elements, for the operations that shapes are made with.
 fn reduced(node: &Node, dims: &[Dim], axes: &[usize]) -> Option<Vec<Scalar>> {
-    let op = match node.proto.op_type.as_str() {
-        "ReduceProd" => Binary::Mul,
-        "ReduceSum" => Binary::Add,
-        "ReduceMax" => Binary::Max,
-        "ReduceMin" => Binary::Min,
+    // With what no elements give.
+    let (op, empty) = match node.proto.op_type.as_str() {
+        "ReduceProd" => (Binary::Mul, Some(1)),
+        "ReduceSum" => (Binary::Add, Some(0)),
+        "ReduceMax" => (Binary::Max, None),
+        "ReduceMin" => (Binary::Min, None),
         _ => return None,
     };
     let (data, shape, elem) = (node.data(0)?, known(dims)?, node.input(0).ok()?.elem);
@@ -68,13 +69,8 @@ fn reduced(node: &Node, dims: &[Dim], axes: &[usize]) -> Option<Vec<Scalar>> {
     let missing = Scalar::Unknown(node.unknown(Why::Range));
     let one = |place: &i64| {
         let parts = take(data, *place, &inner)?;
-        let empty = match op {
-            Binary::Mul => Scalar::whole(1, elem),
-            Binary::Add => Scalar::whole(0, elem),
-            _ => None,
-        };
         let mut rest = parts.into_iter();
-        let first = rest.next().or(empty)?;
+        let first = rest.next().or_else(|| Scalar::whole(empty?, elem))?;
         Some(rest.fold(first, |sum, x| op.of(&sum, &x, elem).unwrap_or_else(|| missing.clone())))
     };
     kept.iter().map(one).collect()
