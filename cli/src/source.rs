@@ -102,7 +102,10 @@ fn layers(
 ) -> anyhow::Result<Vec<Line>> {
     let options = onnx::Options { batch, dims: model.dims.iter().cloned().collect() };
     let layers = onnx::read(bytes, &options);
-    let is_open = matches!(layers, Err(onnx::OnnxError::Dimension { .. }));
+    let is_open = matches!(
+        layers,
+        Err(onnx::OnnxError::Dimension { .. } | onnx::OnnxError::NoDimension { .. })
+    );
     let layers = layers.with_context(|| format!("`{file}`")).hint(|| match is_open {
         true => "give the size with --dim NAME=SIZE".to_owned(),
         false => "a list of problems is text, a model is what `onnx.save` writes".to_owned(),

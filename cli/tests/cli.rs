@@ -167,7 +167,7 @@ mod models {
         let text = stdout(convgen(&["verify", &model("ops")]).success());
         assert!(text.ends_with("verified 7, failed 0, unsupported 2\n"), "{text}");
         let unknown =
-            "ops.onnx:8 (unknown): unsupported: the operation `NonZero` is not understood";
+            "ops.onnx:8 (unknown): unsupported: its shape depends on the NonZero `places`";
         assert!(text.contains(unknown), "{text}");
         let sizes = ["--dim", "height=31", "--dim", "width=20"];
         let dynamic = model("dynamic");
@@ -202,6 +202,8 @@ mod models {
         refused(&["verify", &cut], &["cut.onnx", "no ONNX model", "hint: "]);
         let text = folder.write("text.onnx", TINY);
         refused(&["bench", "--file", &text], &["text.onnx", "no ONNX model"]);
+        let unnamed = ["verify", &model("dynamic"), "--dim", "depth=3"];
+        refused(&unnamed, &["no size `depth` open, but `batch`, `height`", "--dim NAME=SIZE"]);
         refused(&["verify", &model("dynamic"), "--dim", "height"], &["NAME=SIZE"]);
         refused(&["verify", &model("dynamic"), "--dim", "height=0"], &["`0` is no size"]);
     }

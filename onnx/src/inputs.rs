@@ -13,7 +13,6 @@ use std::sync::Arc;
 
 use super::elem::Elem;
 use super::fault::{Open, Unknown};
-use super::node::short;
 use super::proto::{Dimension, ValueInfo};
 use super::scalar::Dim;
 
@@ -57,8 +56,8 @@ impl Sizes {
             }
             return Ok(self.batch);
         }
-        let shown = name.filter(|name| tells_apart(name)).map_or_else(|| place.clone(), short);
-        Err(Unknown::Open(Arc::new(Open { name: shown, place: short(&place) })))
+        let name = name.filter(|name| tells_apart(name)).unwrap_or(&place).to_owned();
+        Err(Unknown::Open(Arc::new(Open { name, place })))
     }
 
     fn size(&self, name: &str) -> Option<u64> {
@@ -85,9 +84,9 @@ impl Sizes {
         unused.filter(|name| !others.contains(*name)).min().cloned()
     }
 
-    /// What the inputs leave open, by name, but for the batch's many names: some at least.
+    /// What the inputs leave open, by name: some at least.
     pub(super) fn open(&self) -> Vec<String> {
-        self.open.iter().take(SHOWN).map(|name| short(name)).collect()
+        self.open.iter().take(SHOWN).cloned().collect()
     }
 }
 

@@ -39,6 +39,8 @@ use std::collections::{BTreeMap, HashMap};
 use bytes::Bytes;
 use convgen_ir::problem::ConvProblem;
 
+use self::node::short;
+
 pub use self::elem::Elem;
 pub use self::fault::{Cause, Fault, Unsupported, Why};
 pub use self::proto::ProtoError;
@@ -101,7 +103,11 @@ pub enum OnnxError {
         fault: Box<Fault>,
     },
     /// A convolution has a size that the model leaves open.
-    #[error("node `{node}` depends on the size `{name}`, which the model leaves open (`{place}`)")]
+    #[error(
+        "node `{node}` depends on the size `{}`, which the model leaves open (`{}`)",
+        short(name),
+        short(place)
+    )]
     Dimension {
         /// The convolution.
         node: String,
@@ -111,7 +117,7 @@ pub enum OnnxError {
         place: String,
     },
     /// A size is given for what the model does not leave open.
-    #[error("the model leaves no size `{name}` open, but {}", listed(open))]
+    #[error("the model leaves no size `{}` open, but {}", short(name), listed(open))]
     NoDimension {
         /// The name that is given.
         name: String,
@@ -121,10 +127,8 @@ pub enum OnnxError {
 }
 
 fn listed(names: &[String]) -> String {
-    match names {
-        [] => "none at all".to_owned(),
-        names => format!("`{}`", names.join("`, `")),
-    }
+    let shown: Vec<String> = names.iter().map(|name| format!("`{}`", short(name))).collect();
+    if shown.is_empty() { "none at all".to_owned() } else { shown.join(", ") }
 }
 
 /// Lists the convolutions of a model, those that are alike once.

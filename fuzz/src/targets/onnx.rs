@@ -1,7 +1,7 @@
 //! A model: refused, or a list of problems that print back.
 
 use convgen_ir::problem::ConvProblem;
-use convgen_onnx::{self as onnx, Options};
+use convgen_onnx::{self as onnx, OnnxError, Options};
 
 use crate::drive::stage;
 
@@ -9,14 +9,23 @@ use crate::drive::stage;
 pub fn target(data: &[u8]) {
     stage("read");
     let _ = onnx::is_model(data);
-    let dims = [("height", 31), ("width", 20)].map(|(name, size)| (name.to_string(), size));
-    let sized = Options { batch: Some(3), dims: dims.into_iter().collect() };
-    for options in [Options::default(), sized] {
-        let Ok(layers) = onnx::read(data.to_vec(), &options) else { continue };
-        for layer in layers {
-            let Ok(problem) = layer.problem else { continue };
-            let text = problem.to_string();
-            assert_eq!(text.parse::<ConvProblem>().as_ref(), Ok(&problem), "prints as another");
+    let mut options = Options { batch: Some(3), ..Options::default() };
+    let layers = loop {
+        match onnx::read(data.to_vec(), &options) {
+            Ok(layers) => break layers,
+            // What is left open is given, until nothing is.
+            Err(OnnxError::Dimension { place, .. }) if options.dims.len() < 8 => {
+                let size = 20 + options.dims.len() as u64;
+                if let Some(size) = options.dims.insert(place, size) {
+                    panic!("asked for again, although {size} was given");
+                }
+            }
+            Err(_) => return,
         }
+    };
+    for layer in layers {
+        let Ok(problem) = layer.problem else { continue };
+        let text = problem.to_string();
+        assert_eq!(text.parse::<ConvProblem>().as_ref(), Ok(&problem), "prints as another");
     }
 }
