@@ -70,13 +70,16 @@ fn line(layer: &Layer) -> String {
 }
 
 fn refused(error: &OnnxError) -> String {
-    let text = quoted(&error.to_string());
-    match error {
-        OnnxError::Dimension { place, .. } => {
-            format!("{{\"error\": {text}, \"dim\": {}}}", quoted(place))
-        }
-        _ => format!("{{\"error\": {text}}}"),
-    }
+    let dim = match error {
+        OnnxError::Dimension { place, .. } => format!(", \"dim\": {}", quoted(place)),
+        OnnxError::Proto(_)
+        | OnnxError::NoGraph
+        | OnnxError::Initializer { .. }
+        | OnnxError::Input { .. }
+        | OnnxError::Node { .. }
+        | OnnxError::NoDimension { .. } => String::new(),
+    };
+    format!("{{\"error\": {}{dim}}}", quoted(&error.to_string()))
 }
 
 /// A JSON string.

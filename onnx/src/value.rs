@@ -133,9 +133,7 @@ fn data(tensor: &Tensor, elem: Elem) -> Option<Vec<Scalar>> {
         (Elem::Float { bits: 64 }, Some(raw)) => {
             Some(items(raw, |bytes| Scalar::Float(f64::from_le_bytes(bytes))))
         }
-        (Elem::Int { bits: 64, .. }, Some(raw)) => {
-            Some(items(raw, |bytes| Scalar::Int(i64::from_le_bytes(bytes))))
-        }
+        (INT64, Some(raw)) => Some(items(raw, |bytes| Scalar::Int(i64::from_le_bytes(bytes)))),
         (Elem::Int { bits: 32, signed: true }, Some(raw)) => {
             Some(items(raw, |bytes| Scalar::Int(i64::from(i32::from_le_bytes(bytes)))))
         }
