@@ -4,9 +4,11 @@
 //! and of the model's functions has an entry. The elements that are computed, all together, are
 //! limited by the size of the file.
 
+mod branches;
+
 use std::collections::{HashMap, HashSet};
 
-use super::branches::Graphs;
+use self::branches::Graphs;
 use super::conv::{self, Found, Missing};
 use super::elem::Elem;
 use super::fault::{Cause, Fault, Stop, Unknown, Unsupported, Why};
@@ -32,17 +34,17 @@ const BYTES_PER_ELEMENT: u64 = 8;
 pub(super) struct Walk {
     sizes: Sizes,
     /// Those of the graph, and of the branches that are being looked into.
-    pub(super) scopes: Vec<Scope>,
+    scopes: Vec<Scope>,
     /// The model's own operations that hold convolutions and those that do not.
     functions: HashMap<(String, String), bool>,
-    pub(super) sites: Vec<Site>,
+    sites: Vec<Site>,
     /// The elements that may still be computed.
     elements: u64,
 }
 
 /// The values of a graph.
 #[derive(Default)]
-pub(super) struct Scope {
+struct Scope {
     values: HashMap<String, Value>,
     /// What the file says of values that nodes make.
     stated: HashMap<String, ValueInfo>,
@@ -79,7 +81,7 @@ impl Walk {
     }
 
     /// Begins a scope with what the graph says of its values.
-    pub(super) fn open(&mut self, graph: &Graph) -> Result<(), OnnxError> {
+    fn open(&mut self, graph: &Graph) -> Result<(), OnnxError> {
         let mut scope = Scope::default();
         for bytes in &graph.initializer {
             let tensor: proto::Tensor = proto::decode(bytes)?;
@@ -98,7 +100,7 @@ impl Walk {
     }
 
     /// Goes through the nodes of the scope that is open.
-    pub(super) fn nodes(&mut self, graph: &Graph) -> Result<(), OnnxError> {
+    fn nodes(&mut self, graph: &Graph) -> Result<(), OnnxError> {
         graph.node.iter().enumerate().try_for_each(|(index, bytes)| {
             let node: proto::Node = proto::decode(bytes)?;
             self.node(index, &node)
@@ -106,7 +108,7 @@ impl Walk {
     }
 
     /// What is known of a value: of the innermost graph that makes it.
-    pub(super) fn value(&self, name: &str) -> Option<&Value> {
+    fn value(&self, name: &str) -> Option<&Value> {
         self.scopes.iter().rev().find_map(|scope| scope.values.get(name))
     }
 
@@ -314,7 +316,7 @@ impl Walk {
 }
 
 /// Whether an operation is a convolution, understood or not.
-pub(super) fn is_convolution(op: &str) -> bool {
+fn is_convolution(op: &str) -> bool {
     op.contains("Conv")
 }
 
@@ -358,12 +360,12 @@ fn quoted(name: &str) -> String {
 }
 
 /// What is not known because of a node.
-pub(super) fn unknown(node: &str, op: &str, why: Why) -> Unknown {
+fn unknown(node: &str, op: &str, why: Why) -> Unknown {
     Unknown::Cause(Cause { node: node.to_owned(), op: op.to_owned(), why }.into())
 }
 
 /// The node's name; that of its output, or its place, if it has none.
-pub(super) fn title(index: usize, proto: &proto::Node) -> String {
+fn title(index: usize, proto: &proto::Node) -> String {
     let output = proto.output.first().map_or("", String::as_str);
     let given = [proto.name.as_str(), output].into_iter().find(|name| !name.is_empty());
     match given {

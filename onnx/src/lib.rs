@@ -21,7 +21,6 @@
 #![deny(unsafe_code)]
 
 mod array;
-mod branches;
 mod conv;
 mod elem;
 mod fault;

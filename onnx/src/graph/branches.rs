@@ -7,14 +7,14 @@
 //! `Loop`, `Scan`, others        their convolutions are listed with that reason
 //! ```
 
-use super::OnnxError;
-use super::fault::{Cause, Fault, Unsupported, Why};
-use super::graph::{Site, Walk, is_convolution, title, unknown};
-use super::node::short;
-use super::ops;
-use super::proto::{self, Attribute, Graph, ProtoError, ValueInfo};
-use super::scalar::Scalar;
-use super::value::Value;
+use super::{Site, Walk, is_convolution, title, unknown};
+use crate::OnnxError;
+use crate::fault::{Cause, Fault, Unsupported, Why};
+use crate::node::short;
+use crate::ops;
+use crate::proto::{self, Attribute, Graph, ProtoError, ValueInfo};
+use crate::scalar::Scalar;
+use crate::value::Value;
 
 /// Graphs in graphs that are looked into; exporters nest a few.
 const MAX_DEPTH: usize = 16;
