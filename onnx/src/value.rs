@@ -134,6 +134,11 @@ fn data(tensor: &Tensor, elem: Elem) -> Option<Vec<Scalar>> {
             Some(items(raw, |bytes| Scalar::Float(f64::from_le_bytes(bytes))))
         }
         (INT64, Some(raw)) => Some(items(raw, |bytes| Scalar::Int(i64::from_le_bytes(bytes)))),
+        (Elem::Int { bits: 64, signed: false }, Some(raw)) => {
+            let all = items(raw, |bytes| Scalar::Int(i64::from_le_bytes(bytes)));
+            // Numbers that only an unsigned type holds are of no use for a shape.
+            all.iter().all(|number| matches!(number, Scalar::Int(0..))).then_some(all)
+        }
         (Elem::Int { bits: 32, signed: true }, Some(raw)) => {
             Some(items(raw, |bytes| Scalar::Int(i64::from(i32::from_le_bytes(bytes)))))
         }
