@@ -196,7 +196,7 @@ impl Choice<'_> {
             Stage::Nest if self.algorithm == Algorithm::Fourier => joined(self.nests()?),
             Stage::Nest => {
                 let target = self.compiler.target();
-                let (parts, _) = self.algorithm.parts_for(self.problem, &self.schedule, target)?;
+                let (parts, _) = self.algorithm.parts_for(self.problem, self.schedule, target)?;
                 joined(parts.iter().map(|part| &part.nest))
             }
             Stage::Schedule if args.directives => self.schedule.to_string(),
@@ -217,7 +217,7 @@ impl Choice<'_> {
 
     fn nests(&self) -> Result<Vec<Nest>, Error> {
         if self.algorithm == Algorithm::Fourier {
-            let (_, stages) = self.compiler.stages(self.problem, &self.schedule)?;
+            let (_, stages) = self.compiler.stages(self.problem, self.schedule)?;
             return Ok(stages.into_iter().map(VerifiedNest::into_nest).collect());
         }
         let target = self.compiler.target();
@@ -226,7 +226,7 @@ impl Choice<'_> {
 
     fn lowered(&self) -> Result<Vec<VerifiedNest>, Error> {
         if self.algorithm == Algorithm::Fourier {
-            return Ok(self.compiler.stages(self.problem, &self.schedule)?.1.into());
+            return Ok(self.compiler.stages(self.problem, self.schedule)?.1.into());
         }
         self.compiler.lower(self.problem, self.algorithm, self.schedule)
     }
