@@ -1,7 +1,7 @@
 //! How fast a core does the few things that estimates count: every measured rate, with its machine.
 //!
 //! A [`Profile`] is that of one kind of core, in clock cycles. The crate ships those of the cores
-//! that it was measured on; [`Profile::of_core`] gives an unknown one the nearest. `convgen machine
+//! that it was measured on; [`Core::of`] gives an unknown one the nearest. `convgen machine
 //! --calibrate` measures one of this machine, and a compiler that is asked to takes that instead.
 //!
 //! Does not: measure, which is `machine`'s business, or decide anything.

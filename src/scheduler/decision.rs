@@ -2,7 +2,7 @@
 //! that of the sum.
 //!
 //! All times are estimates in closed form, at the rates of the target: those of tiles are counted by
-//! [`winograd`] and [`fourier`](crate::fourier), that of the sum is its best plan's. An algorithm
+//! [`winograd`] and [`fourier`], that of the sum is its best plan's. An algorithm
 //! is taken if it is predicted to be faster by a margin: a sum is the more exact of two equals.
 
 use std::cell::OnceCell;
@@ -127,21 +127,17 @@ impl<'p> Weighing<'p> {
     pub fn decide(&self, algorithm: Algorithm) -> Decision {
         let (problem, target) = (self.problem, self.target);
         let accuracy = target.accuracy();
-        let (allowed, margin) = match algorithm {
+        let (allowed, margin, best): (bool, f64, BestTiles) = match algorithm {
             Algorithm::Direct => {
                 return Decision::Outside { reason: "it is the sum".to_string() };
             }
-            Algorithm::Winograd => (!accuracy.is_sum(), WINOGRAD_MARGIN),
-            Algorithm::Fourier => (!accuracy.is_local(), FOURIER_MARGIN),
+            Algorithm::Winograd => (!accuracy.is_sum(), WINOGRAD_MARGIN, winograd_tiles),
+            Algorithm::Fourier => (!accuracy.is_local(), FOURIER_MARGIN, fourier_tiles),
         };
         if !allowed {
             return Decision::Inexact { accuracy };
         }
-        let tiles = match algorithm {
-            Algorithm::Direct | Algorithm::Winograd => winograd_tiles(problem, target),
-            Algorithm::Fourier => fourier_tiles(problem, target),
-        };
-        let tiles = match tiles {
+        let tiles = match best(problem, target) {
             Ok(tiles) => Box::new(tiles),
             Err(reason) => return Decision::Outside { reason },
         };
@@ -149,6 +145,9 @@ impl<'p> Weighing<'p> {
         Decision::Predicted { tiles, direct, margin }
     }
 }
+
+/// The best tiles of an algorithm, or why there are none.
+type BestTiles = fn(&ConvProblem, &Target) -> Result<Tiles, String>;
 
 /// Predicts the best plan of the sum, or the peak rate of multiply-adds where it has no plans.
 fn direct_estimate(problem: &ConvProblem, target: &Target) -> Estimate {

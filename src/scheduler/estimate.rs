@@ -296,12 +296,12 @@ impl Counter<'_> {
         let last = problem.layout() == Layout::ChannelsLast;
         let columns = plan.lanes == LaneAxis::Columns;
         // Outputs of a phase lie apart.
-        let torn = !self.whole && !last;
-        let neighbours = !torn && (last != columns || problem.out_channels() == 1);
+        let strided = !self.whole && !last;
+        let neighbours = !strided && (last != columns || problem.out_channels() == 1);
         let sums = plan.lanes.sums(problem, self.target) as f64;
         let each = match neighbours {
             true => 2.0 * load,
-            false if torn && !columns => TRANSPOSED_ELEMENT * lanes * self.rates.cycle,
+            false if strided && !columns => TRANSPOSED_ELEMENT * lanes * self.rates.cycle,
             false if tiles.rows >= QUAD && self.target.has_micro_kernels() => {
                 (SHUFFLES + lanes / QUAD) * self.shuffle()
             }

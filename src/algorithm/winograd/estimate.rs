@@ -68,13 +68,13 @@ impl Plan {
             tiles * (parts * input as f64 * vectors(reads) + output as f64 * vectors(writes));
         let written: u64 = self.axes.iter().map(|a| a.tile).product();
         let elements = parts * (reach * merged) as f64 * reads + tiles * written as f64 * writes;
-        let torn = if self.is_torn(problem, sum) { elements * APART_ELEMENT } else { 0.0 };
+        let gathered = if self.needs_gather(problem, sum) { elements * APART_ELEMENT } else { 0.0 };
         let [spilled, read] = self.spilled_bytes(caches).map(|bytes| bytes * rates.l3);
         let block = Estimate {
             products: multiply,
             // Nothing hides what is written.
             tiles: moved * TILE_TRANSFORM * rates.cycle + spilled,
-            copies: (parts * copied * TILE_TRANSFORM + torn) * rates.cycle,
+            copies: (parts * copied * TILE_TRANSFORM + gathered) * rates.cycle,
             traffic: weights + read,
         };
         block.times(calls)
@@ -82,7 +82,7 @@ impl Plan {
 
     /// Whether no element of a tile has a neighbour in memory that is read or written with it:
     /// channels are planes, and columns of a phase lie apart.
-    fn is_torn(&self, problem: &ConvProblem, sum: &DenseSum) -> bool {
+    fn needs_gather(&self, problem: &ConvProblem, sum: &DenseSum) -> bool {
         let apart = self.axes.last().is_some_and(|axis| axis.phases() > 1)
             || sum.axes.last().is_some_and(|axis| axis.stripe.by > 1);
         apart && problem.layout() == Layout::ChannelsFirst
