@@ -111,10 +111,11 @@ impl Algorithm {
     /// are none.
     pub fn of(schedule: &Schedule) -> Algorithm {
         let sizes = Sizes::of(schedule);
-        match (sizes.has(Size::Points), sizes.is_empty()) {
-            (true, _) => Algorithm::Fourier,
+        let fourier = sizes.has(Size::Points) && !sizes.has(Size::Register);
+        match (sizes.is_empty(), fourier) {
+            (true, _) => Algorithm::Direct,
+            (false, true) => Algorithm::Fourier,
             (false, false) => Algorithm::Winograd,
-            (false, true) => Algorithm::Direct,
         }
     }
 

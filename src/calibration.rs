@@ -134,14 +134,19 @@ impl Core {
 }
 
 /// What a text lacks to be a profile.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum ProfileError {
     /// It is not the JSON of one.
     #[error("no profile: {0}")]
     Syntax(String),
-    /// A rate is none.
-    #[error("`{0}` of the profile is no positive number")]
-    Rate(&'static str),
+    /// A rate is none of a core.
+    #[error("`{name}` of the profile is {given:e}, expected 1e-6 to 1e6")]
+    Rate {
+        /// Which.
+        name: &'static str,
+        /// What is given.
+        given: f64,
+    },
 }
 
 impl Profile {
@@ -154,7 +159,7 @@ impl Profile {
             serde_json::from_str(text).map_err(|error| ProfileError::Syntax(error.to_string()))?;
         let wrong = profile.numbers().into_iter().find(|(_, rate)| !(1e-6..=1e6).contains(rate));
         match wrong {
-            Some((name, _)) => Err(ProfileError::Rate(name)),
+            Some((name, given)) => Err(ProfileError::Rate { name, given }),
             None => Ok(profile),
         }
     }
@@ -284,7 +289,8 @@ mod tests {
             assert_eq!(Profile::from_json(&profile.to_json()), Ok(profile));
         }
         let broken = Profile { l3: 0.0, ..Core::Zen4.profile() };
-        assert_eq!(Profile::from_json(&broken.to_json()), Err(ProfileError::Rate("l3")));
+        let refused = ProfileError::Rate { name: "l3", given: 0.0 };
+        assert_eq!(Profile::from_json(&broken.to_json()), Err(refused));
         for text in ["", "{}", "[1]", "{\"cycle_ns\": 1e999}"] {
             assert!(matches!(Profile::from_json(text), Err(ProfileError::Syntax(_))), "{text}");
         }

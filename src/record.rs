@@ -23,12 +23,14 @@
 //! takes it through the transforms and the verifier as any other, and falls back to the default
 //! pick.
 //!
-//! [`Database`] holds records in memory, [`Store`] keeps them in a file that processes share.
+//! [`Database`] holds records in memory, [`Store`] keeps them in a file that processes share; some
+//! [ship](Database::shipped) with the library.
 
 mod database;
 mod fault;
 mod file;
 mod line;
+mod shipped;
 mod store;
 
 use convgen_ir::problem::{ConvProblem, DescriptorError};

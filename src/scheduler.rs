@@ -638,7 +638,7 @@ mod tests {
             ("conv2d ic144 oc24 ih56 iw56 kh1 kw1", LaneAxis::Channels),
             ("conv2d nchw g64 ic64 oc64 ih30 iw30 kh3 kw3", LaneAxis::Columns),
             ("conv2d nchw ic256 oc256 ih28 iw28 kh3 kw3 dh12 dw12 ph12 pw12", LaneAxis::Columns),
-            ("conv2d nchw g96 ic96 oc96 ih112 iw112 kh3 kw3 sh2 sw2 ph1 pw1", LaneAxis::Groups),
+            ("conv2d nchw g96 ic96 oc96 ih112 iw112 kh3 kw3 sh2 sw2 ph1 pw1", LaneAxis::Columns),
         ];
         for (problem, lanes) in picks {
             assert_eq!(default_plan(problem, Isa::Avx512).lanes, lanes, "{problem}");

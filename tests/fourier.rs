@@ -15,7 +15,7 @@ use convgen::{Accuracy, Compiler, Error, Host, Isa, Kernel};
 use convgen_ir::problem::{ConvProblem, Direction};
 use convgen_ir::schedule::Schedule;
 use proptest::prelude::*;
-use proptest::test_runner::{Config, TestRunner};
+use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 
 const LONG: &str = "conv1d ic1 oc1 iw65536 kw4096";
 const LARGE: &str = "conv2d ic1 oc1 ih512 iw512 kh31 kw31 ph15 pw15";
@@ -48,13 +48,8 @@ fn check(kernel: &Kernel) {
 fn random_problems_are_within_the_bound() {
     let compilers = compilers();
     let config = Config { cases: 400, failure_persistence: None, ..Config::default() };
-    let run = TestRunner::new_with_rng(
-        config,
-        proptest::test_runner::TestRng::deterministic_rng(
-            proptest::test_runner::RngAlgorithm::ChaCha,
-        ),
-    )
-    .run(&problems::problem(), |problem| {
+    let rng = TestRng::deterministic_rng(RngAlgorithm::ChaCha);
+    let run = TestRunner::new_with_rng(config, rng).run(&problems::problem(), |problem| {
         for compiler in &compilers {
             let inside = problem.direction() == Direction::Forward && problem.rank() <= 2;
             match fourier(compiler, &problem) {
@@ -120,6 +115,75 @@ fn the_number_of_threads_changes_no_bit() {
         kernel.prepare(&arguments, &mut output).expect("it fits").share(threads);
         assert!(once.iter().zip(&output).all(|(a, b)| check::same_bits(*a, *b)), "{threads}");
     }
+}
+
+/// A problem, and sizes that may fit it.
+fn tiled() -> impl Strategy<Value = (ConvProblem, Schedule)> {
+    let axis = (prop::sample::select(vec![2_u32, 4, 6, 8, 12, 16, 24, 32, 48, 64]), 1..=12_u32);
+    (problems::problem(), axis.clone(), axis, 1..=4_u32).prop_map(
+        |(problem, first, last, block)| {
+            let mut text = String::new();
+            for (name, (points, tile)) in problem.axis_names().iter().zip([first, last, first]) {
+                text += &format!("points o{name} by {points}; tile o{name} by {tile}; ");
+            }
+            text += &format!("block oc by {block}");
+            (problem, convgen_ir::parse::parse_schedule(&text).expect("sizes"))
+        },
+    )
+}
+
+/// What is accepted of any sizes computes the problem; the rest is refused.
+#[test]
+fn random_sizes_are_within_the_bound_or_refused() {
+    let compiler = compiler();
+    let config = Config { cases: 1500, failure_persistence: None, ..Config::default() };
+    let rng = TestRng::deterministic_rng(RngAlgorithm::ChaCha);
+    let accepted = std::cell::Cell::new(0);
+    let run = TestRunner::new_with_rng(config, rng).run(&tiled(), |(problem, schedule)| {
+        match compiler.compile_with(&problem, Algorithm::Fourier, &schedule) {
+            Ok(kernel) => {
+                accepted.set(accepted.get() + 1);
+                let checked = check::check(&kernel);
+                prop_assert!(checked.is_ok(), "{schedule}{}", checked.unwrap_err());
+            }
+            Err(Error::Unsupported(_) | Error::Sizes(_)) => {}
+            Err(error) => prop_assert!(false, "{}: {}", problem, error),
+        }
+        Ok(())
+    });
+    run.unwrap_or_else(|error| panic!("{error}"));
+    assert!(accepted.get() > 100, "only {} were accepted", accepted.get());
+}
+
+/// Tiles that begin behind the input, and lines above and below it, are padding alone.
+#[test]
+fn tiles_behind_the_input_are_padding() {
+    let tiles = "points ow by 32; tile ow by 4; block oc by 1";
+    let cases = [
+        ("conv1d nchw ic1 oc1 iw21 kw1 sw3 pw2", tiles),
+        ("conv1d nchw n2 ic3 oc2 iw21 kw3 pw0:40", tiles),
+        ("conv1d n2 ic3 oc2 iw21 kw3 pw0:40", tiles),
+        ("conv1d nchw ic2 oc3 iw21 kw1 sw3 pw2 circular", tiles),
+        (
+            "conv2d nchw ic2 oc2 ih5 iw6 kh3 kw3 ph0:30 pw0:40",
+            "points oh by 16; tile oh by 4; points ow by 32; tile ow by 4; block oc by 1",
+        ),
+        (
+            "conv2d nchw ic2 oc2 ih5 iw6 kh3 kw3 ph30:0 pw40:0",
+            "points oh by 16; tile oh by 4; points ow by 32; tile ow by 4; block oc by 1",
+        ),
+    ];
+    for compiler in compilers() {
+        for (text, schedule) in cases {
+            let schedule = convgen_ir::parse::parse_schedule(schedule).expect("sizes");
+            let kernel = compiler.compile_with(&problem(text), Algorithm::Fourier, &schedule);
+            check(&kernel.unwrap_or_else(|error| panic!("{text}: {error}")));
+        }
+    }
+    check(
+        &fourier(&compiler(), &problem("conv1d nchw ic16 oc16 iw4000 kw501 pw0:1500"))
+            .expect("fits"),
+    );
 }
 
 #[test]

@@ -59,12 +59,16 @@ impl IsaArg {
     }
 }
 
+/// The longest profile that is read, in bytes: many times what one has.
+const MAX_PROFILE: u64 = 1 << 16;
+
 /// Reads the rates of a machine.
 fn profile(path: &Path) -> anyhow::Result<Profile> {
-    let text = source::read_text(path)?;
-    Profile::from_json(&text).hint(|| {
-        format!("`convgen machine --calibrate {}` writes one of this machine", path.display())
-    })
+    let text = source::read_short(path, MAX_PROFILE)?;
+    let named = |error| anyhow!("`{}`: {error}", path.display());
+    Profile::from_json(&text)
+        .map_err(named)
+        .hint(|| "`convgen machine --calibrate FILE` writes one of this machine".to_owned())
 }
 
 /// Which tuning records decide what a problem is compiled with.
@@ -328,6 +332,13 @@ impl ScheduleArg {
 /// Adds what helps with a schedule that does not apply, if the user gave it.
 pub fn scheduled<T>(result: Result<T, Error>, given: &Given) -> anyhow::Result<T> {
     match &given.schedule {
+        Some(schedule) if Algorithm::of(schedule) != Algorithm::Direct => result.hint(|| {
+            format!(
+                "`convgen print --stage schedule --directives --algorithm {} DESCRIPTOR` prints \
+                 sizes that fit",
+                Algorithm::of(schedule)
+            )
+        }),
         Some(_) => result.hint(|| {
             "`convgen print --stage nest DESCRIPTOR` shows the loops that a schedule names, \
              `convgen print --schedule ...` what the directives make of them"

@@ -1,6 +1,6 @@
 //! `convgen db`: look at tuning records, join them, pass them on, throw them away.
 //!
-//! Promises: a file is changed only by `merge` and `prune`, whole and under its lock; a line that
+//! Promises: a file is changed only by `merge`, `load` and `prune`, whole and under its lock; a line that
 //! this version cannot read is named with its number and its reason, and stays until it is pruned.
 
 use std::collections::BTreeSet;
@@ -22,6 +22,7 @@ Examples:
   convgen db list
   convgen db list --only ic64 --db cluster.jsonl
   convgen db merge shard1.jsonl shard2.jsonl shard3.jsonl
+  convgen db load
   convgen db export --here --output this_machine.jsonl
   convgen db prune --dry-run
 
@@ -46,6 +47,8 @@ enum Action {
     List(ListArgs),
     /// Add the records of other files; the better record of each key stays
     Merge(MergeArgs),
+    /// Add the records that ship with convgen for this machine
+    Load(LoadArgs),
     /// Write records to standard output or to a new file
     Export(ExportArgs),
     /// Drop lines that this version cannot read, and records that are asked for
@@ -91,6 +94,16 @@ struct MergeArgs {
 }
 
 #[derive(Args)]
+#[command(after_help = "Example: convgen db load
+
+What a search found for the layers of ResNet-50, MobileNetV2 and VGG-16 on some CPUs. Those of this
+machine's target are added as by merge: of two records the better one stays.")]
+struct LoadArgs {
+    #[command(flatten)]
+    file: DbArg,
+}
+
+#[derive(Args)]
 #[command(after_help = "Example: convgen db export --here --output this_machine.jsonl")]
 struct ExportArgs {
     #[command(flatten)]
@@ -132,6 +145,7 @@ pub fn db(args: &DbArgs, out: &mut impl Write) -> anyhow::Result<Verdict> {
     match &args.action {
         Action::List(args) => list(args, out),
         Action::Merge(args) => merge(args, out),
+        Action::Load(args) => load(args, out),
         Action::Export(args) => export(args, out),
         Action::Prune(args) => prune(args, out),
         Action::Path(args) => path(args, out),
@@ -245,12 +259,33 @@ fn merge(args: &MergeArgs, out: &mut impl Write) -> anyhow::Result<()> {
     if args.each {
         return sources.iter().try_for_each(|source| merge_each(&store, source, out));
     }
+    add(&args.file, &store, &sources, out)
+}
+
+fn load(args: &LoadArgs, out: &mut impl Write) -> anyhow::Result<()> {
+    let compilers = compilers(&Host::detect());
+    let (mut shipped, all) = (Database::shipped(), Database::shipped().len());
+    shipped.retain(|record| compilers.iter().any(|compiler| is_for(record, compiler)));
+    if shipped.is_empty() {
+        writeln!(out, "none of the {} that ship is for this machine", counted(all, "record"))?;
+        return Ok(());
+    }
+    add(&args.file, &args.file.store()?, &[shipped], out)
+}
+
+/// Adds the records of databases to a file.
+fn add(
+    file: &DbArg,
+    store: &Store,
+    sources: &[Database],
+    out: &mut impl Write,
+) -> anyhow::Result<()> {
     let merged = store.update(|database| {
         let before = database.len();
         sources.iter().for_each(|source| database.merge(source));
         Ok((before, database.len()))
     });
-    let (before, after) = merged.hint(|| args.file.other_file())?;
+    let (before, after) = merged.hint(|| file.other_file())?;
     let path = store.path().display();
     let added = counted(after.saturating_sub(before), "record");
     writeln!(out, "{added} added, {after} in {path}")?;

@@ -4,14 +4,14 @@ use std::io::Write;
 
 use anyhow::anyhow;
 use clap::Args;
-use convgen::algorithm::Algorithm;
+use convgen::algorithm::{Algorithm, winograd};
 use convgen::cost::{self, Rates};
 use convgen::fourier::Plan;
 use convgen::scheduler::space::{Candidate, Space};
 use convgen::scheduler::{self, Estimated};
 use convgen::tune::bench::Bench;
 use convgen::tune::search::Draw;
-use convgen::{Compiler, Host, Kernel, Origin, machine};
+use convgen::{Compiler, Host, Kernel, Origin, Target, machine};
 use convgen_ir::nest::Role;
 use convgen_ir::problem::ConvProblem;
 use convgen_ir::schedule::Schedule;
@@ -93,6 +93,9 @@ pub fn explain(args: &ExplainArgs, out: &mut impl Write) -> anyhow::Result<Verdi
         Some(plan) => write_tiles(plan, out)?,
         None => model.write(&kernel, &pick, out)?,
     }
+    if algorithm == Algorithm::Winograd {
+        write_error(&kernel, &pick.schedule, compiler.target(), out)?;
+    }
     write_estimates(&problem, &compiler, &pick.schedule, out)?;
     writeln!(out, "accuracy         {}", compiler.accuracy())?;
     for algorithm in Algorithm::ALL.into_iter().filter(|algorithm| !algorithm.is_sum()) {
@@ -139,6 +142,24 @@ fn write_tiles(plan: &Plan, out: &mut impl Write) -> anyhow::Result<()> {
     }
     let error = plan.error();
     writeln!(out, "error            worst case {error:.1e} of the tile's norm")?;
+    Ok(())
+}
+
+/// How far the results of these tiles of minimal filtering may be off.
+fn write_error(
+    kernel: &Kernel,
+    schedule: &Schedule,
+    target: &Target,
+    out: &mut impl Write,
+) -> anyhow::Result<()> {
+    let plans = winograd::planned(kernel.problem(), schedule, target)?;
+    let largest = |error: fn(&winograd::Plan) -> f64| plans.iter().map(error).fold(0.0, f64::max);
+    let (expected, worst) = (largest(winograd::Plan::error), largest(winograd::Plan::bound));
+    let norm = if plans.iter().all(|plan| plan.is_local()) { "window" } else { "tile" };
+    writeln!(
+        out,
+        "error            expected {expected:.1e}, worst case {worst:.1e} of the {norm}'s norm"
+    )?;
     Ok(())
 }
 

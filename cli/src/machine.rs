@@ -1,5 +1,6 @@
 //! `convgen machine`: what the compiler knows of this machine, with its measured peaks.
 
+use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
@@ -92,6 +93,11 @@ pub fn machine(args: &MachineArgs, out: &mut impl Write) -> anyhow::Result<Verdi
 /// Measures the rates of a core, and keeps them.
 fn calibrate(path: &Path, out: &mut impl Write) -> anyhow::Result<Verdict> {
     let host = Host::detect();
+    if path != Path::new(STDIN) {
+        // A file that cannot be written is said before the machine is measured.
+        let file = File::options().append(true).create(true).open(path);
+        file.with_context(|| format!("cannot write `{}`", path.display()))?;
+    }
     let measured = measure::profile(&host, CALIBRATION_SECONDS);
     let profile = measured.ok_or_else(|| anyhow!("this host gives no memory for code"))?;
     let text = profile.to_json();
@@ -99,7 +105,8 @@ fn calibrate(path: &Path, out: &mut impl Write) -> anyhow::Result<Verdict> {
         writeln!(out, "{text}")?;
         return Ok(Verdict::Good);
     }
-    std::fs::write(path, text + "\n").with_context(|| format!("writing {}", path.display()))?;
+    std::fs::write(path, text + "\n")
+        .with_context(|| format!("cannot write `{}`", path.display()))?;
     let shipped = host.profile();
     writeln!(out, "cpu          {}", host.cpu_name())?;
     for (what, here, known) in [

@@ -199,7 +199,11 @@ impl Choice<'_> {
                 let (parts, _) = self.algorithm.parts_for(self.problem, self.schedule, target)?;
                 joined(parts.iter().map(|part| &part.nest))
             }
-            Stage::Schedule if args.directives => self.schedule.to_string(),
+            Stage::Schedule if args.directives => {
+                // Only what applies is shown.
+                self.nests()?;
+                self.schedule.to_string()
+            }
             Stage::Schedule => self.directives_and_nest()?,
             Stage::Lower if args.passes => self.passes()?,
             Stage::Lower => joined(self.lowered()?.iter().map(VerifiedNest::nest)),

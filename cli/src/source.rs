@@ -1,6 +1,7 @@
 //! Where problems come from: the command line, lists, ONNX models, standard input.
 
 use std::fmt;
+use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
@@ -157,6 +158,20 @@ pub fn separable(text: &str) -> anyhow::Result<Separable> {
 /// Reads a text file, or standard input for `-`.
 pub fn read_text(path: &Path) -> anyhow::Result<String> {
     text(path, read(path)?)
+}
+
+/// As [`read_text`], of a file that has so many bytes at most.
+pub fn read_short(path: &Path, limit: u64) -> anyhow::Result<String> {
+    let mut bytes = Vec::new();
+    let read = match path.as_os_str() == STDIN {
+        true => std::io::stdin().take(limit + 1).read_to_end(&mut bytes),
+        false => File::open(path).and_then(|file| file.take(limit + 1).read_to_end(&mut bytes)),
+    };
+    read.with_context(|| format!("cannot read `{}`", path.display())).hint(readable)?;
+    if bytes.len() as u64 > limit {
+        return Err(anyhow!("`{}` has more than {limit} bytes", path.display()));
+    }
+    text(path, bytes)
 }
 
 fn read(path: &Path) -> anyhow::Result<Vec<u8>> {

@@ -313,6 +313,10 @@ impl<'a> Tuner<'a> {
             let measured =
                 search::survey(compiler, &problem, rates, limits, candidates, &self.stop)
                     .with_context(|| title(descriptor))?;
+            if measured.is_empty() {
+                // It was stopped before there was anything to compare.
+                break;
+            }
             let row = Row::surveyed(descriptor, &problem, limits.caches, measured);
             self.keep(row, table, &bar, out)?;
         }

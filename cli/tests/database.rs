@@ -217,6 +217,26 @@ mod commands {
     }
 
     #[test]
+    fn records_that_ship_are_loaded_where_they_fit() {
+        let folder = TempDir::new().unwrap();
+        let file = folder.path().join("db.jsonl");
+        let load = || {
+            let assert = convgen(&["db", "load", "--db", text(&file)]).success();
+            String::from_utf8(assert.get_output().stdout.clone()).unwrap()
+        };
+        let (first, second) = (load(), load());
+        let loaded = Store::at(&file).load().unwrap();
+        assert!(loaded.skipped().is_empty());
+        match loaded.is_empty() {
+            true => assert!(first.contains("that ship is for this machine"), "{first}"),
+            false => {
+                assert!(first.starts_with(&format!("{} records added", loaded.len())), "{first}");
+                assert!(second.starts_with("0 records added"), "{second}");
+            }
+        }
+    }
+
+    #[test]
     fn the_usual_place_is_found() {
         let folder = TempDir::new().unwrap();
         let run = |arguments: &[&str]| {
@@ -361,7 +381,7 @@ mod commands {
 
     #[test]
     fn every_action_has_an_example() {
-        for action in ["list", "merge", "export", "prune", "path"] {
+        for action in ["list", "merge", "load", "export", "prune", "path"] {
             convgen(&["db", action, "--help"])
                 .success()
                 .stdout(contains(format!("Example: convgen db {action}")));

@@ -21,6 +21,8 @@ pub struct SizesError {
 /// The sizes of a schedule that were not read yet.
 pub(crate) struct Sizes {
     left: Vec<(Size, String, u32)>,
+    /// Those that were read, to tell what is given twice from what is unknown.
+    read: Vec<(Size, String)>,
     rewrites: Schedule,
 }
 
@@ -33,7 +35,7 @@ impl Sizes {
             left.push((*of, axis.clone(), *by));
         }
         let rewrites = schedule.directives[left.len()..].iter().cloned().collect();
-        Sizes { left, rewrites }
+        Sizes { left, read: vec![], rewrites }
     }
 
     /// Whether none are left.
@@ -50,6 +52,7 @@ impl Sizes {
     pub(crate) fn take(&mut self, of: Size, axis: &str) -> Result<Option<u64>, String> {
         let found = self.left.iter().position(|(size, name, _)| *size == of && name == axis);
         let Some((_, _, by)) = found.map(|at| self.left.remove(at)) else { return Ok(None) };
+        self.read.push((of, axis.to_string()));
         match by {
             0 => Err(format!("`{} {axis}` is 0", of.name())),
             by => Ok(Some(u64::from(by))),
@@ -58,19 +61,29 @@ impl Sizes {
 
     /// A size that must be given.
     pub(crate) fn need(&mut self, of: Size, axis: &str) -> Result<u64, String> {
-        let missing = || format!("it begins with no sizes that say `{} {axis} by ..`", of.name());
-        self.take(of, axis)?.ok_or_else(missing)
+        if let Some(by) = self.take(of, axis)? {
+            return Ok(by);
+        }
+        let wanted = |directive: &&Directive| {
+            let Directive::Size { of: size, axis: name, .. } = directive else { return false };
+            *size == of && name == axis
+        };
+        let name = of.name();
+        Err(match self.rewrites.directives.iter().find(wanted) {
+            Some(size) => format!("`{size}` stands behind a rewrite, sizes stand before all"),
+            None => format!("it begins with no sizes that say `{name} {axis} by ..`"),
+        })
     }
 
     /// The rewrites; an error if a size was not read.
     pub(crate) fn rewrites(self) -> Result<Schedule, String> {
-        match self.left.first() {
-            Some((of, axis, by)) => {
-                let size = Directive::Size { of: *of, axis: axis.clone(), by: *by };
-                Err(format!("`{size}` is given twice, or is none of its sizes"))
-            }
-            None => Ok(self.rewrites),
-        }
+        let Some((of, axis, by)) = self.left.into_iter().next() else { return Ok(self.rewrites) };
+        let twice = self.read.contains(&(of, axis.clone()));
+        let size = Directive::Size { of, axis, by };
+        Err(match twice {
+            true => format!("`{size}` is given twice"),
+            false => format!("`{size}` is none of its sizes"),
+        })
     }
 }
 

@@ -86,7 +86,7 @@ impl Compiler {
             }
         };
         if error > ERROR_BUDGET {
-            return Err(format!("its error {error:.1e} exceeds the budget {ERROR_BUDGET:.1e}"));
+            return Err(format!("its error {error:.3e} exceeds the budget {ERROR_BUDGET:.1e}"));
         }
         match accuracy.is_local() && !local {
             true => Err("local accuracy allows tiles of two outputs alone".to_string()),

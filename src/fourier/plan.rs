@@ -36,7 +36,7 @@ impl AxisPlan {
         let odd = points >> points.trailing_zeros();
         if !points.is_multiple_of(2) || ![1, 3].contains(&odd) || points > MAX_POINTS {
             return Err(format!(
-                "{points} points, expected a power of two or three times one, at most {MAX_POINTS}"
+                "{points} points, expected an even number that is a power of two or three times one, at most {MAX_POINTS}"
             ));
         }
         let tile = tile.min(conv.output());

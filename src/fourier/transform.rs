@@ -264,8 +264,12 @@ impl Transforms {
                 }];
             }
         }
-        let start = (x + from).max(0) as usize;
         let row = &mut row[from as usize..to as usize];
+        // Of a tile behind the input all is padding, and its place is no place of the input.
+        if row.is_empty() {
+            return true;
+        }
+        let start = (x + from).max(0) as usize;
         match self.problem.layout() {
             Layout::ChannelsFirst => {
                 let start = (channel * height + line) * width + start;

@@ -237,7 +237,12 @@ pub fn survey(
     let spaces = Space::of(problem, compiler.target());
     let mut draw = Draw(limits.seed);
     let mut drawn: Vec<Candidate> = spaces.iter().map(Space::default_candidate).collect();
+    let watch = Stopwatch::start();
+    let stopped = || stop.load(Ordering::Relaxed);
     for space in spaces.iter().cycle().take(DRAWS * candidates) {
+        if stopped() || watch.seconds() > limits.seconds {
+            break;
+        }
         let candidate = space.sample(|below| draw.below(below));
         if drawn.len() < candidates && !drawn.contains(&candidate) {
             drawn.push(candidate);
