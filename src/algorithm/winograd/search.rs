@@ -98,13 +98,11 @@ impl Search<'_> {
             Accuracy::Reproducible | Accuracy::Strict | Accuracy::Default => &TILES,
         };
         (0..self.problem.rank()).fold(vec![vec![]], |all, axis| {
-            let taps = self.sums.iter().map(|sum| dense_taps(&sum.axes[axis].conv)).max();
-            let most = MAX_POINTS + 1 - taps.unwrap_or(1);
-            let choices: Vec<u64> = match taps {
-                Some(1) | None if self.sums.iter().all(|s| s.axes[axis].conv.kernel == 1) => {
-                    vec![1]
-                }
-                Some(_) | None => tiles.iter().copied().filter(|m| *m <= most).collect(),
+            let convs = || self.sums.iter().map(|sum| &sum.axes[axis].conv);
+            let taps = convs().map(dense_taps).max().unwrap_or(1);
+            let choices: Vec<u64> = match convs().all(|conv| conv.kernel == 1) {
+                true => vec![1],
+                false => tiles.iter().copied().filter(|m| m + taps <= MAX_POINTS + 1).collect(),
             };
             let longer = |sizes: &Vec<u64>| -> Vec<Vec<u64>> {
                 choices.iter().map(|m| sizes.iter().copied().chain([*m]).collect()).collect()
