@@ -275,6 +275,26 @@ pub(crate) enum Step {
     Scatter(Place, Mask, i64, Vec<Value>),
 }
 
+/// A gather of one value.
+#[derive(Clone, Copy)]
+struct Gather {
+    place: Place,
+    mask: Mask,
+    /// From lane to lane.
+    bytes: i64,
+    value: Value,
+}
+
+impl Step {
+    /// The step as a gather of one value, as all are before some become one.
+    fn gather(&self) -> Option<Gather> {
+        let Step::Gather(place, mask, bytes, [Some(value), None, None, None]) = *self else {
+            return None;
+        };
+        Some(Gather { place, mask, bytes, value })
+    }
+}
+
 /// A piece of the program.
 #[derive(Debug)]
 pub(crate) enum Item {

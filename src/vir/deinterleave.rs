@@ -20,7 +20,9 @@
 use rustc_hash::FxHashMap as HashMap;
 use std::collections::BTreeMap;
 
-use super::{Deinterleave, Lane, LaneNumbers, Mask, Op, Place, Step, Stream, Value, VectorType};
+use super::{
+    Deinterleave, Gather, Lane, LaneNumbers, Mask, Op, Place, Step, Stream, Value, VectorType,
+};
 use crate::target::{DEINTERLEAVED, VectorUnit};
 
 /// Elements from lane to lane.
@@ -44,20 +46,12 @@ pub(super) fn form_deinterleaves(
     }
     let mut writer = Writer { types, indexed: unit.permutes_two, steps: vec![], known: vec![] };
     for step in line {
-        match &step {
-            Step::Gather(place, _, _, [Some(value), None, None, None]) => {
-                match windows.get(value) {
-                    Some((window, phase)) => writer.gather(*value, place.stream, window, *phase),
-                    None => writer.steps.push(step),
-                }
+        let gather = step.gather();
+        match gather.and_then(|gather| Some((gather, windows.get(&gather.value)?))) {
+            Some((Gather { place, value, .. }, (window, phase))) => {
+                writer.gather(value, place.stream, window, *phase);
             }
-            Step::Gather(..)
-            | Step::Define(..)
-            | Step::Prefetch(..)
-            | Step::Write(..)
-            | Step::Accumulate(..)
-            | Step::Store(..)
-            | Step::Scatter(..) => writer.steps.push(step),
+            None => writer.steps.push(step),
         }
     }
     writer.steps
@@ -134,22 +128,11 @@ fn element(lane: i64, phase: i64) -> i64 {
 /// The window of each gather, and its phase there.
 fn windows(line: &[Step], types: &[VectorType]) -> HashMap<Value, (Window, u8)> {
     let mut kinds: BTreeMap<Alike, Vec<Gathered>> = BTreeMap::new();
-    for step in line {
-        match step {
-            Step::Gather(place, mask, bytes, [Some(value), None, None, None]) => {
-                let (elem, lanes) = (types[*value].lane_bytes(), types[*value].lanes);
-                if *bytes == elem.saturating_mul(STEP) && mask.first < mask.lanes {
-                    let kind = kinds.entry((place.stream, elem, lanes)).or_default();
-                    kind.push((place.displacement, *value, *mask));
-                }
-            }
-            Step::Gather(..)
-            | Step::Define(..)
-            | Step::Prefetch(..)
-            | Step::Write(..)
-            | Step::Accumulate(..)
-            | Step::Store(..)
-            | Step::Scatter(..) => {}
+    for Gather { place, mask, bytes, value } in line.iter().filter_map(Step::gather) {
+        let (elem, lanes) = (types[value].lane_bytes(), types[value].lanes);
+        if bytes == elem.saturating_mul(STEP) && mask.first < mask.lanes {
+            let kind = kinds.entry((place.stream, elem, lanes)).or_default();
+            kind.push((place.displacement, value, mask));
         }
     }
     let mut result = HashMap::default();

@@ -17,7 +17,7 @@
 use rustc_hash::FxHashSet as HashSet;
 use std::collections::BTreeMap;
 
-use super::{Mask, Place, QUAD, Step, Stream, Value, VectorType};
+use super::{Gather, Mask, Place, QUAD, Step, Stream, Value, VectorType};
 
 /// The place of the last element of a quad.
 const LAST: i64 = 3;
@@ -98,20 +98,9 @@ impl Quads {
 /// of its kind: what lies between two elements of a buffer is of the buffer.
 fn quads(line: &[Step], types: &[VectorType]) -> Quads {
     let mut kinds: BTreeMap<Alike, Vec<(i64, Value)>> = BTreeMap::new();
-    for step in line {
-        match step {
-            Step::Gather(place, mask, bytes, [Some(value), ..]) => {
-                let kind = (place.stream, mask.lanes, *bytes, types[*value].lane_bytes());
-                kinds.entry(kind).or_default().push((place.displacement, *value));
-            }
-            Step::Gather(..)
-            | Step::Define(..)
-            | Step::Prefetch(..)
-            | Step::Write(..)
-            | Step::Accumulate(..)
-            | Step::Store(..)
-            | Step::Scatter(..) => {}
-        }
+    for Gather { place, mask, bytes, value } in line.iter().filter_map(Step::gather) {
+        let kind = (place.stream, mask.lanes, bytes, types[value].lane_bytes());
+        kinds.entry(kind).or_default().push((place.displacement, value));
     }
     let each = kinds.into_iter();
     Quads(each.flat_map(|((.., elem), gathers)| quads_of_kind(gathers, elem)).collect())
