@@ -4,6 +4,8 @@
 
 #[path = "common/problems.rs"]
 mod problems;
+#[path = "common/random.rs"]
+mod random;
 
 use std::sync::Arc;
 
@@ -21,7 +23,6 @@ use convgen::record::{Database, Key, Record};
 use convgen::scheduler::order;
 use convgen::{Accuracy, Arguments, Compiler, Host, Isa, Kernel, Origin};
 use proptest::prelude::*;
-use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 
 /// One for each instruction set of this host, without records.
 fn compilers(accuracy: Accuracy) -> Vec<Compiler> {
@@ -390,12 +391,8 @@ fn same_bits(problem: &ConvProblem, special: bool) -> Result<(), TestCaseError> 
 
 #[test]
 fn reproducible_kernels_have_the_bits_of_the_plain_nest_on_every_instruction_set() {
-    let config = Config { cases: 500, failure_persistence: None, ..Config::default() };
-    let rng = TestRng::deterministic_rng(RngAlgorithm::ChaCha);
     let cases = (problems::problem(), any::<bool>());
-    let run = TestRunner::new_with_rng(config, rng)
-        .run(&cases, |(problem, special)| same_bits(&problem, special));
-    run.unwrap_or_else(|error| panic!("{error}"));
+    random::for_each(500, &cases, |(problem, special)| same_bits(&problem, special));
 }
 
 /// Where the strict pick adds in another order, or leaves taps on padding out: by parts in lanes,

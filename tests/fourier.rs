@@ -3,6 +3,8 @@
 
 #[path = "common/problems.rs"]
 mod problems;
+#[path = "common/random.rs"]
+mod random;
 
 use std::sync::Arc;
 
@@ -15,7 +17,6 @@ use convgen::{Accuracy, Compiler, Error, Host, Isa, Kernel};
 use convgen_ir::problem::{ConvProblem, Direction};
 use convgen_ir::schedule::Schedule;
 use proptest::prelude::*;
-use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 
 const LONG: &str = "conv1d ic1 oc1 iw65536 kw4096";
 const LARGE: &str = "conv2d ic1 oc1 ih512 iw512 kh31 kw31 ph15 pw15";
@@ -47,9 +48,7 @@ fn check(kernel: &Kernel) {
 #[test]
 fn random_problems_are_within_the_bound() {
     let compilers = compilers();
-    let config = Config { cases: 400, failure_persistence: None, ..Config::default() };
-    let rng = TestRng::deterministic_rng(RngAlgorithm::ChaCha);
-    let run = TestRunner::new_with_rng(config, rng).run(&problems::problem(), |problem| {
+    random::for_each(400, &problems::problem(), |problem| {
         for compiler in &compilers {
             let inside = problem.direction() == Direction::Forward && problem.rank() <= 2;
             match fourier(compiler, &problem) {
@@ -64,7 +63,6 @@ fn random_problems_are_within_the_bound() {
         }
         Ok(())
     });
-    run.unwrap_or_else(|error| panic!("{error}"));
 }
 
 #[test]
@@ -136,10 +134,8 @@ fn tiled() -> impl Strategy<Value = (ConvProblem, Schedule)> {
 #[test]
 fn random_sizes_are_within_the_bound_or_refused() {
     let compiler = compiler();
-    let config = Config { cases: 1500, failure_persistence: None, ..Config::default() };
-    let rng = TestRng::deterministic_rng(RngAlgorithm::ChaCha);
     let accepted = std::cell::Cell::new(0);
-    let run = TestRunner::new_with_rng(config, rng).run(&tiled(), |(problem, schedule)| {
+    random::for_each(1500, &tiled(), |(problem, schedule)| {
         match compiler.compile_with(&problem, Algorithm::Fourier, &schedule) {
             Ok(kernel) => {
                 accepted.set(accepted.get() + 1);
@@ -151,7 +147,6 @@ fn random_sizes_are_within_the_bound_or_refused() {
         }
         Ok(())
     });
-    run.unwrap_or_else(|error| panic!("{error}"));
     assert!(accepted.get() > 100, "only {} were accepted", accepted.get());
 }
 

@@ -4,6 +4,8 @@
 
 #[path = "common/problems.rs"]
 mod problems;
+#[path = "common/random.rs"]
+mod random;
 
 use std::sync::Arc;
 
@@ -17,7 +19,6 @@ use convgen_ir::parse::parse_schedule;
 use convgen_ir::problem::{ConvProblem, Direction};
 use convgen_ir::schedule::Schedule;
 use proptest::prelude::*;
-use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 
 fn compilers() -> Vec<Compiler> {
     let host = Host::detect();
@@ -42,10 +43,8 @@ fn check(kernel: &Kernel) {
 #[test]
 fn random_problems_are_within_the_bound() {
     let compilers = compilers();
-    let config = Config { cases: 600, failure_persistence: None, ..Config::default() };
-    let rng = TestRng::deterministic_rng(RngAlgorithm::ChaCha);
     let accepted = std::cell::Cell::new(0);
-    let run = TestRunner::new_with_rng(config, rng).run(&problems::problem(), |problem| {
+    random::for_each(600, &problems::problem(), |problem| {
         for compiler in &compilers {
             match winograd(compiler, &problem) {
                 Ok(kernel) => {
@@ -59,7 +58,6 @@ fn random_problems_are_within_the_bound() {
         }
         Ok(())
     });
-    run.unwrap_or_else(|error| panic!("{error}"));
     assert!(accepted.get() > 100, "only {} were in the domain", accepted.get());
 }
 
@@ -131,10 +129,8 @@ fn tiled() -> impl Strategy<Value = (ConvProblem, Schedule)> {
 #[test]
 fn random_sizes_are_within_the_bound_or_refused() {
     let compilers = compilers();
-    let config = Config { cases: 600, failure_persistence: None, ..Config::default() };
-    let rng = TestRng::deterministic_rng(RngAlgorithm::ChaCha);
     let accepted = std::cell::Cell::new(0);
-    let run = TestRunner::new_with_rng(config, rng).run(&tiled(), |(problem, schedule)| {
+    random::for_each(600, &tiled(), |(problem, schedule)| {
         for compiler in &compilers {
             match compiler.compile_with(&problem, Algorithm::Winograd, &schedule) {
                 Ok(kernel) => {
@@ -149,7 +145,6 @@ fn random_sizes_are_within_the_bound_or_refused() {
         }
         Ok(())
     });
-    run.unwrap_or_else(|error| panic!("{error}"));
     assert!(accepted.get() > 100, "only {} were accepted", accepted.get());
 }
 
