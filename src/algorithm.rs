@@ -8,6 +8,7 @@ mod sum;
 mod tensors;
 pub mod winograd;
 
+use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
 
@@ -17,9 +18,9 @@ use convgen_ir::nest::Nest;
 use convgen_ir::problem::{ConvProblem, Direction};
 use convgen_ir::schedule::{Directive, Schedule, Size};
 
-use self::sizes::Sizes;
 pub use self::sizes::SizesError;
 use self::sum::DenseSum;
+use crate::accuracy::Accuracy;
 use crate::target::Target;
 
 /// A way to compute a convolution.
@@ -107,15 +108,14 @@ impl Algorithm {
     /// Every algorithm, the most general first.
     pub const ALL: [Algorithm; 3] = every!(Algorithm { Direct, Winograd, Fourier });
 
-    /// The algorithm whose schedule this is, by the sizes that it begins with; that of sums if there
-    /// are none.
+    /// The algorithm whose schedule this is, by the sizes that it begins with; that of sums if
+    /// there are none.
     pub fn of(schedule: &Schedule) -> Algorithm {
-        let sizes = Sizes::of(schedule);
-        let fourier = sizes.has(Size::Points) && !sizes.has(Size::Register);
-        match (sizes.is_empty(), fourier) {
-            (true, _) => Algorithm::Direct,
-            (false, true) => Algorithm::Fourier,
-            (false, false) => Algorithm::Winograd,
+        let has = |wanted: Size| schedule.sizes().any(|(of, _, _)| of == wanted);
+        match schedule.sizes().next() {
+            None => Algorithm::Direct,
+            Some(_) if has(Size::Points) && !has(Size::Register) => Algorithm::Fourier,
+            Some(_) => Algorithm::Winograd,
         }
     }
 
@@ -149,15 +149,20 @@ impl Algorithm {
     ///
     /// # Errors
     /// [`PartsError`] if the problem is outside the algorithm's domain, or the sizes do not fit.
-    pub fn parts_for(
+    pub fn parts_for<'s>(
         self,
         problem: &ConvProblem,
-        schedule: &Schedule,
+        schedule: &'s Schedule,
         target: &Target,
-    ) -> Result<(Vec<Part>, Schedule), PartsError> {
+    ) -> Result<(Vec<Part>, Cow<'s, Schedule>), PartsError> {
         match self {
-            Algorithm::Direct | Algorithm::Fourier => Ok((self.parts(problem)?, schedule.clone())),
-            Algorithm::Winograd => winograd::parts(problem, schedule, target),
+            Algorithm::Direct | Algorithm::Fourier => {
+                Ok((self.parts(problem)?, Cow::Borrowed(schedule)))
+            }
+            Algorithm::Winograd => {
+                let (parts, rewrites) = winograd::parts(problem, schedule, target)?;
+                Ok((parts, Cow::Owned(rewrites)))
+            }
         }
     }
 
@@ -166,6 +171,16 @@ impl Algorithm {
         match self {
             Algorithm::Direct => true,
             Algorithm::Winograd | Algorithm::Fourier => false,
+        }
+    }
+
+    /// Whether an accuracy allows its arithmetic; whether its tiles are exact enough is another
+    /// question.
+    pub fn is_allowed_by(self, accuracy: Accuracy) -> bool {
+        match self {
+            Algorithm::Direct => true,
+            Algorithm::Winograd => !accuracy.is_sum(),
+            Algorithm::Fourier => !accuracy.is_local(),
         }
     }
 

@@ -46,11 +46,11 @@ pub enum Core {
     /// Two multiply-adds and two loads a cycle; of 512 bits, a mean of the cores that do them whole
     /// and of those that do them in two halves.
     Typical,
-    /// AMD family 25, models from 16: 512 bits are two halves.
+    /// AMD family 25: 512 bits are two halves.
     Zen4,
     /// AMD family 26.
     Zen5,
-    /// Intel family 6, models 143 and 207.
+    /// Intel family 6.
     EmeraldRapids,
 }
 
@@ -61,26 +61,25 @@ pub struct CpuId {
     pub vendor: String,
     /// Family, the extended one included.
     pub family: u32,
-    /// Model, the extended one included.
-    pub model: u32,
 }
 
 impl Core {
     /// The core of a processor, or the nearest: another with 512-bit vectors of the same vendor.
     pub fn of(id: &CpuId, has_512_bits: bool) -> Core {
-        match (id.vendor.as_str(), id.family, id.model) {
+        match (id.vendor.as_str(), id.family) {
             _ if !has_512_bits => Core::Typical,
-            ("AuthenticAMD", 0..=25, _) => Core::Zen4,
-            ("AuthenticAMD", _, _) => Core::Zen5,
-            ("GenuineIntel", _, _) => Core::EmeraldRapids,
-            (_, _, _) => Core::Typical,
+            ("AuthenticAMD", 0..=25) => Core::Zen4,
+            ("AuthenticAMD", _) => Core::Zen5,
+            ("GenuineIntel", _) => Core::EmeraldRapids,
+            (_, _) => Core::Typical,
         }
     }
 
     /// Its rates.
     pub fn profile(self) -> Profile {
         match self {
-            // What any 64-bit core of the last ten years does; in cycles of a third of a nanosecond.
+            // What any 64-bit core of the last ten years does; in cycles of a third of a
+            // nanosecond.
             Core::Typical => Profile {
                 cycle_ns: 1.0 / 3.0,
                 latency: 4.0,
@@ -262,20 +261,20 @@ impl Hash for Rates {
 mod tests {
     use super::*;
 
-    fn id(vendor: &str, family: u32, model: u32) -> CpuId {
-        CpuId { vendor: vendor.to_string(), family, model }
+    fn id(vendor: &str, family: u32) -> CpuId {
+        CpuId { vendor: vendor.to_string(), family }
     }
 
     #[test]
     fn an_unknown_core_has_the_nearest_profile() {
         let cores = [
-            (id("AuthenticAMD", 25, 17), true, Core::Zen4),
-            (id("AuthenticAMD", 26, 2), true, Core::Zen5),
-            (id("AuthenticAMD", 27, 0), true, Core::Zen5),
-            (id("AuthenticAMD", 23, 49), false, Core::Typical),
-            (id("GenuineIntel", 6, 207), true, Core::EmeraldRapids),
-            (id("GenuineIntel", 6, 158), false, Core::Typical),
-            (id("", 0, 0), false, Core::Typical),
+            (id("AuthenticAMD", 25), true, Core::Zen4),
+            (id("AuthenticAMD", 26), true, Core::Zen5),
+            (id("AuthenticAMD", 27), true, Core::Zen5),
+            (id("AuthenticAMD", 23), false, Core::Typical),
+            (id("GenuineIntel", 6), true, Core::EmeraldRapids),
+            (id("GenuineIntel", 6), false, Core::Typical),
+            (id("", 0), false, Core::Typical),
         ];
         for (id, wide, core) in cores {
             assert_eq!(Core::of(&id, wide), core, "{id:?}");

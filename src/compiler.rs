@@ -133,7 +133,7 @@ impl Compiler {
     /// # Errors
     /// As [`Compiler::compile`].
     pub fn compile_sum(&self, problem: &ConvProblem) -> Result<Kernel, Error> {
-        scheduler::first_legal(problem, &self.target, |sum| {
+        scheduler::first_legal(problem, &self.target, None, |sum| {
             let lowered = Lowered::Nests(sum.nests);
             self.kernel(problem, Algorithm::Direct, sum.schedule, lowered)
         })

@@ -89,7 +89,8 @@ fn read_bandwidth(
 }
 
 /// The profile of one core of this machine, each rate measured for that many seconds; those of
-/// widths that the host lacks, and of shuffles, are those known of it. None if the host refuses executable memory.
+/// widths that the host lacks, and of shuffles, are those known of it. None if the host refuses
+/// executable memory.
 pub fn profile(host: &Host, seconds: f64) -> Option<Profile> {
     let measured = WIDTHS.map(|bits| vector_rates(host, bits, seconds));
     let cycle = measured[0]?[1] / LATENCY_CYCLES;
@@ -118,7 +119,7 @@ pub fn profile(host: &Host, seconds: f64) -> Option<Profile> {
 /// if the host lacks the vectors, or refuses executable memory.
 pub fn rates(host: &Host, isa: Isa, seconds: f64) -> Option<Rates> {
     let bits = isa.vector_bits();
-    fma_peak(host, bits, 0.0)?;
+    Probe::fma(host, bits)?;
     Some(profile(host, seconds)?.rates(bits, true))
 }
 

@@ -42,10 +42,10 @@ use crate::target::{
 /// target. Whoever compiles it has [`Compiler::compile_sum`](crate::Compiler::compile_sum), which
 /// lowers it once.
 pub fn default_schedule(problem: &ConvProblem, target: &Target) -> (Algorithm, Schedule) {
-    let schedule = match legal_sum(problem, target) {
+    let schedule = match legal_sum(problem, target, None) {
         Ok(sum) => sum.schedule,
         // No schedule of such a problem is legal; the first one says why.
-        Err(_) => picks(problem, target).next().unwrap_or_default().1,
+        Err(_) => picks(problem, target, None).next().unwrap_or_default().1,
     };
     (Algorithm::Direct, schedule)
 }

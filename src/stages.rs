@@ -18,7 +18,6 @@ use convgen_ir::schedule::Schedule;
 use convgen_ir::separable::Separable;
 use convgen_ir::verify::{Limits, VerifiedNest, verify_parts};
 
-use crate::algorithm::sizes::Sizes;
 use crate::algorithm::{Algorithm, Part, Unsupported, winograd};
 use crate::error::Error;
 use crate::fourier::Plan;
@@ -44,8 +43,8 @@ pub(crate) fn completed(
     schedule: &Schedule,
 ) -> Result<Schedule, Unsupported> {
     let sizes = match algorithm {
-        _ if !Sizes::of(schedule).is_empty() => return Ok(schedule.clone()),
         Algorithm::Direct => return Ok(schedule.clone()),
+        _ if schedule.sizes().next().is_some() => return Ok(schedule.clone()),
         Algorithm::Winograd => winograd::choose(problem, target)?.tiling.schedule(problem),
         Algorithm::Fourier => {
             let unsupported = |reason| Unsupported { algorithm, reason };

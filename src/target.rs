@@ -223,8 +223,8 @@ pub enum TargetError {
 }
 
 impl Target {
-    /// A target by its triple, with the rates of a [typical core](Core::Typical); `fma` says whether
-    /// it has fused multiply-add instructions.
+    /// A target by its triple, with the rates of a [typical core](Core::Typical); `fma` says
+    /// whether it has fused multiply-add instructions.
     ///
     /// # Errors
     /// If no emitter writes for the triple's architecture.
@@ -514,15 +514,14 @@ mod detect {
         }
     }
 
-    /// Vendor, and the first word of leaf 1: family and model with their extensions.
+    /// Vendor, and the family with its extension from the first word of leaf 1.
     pub(super) fn id() -> CpuId {
         let vendor = leaf(0, 0).map(|leaf| [leaf.ebx, leaf.edx, leaf.ecx]).unwrap_or_default();
         let vendor: Vec<u8> = vendor.into_iter().flat_map(u32::to_le_bytes).collect();
         let word = leaf(1, 0).map_or(0, |leaf| leaf.eax);
-        let (family, model) = (word >> 8 & 15, word >> 4 & 15);
+        let family = word >> 8 & 15;
         let family = if family == 15 { family + (word >> 20 & 255) } else { family };
-        let model = if family == 6 || family >= 15 { model + (word >> 12 & 0xf0) } else { model };
-        CpuId { vendor: String::from_utf8_lossy(&vendor).into_owned(), family, model }
+        CpuId { vendor: String::from_utf8_lossy(&vendor).into_owned(), family }
     }
 
     pub(super) fn features() -> Vec<&'static str> {
@@ -593,7 +592,7 @@ mod detect {
     }
 
     pub(super) fn id() -> CpuId {
-        CpuId { vendor: String::new(), family: 0, model: 0 }
+        CpuId { vendor: String::new(), family: 0 }
     }
 
     pub(super) fn features() -> Vec<&'static str> {

@@ -37,8 +37,8 @@ pub struct IsaArg {
     /// error is small beside the largest values of a tile
     #[arg(long, value_name = "ACCURACY", default_value = "default")]
     accuracy: Accuracy,
-    /// Choose by the rates of this file, which `convgen machine --calibrate` wrote, instead of those
-    /// that ship for the CPU
+    /// Choose by the rates of this file, which `convgen machine --calibrate` wrote, instead of
+    /// those that ship for the CPU
     #[arg(long, value_name = "FILE")]
     profile: Option<PathBuf>,
     #[command(flatten)]

@@ -1,7 +1,8 @@
 //! `convgen db`: look at tuning records, join them, pass them on, throw them away.
 //!
-//! Promises: a file is changed only by `merge`, `load` and `prune`, whole and under its lock; a line that
-//! this version cannot read is named with its number and its reason, and stays until it is pruned.
+//! Promises: a file is changed only by `merge`, `load` and `prune`, whole and under its lock; a
+//! line that this version cannot read is named with its number and its reason, and stays until it
+//! is pruned.
 
 use std::collections::BTreeSet;
 use std::io::Write;

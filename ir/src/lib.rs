@@ -94,9 +94,9 @@
 //!
 //! A loop's mode says how its iterations are carried out, never what they compute: reading every
 //! mode as `for` gives the same bits. That is not a hope but rules V6 and V7 of [`verify`].
-//! `parallel` iterations are tasks; `unroll` iterations are copies of the body; `vector` iterations are
-//! lanes, and where a vector loop is all there is in another one, the iterations of both are: lane
-//! `i*E+j` of a loop `i` around a loop `j` of length `E`. The **tasks** of a nest are the
+//! `parallel` iterations are tasks; `unroll` iterations are copies of the body; `vector` iterations
+//! are lanes, and where a vector loop is all there is in another one, the iterations of both are:
+//! lane `i*E+j` of a loop `i` around a loop `j` of length `E`. The **tasks** of a nest are the
 //! iterations of the chain of parallel loops that begins with the body and in which each loop is
 //! alone in its block; they are numbered with the innermost loop fastest, write different elements,
 //! and may run in any order, at the same time, or in different calls.

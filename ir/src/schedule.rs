@@ -186,6 +186,14 @@ impl Schedule {
         let directives: Vec<String> = self.directives.iter().map(ToString::to_string).collect();
         directives.join("; ")
     }
+
+    /// The sizes that stand before all rewrites: of what, which axis, how many.
+    pub fn sizes(&self) -> impl Iterator<Item = (Size, &str, u32)> {
+        self.directives.iter().map_while(|directive| {
+            let Directive::Size { of, axis, by } = directive else { return None };
+            Some((*of, axis.as_str(), *by))
+        })
+    }
 }
 
 impl FromIterator<Directive> for Schedule {

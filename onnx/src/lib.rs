@@ -3,10 +3,10 @@
 //! Promises: every convolution of the model is in the list, as a problem or with the reason that it
 //! is none; a bias is part of the problem, what follows in the graph is not. Shapes come from the
 //! inputs of the graph, the initializers and the operations between; small constants and arithmetic
-//! on shapes are computed, as far as they are known; where an operation is not understood, from what
-//! the file states. A branch of an `If` is part of the graph if it is taken or may be. A file that is
-//! no model, or a model that contradicts itself, is an error that names the node; no file makes this
-//! code panic, or take memory beyond a multiple of the size of the file.
+//! on shapes are computed, as far as they are known; where an operation is not understood, from
+//! what the file states. A branch of an `If` is part of the graph if it is taken or may be. A file
+//! that is no model, or a model that contradicts itself, is an error that names the node; no file
+//! makes this code panic, or take memory beyond a multiple of the size of the file.
 //!
 //! Does not: read weights, run models, or look into the graphs inside of `Loop`, `Scan` and of
 //! functions, whose convolutions are listed with that reason.
@@ -14,9 +14,9 @@
 //! Why this is no other crate: `tract-onnx` brings a whole run time to read a model (some hundred
 //! crates) and fails on the first operation that it lacks; `onnx-ir` infers ranks where shapes are
 //! dynamic and is made for one code generator; `rten-shape-inference` comes closest, with symbolic
-//! sizes, but it computes lists of 32-bit integers alone, where exporters also compute matrices (the
-//! padding of PyTorch) and floats (the factors of a resize), gives no reason for what it does not
-//! know, and is not made for files that nobody vouches for.
+//! sizes, but it computes lists of 32-bit integers alone, where exporters also compute matrices
+//! (the padding of PyTorch) and floats (the factors of a resize), gives no reason for what it does
+//! not know, and is not made for files that nobody vouches for.
 
 #![deny(unsafe_code)]
 
@@ -49,9 +49,9 @@ pub use self::proto::ProtoError;
 pub struct Options {
     /// The first dimension of inputs that leave it open; 1 if not given.
     pub batch: Option<u64>,
-    /// Other sizes by name. One that the model does not name, or by a name that others have too, has
-    /// the input's name and the number of the dimension, counted from zero: `image.2`. A name that the
-    /// model does not leave open is an error.
+    /// Other sizes by name. One that the model does not name, or by a name that others have too,
+    /// has the input's name and the number of the dimension, counted from zero: `image.2`. A name
+    /// that the model does not leave open is an error.
     pub dims: BTreeMap<String, u64>,
 }
 

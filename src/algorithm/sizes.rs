@@ -29,23 +29,10 @@ pub(crate) struct Sizes {
 impl Sizes {
     /// Sizes stand before the rewrites.
     pub(crate) fn of(schedule: &Schedule) -> Sizes {
-        let mut left = Vec::new();
-        for directive in &schedule.directives {
-            let Directive::Size { of, axis, by } = directive else { break };
-            left.push((*of, axis.clone(), *by));
-        }
+        let left: Vec<_> =
+            schedule.sizes().map(|(of, axis, by)| (of, axis.to_string(), by)).collect();
         let rewrites = schedule.directives[left.len()..].iter().cloned().collect();
         Sizes { left, read: vec![], rewrites }
-    }
-
-    /// Whether none are left.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.left.is_empty()
-    }
-
-    /// Whether one of a kind is given.
-    pub(crate) fn has(&self, of: Size) -> bool {
-        self.left.iter().any(|(size, _, _)| *size == of)
     }
 
     /// A size, if it is given.

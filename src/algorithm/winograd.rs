@@ -58,6 +58,7 @@ use self::toom::MAX_POINTS;
 use super::sizes::SizesError;
 use super::sum::DenseSum;
 use super::{Algorithm, Part, PartsError, Unsupported, fill};
+use crate::accuracy::{Accuracy, ERROR_BUDGET};
 use crate::target::Target;
 
 /// The nests of a problem, one a phase of a transposed one, with the sizes that a schedule begins
@@ -96,9 +97,8 @@ pub fn planned(
     target: &Target,
 ) -> Result<Vec<Plan>, PartsError> {
     let (tiling, _) = Tiling::read(problem, schedule).map_err(refused)?;
-    let sums = sums(problem).map_err(outside)?.into_iter().filter(|sum| !sum.is_empty());
-    let plan = |sum| Plan::new(problem, &sum, target, &tiling);
-    sums.map(plan).collect::<Result<_, _>>().map_err(refused)
+    let sums = summed(problem).map_err(outside)?;
+    plans(problem, &sums, &tiling, target).map_err(refused)
 }
 
 /// A tiling with no number larger than the problem has use for, and its plans.
@@ -110,10 +110,33 @@ pub(crate) fn fitted(
     tiling: &Tiling,
     target: &Target,
 ) -> Result<(Tiling, Vec<Plan>), String> {
-    let sums = sums(problem)?.into_iter().filter(|sum| !sum.is_empty());
-    let plan = |sum| Plan::new(problem, &sum, target, tiling);
-    let plans: Vec<Plan> = sums.map(plan).collect::<Result<_, _>>()?;
+    let plans = plans(problem, &summed(problem)?, tiling, target)?;
     Ok((tiling_of(&plans, tiling.ahead), plans))
+}
+
+/// Whether an accuracy allows the error of some plans.
+///
+/// # Errors
+/// By how much it does not.
+pub(crate) fn exact_enough(plans: &[Plan], accuracy: Accuracy) -> Result<(), String> {
+    let error = plans.iter().map(Plan::error).fold(0.0, f64::max);
+    if error > ERROR_BUDGET {
+        return Err(format!("its error {error:.3e} exceeds the budget {ERROR_BUDGET:.1e}"));
+    }
+    match accuracy.is_local() && !plans.iter().all(Plan::is_local) {
+        true => Err("local accuracy allows tiles of two outputs alone".to_string()),
+        false => Ok(()),
+    }
+}
+
+/// The plan of each sum.
+fn plans(
+    problem: &ConvProblem,
+    sums: &[DenseSum],
+    tiling: &Tiling,
+    target: &Target,
+) -> Result<Vec<Plan>, String> {
+    sums.iter().map(|sum| Plan::new(problem, sum, target, tiling)).collect()
 }
 
 /// The tiling with the shortest predicted time.
@@ -122,8 +145,7 @@ pub(crate) fn fitted(
 /// Why the problem is outside the domain.
 pub fn choose(problem: &ConvProblem, target: &Target) -> Result<Chosen, Unsupported> {
     let unsupported = |reason| Unsupported { algorithm: Algorithm::Winograd, reason };
-    let sums = sums(problem).map_err(unsupported)?;
-    let sums: Vec<DenseSum> = sums.into_iter().filter(|sum| !sum.is_empty()).collect();
+    let sums = summed(problem).map_err(unsupported)?;
     Search { problem, target, rates: target.rates(), sums: &sums }.choose().map_err(unsupported)
 }
 
@@ -142,6 +164,11 @@ fn sums(problem: &ConvProblem) -> Result<Vec<DenseSum>, String> {
         }
     }
     Ok(sums)
+}
+
+/// Those of them that are not empty.
+fn summed(problem: &ConvProblem) -> Result<Vec<DenseSum>, String> {
+    Ok(sums(problem)?.into_iter().filter(|sum| !sum.is_empty()).collect())
 }
 
 fn outside(reason: String) -> PartsError {

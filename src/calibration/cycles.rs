@@ -1,12 +1,12 @@
 //! What cores and emitted code take besides the rates of a profile: cycles, micro-operations and
 //! parts, the same for every core.
 //!
-//! Each was fitted to the times of kernels, those of micro-kernels with AVX2 and AVX-512. As a whole
-//! they were checked on one core of a Xeon (Emerald Rapids, family 6, model 207) on 2026-11-30, over
-//! the layers of the peers' table that two algorithms compute, at that core's profile: predicted over
-//! measured time 0.91 in geometric mean for sums, 0.79 for tiles, 0.40 for Fourier transforms (the
-//! machine was not quiet, which makes all of them smaller); by prediction the fastest of the three
-//! algorithms was chosen for 84 of 86.
+//! Each was fitted to the times of kernels, those of micro-kernels with AVX2 and AVX-512. As a
+//! whole they were checked on one core of a Xeon (Emerald Rapids, family 6, model 207) on
+//! 2026-11-30, over the layers of the peers' table that two algorithms compute, at that core's
+//! profile: predicted over measured time 0.91 in geometric mean for sums, 0.79 for tiles, 0.40 for
+//! Fourier transforms (the machine was not quiet, which makes all of them smaller); what is
+//! predicted to be the fastest of the three algorithms was within 2 % of it for 84 of 86.
 
 // Micro-kernels.
 
@@ -14,12 +14,12 @@
 /// which are in registers. They run beside the vectors.
 pub(crate) const KERNEL_ITERATION: f64 = 4.0;
 
-/// Cycles of its jump back, which ends what is fetched at once. On 1x1 layers loops of four channels
-/// an iteration take 2 to 10 % less time than loops of one.
+/// Cycles of its jump back, which ends what is fetched at once. On 1x1 layers loops of four
+/// channels an iteration take 2 to 10 % less time than loops of one.
 pub(crate) const KERNEL_JUMP: f64 = 0.5;
 
-/// Cycles of entering a loop of a micro-kernel: pointers are set, and the sums of what was before it
-/// end.
+/// Cycles of entering a loop of a micro-kernel: pointers are set, and the sums of what was before
+/// it end.
 pub(crate) const KERNEL_LOOP_ENTRY: f64 = 4.0;
 
 /// The same by the closed form, which overlaps the ends of one tile with the start of the next.

@@ -9,8 +9,7 @@ use convgen_ir::problem::ConvProblem;
 use convgen_ir::schedule::Schedule;
 
 use super::{Compiler, Lowered};
-use crate::accuracy::ERROR_BUDGET;
-use crate::algorithm::{self, Algorithm};
+use crate::algorithm::{Algorithm, PartsError, winograd};
 use crate::fourier::Plan;
 use crate::record::Record;
 use crate::scheduler;
@@ -48,14 +47,14 @@ impl Compiler {
         self.pick_and_lower(problem).0
     }
 
-    /// Whether a problem without a record is computed by an algorithm of tiles, and why. Of two that
-    /// are, the shorter prediction wins.
+    /// Whether a problem without a record is computed by an algorithm of tiles, and why. Of two
+    /// that are, the shorter prediction wins.
     pub fn decision(&self, problem: &ConvProblem, algorithm: Algorithm) -> Decision {
         Weighing::new(problem, &self.target).decide(algorithm)
     }
 
-    /// Whether the accuracy asked for lets a problem be computed by an algorithm with the sizes of a
-    /// schedule.
+    /// Whether the accuracy asked for lets a problem be computed by an algorithm with the sizes of
+    /// a schedule.
     ///
     /// # Errors
     /// The rule that forbids it.
@@ -66,31 +65,19 @@ impl Compiler {
         schedule: &Schedule,
     ) -> Result<(), String> {
         let accuracy = self.accuracy();
-        let (error, local) = match algorithm {
-            Algorithm::Direct => return Ok(()),
-            Algorithm::Winograd if accuracy.is_sum() => {
-                return Err(Decision::Inexact { accuracy }.to_string());
-            }
+        if !algorithm.is_allowed_by(accuracy) {
+            return Err(Decision::Inexact { accuracy }.to_string());
+        }
+        let text = |error: PartsError| error.to_string();
+        match algorithm {
+            Algorithm::Direct => Ok(()),
             Algorithm::Winograd => {
-                let plans = algorithm::winograd::planned(problem, schedule, &self.target);
-                let plans = plans.map_err(|error| error.to_string())?;
-                let error = plans.iter().map(|plan| plan.error()).fold(0.0, f64::max);
-                (error, plans.iter().all(|plan| plan.is_local()))
-            }
-            Algorithm::Fourier if accuracy.is_local() => {
-                return Err(Decision::Inexact { accuracy }.to_string());
+                let plans = winograd::planned(problem, schedule, &self.target).map_err(text)?;
+                winograd::exact_enough(&plans, accuracy)
             }
             Algorithm::Fourier => {
-                let plan = Plan::read(problem, schedule, &self.target);
-                (plan.map_err(|error| error.to_string())?.error(), false)
+                Plan::read(problem, schedule, &self.target).map_err(text)?.exact_enough()
             }
-        };
-        if error > ERROR_BUDGET {
-            return Err(format!("its error {error:.3e} exceeds the budget {ERROR_BUDGET:.1e}"));
-        }
-        match accuracy.is_local() && !local {
-            true => Err("local accuracy allows tiles of two outputs alone".to_string()),
-            false => Ok(()),
         }
     }
 
@@ -114,12 +101,14 @@ impl Compiler {
     /// The same, with what it is lowered to; nothing if no pick is legal. An algorithm of tiles
     /// whose stages are refused gives way to the sum.
     fn lowered_choice(&self, problem: &ConvProblem) -> (Algorithm, Schedule, Option<Lowered>) {
-        if let Some((algorithm, tiles)) = Weighing::new(problem, &self.target).chosen()
-            && let Ok(lowered) = self.lower_all(problem, algorithm, &tiles.schedule)
-        {
-            return (algorithm, tiles.schedule, Some(lowered));
+        let weighing = Weighing::new(problem, &self.target);
+        if let Some(tiles) = weighing.chosen() {
+            let (algorithm, schedule) = (tiles.algorithm(), tiles.schedule(problem));
+            if let Ok(lowered) = self.lower_all(problem, algorithm, &schedule) {
+                return (algorithm, schedule, Some(lowered));
+            }
         }
-        match scheduler::legal_sum(problem, &self.target) {
+        match weighing.legal_sum() {
             Ok(sum) => (Algorithm::Direct, sum.schedule, Some(Lowered::Nests(sum.nests))),
             Err(_) => {
                 let (algorithm, schedule) = scheduler::default_schedule(problem, &self.target);

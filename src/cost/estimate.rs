@@ -1,5 +1,5 @@
-//! The time of a call in closed form, by what it is spent on: what plans and tiles of all algorithms
-//! are chosen by.
+//! The time of a call in closed form, by what it is spent on: what plans and tiles of all
+//! algorithms are chosen by.
 
 use std::fmt;
 use std::iter::Sum;

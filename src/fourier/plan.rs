@@ -4,7 +4,7 @@ use convgen_ir::elem::{ElemType, Layout};
 use convgen_ir::problem::{ConvProblem, Direction, SpatialAxis};
 use convgen_ir::schedule::{Schedule, Size};
 
-use crate::accuracy::ROUNDOFF;
+use crate::accuracy::{ERROR_BUDGET, ROUNDOFF};
 use crate::algorithm::sizes::{Sizes, SizesError, size};
 use crate::algorithm::{Algorithm, PartsError, TRANSFORMED_BYTES, Unsupported};
 use crate::calibration::cycles::{APART_ELEMENT, FOURIER_CALL, FOURIER_FINISH, FOURIER_FLOPS};
@@ -207,6 +207,19 @@ impl Plan {
     /// Whether it needs no more memory than a plan may.
     fn fits(&self) -> bool {
         self.workspace_bytes() <= WORKSPACE_BYTES && self.packed_bytes() <= TRANSFORMED_BYTES
+    }
+
+    /// Whether its error is within the budget.
+    ///
+    /// # Errors
+    /// By how much it is not.
+    pub(crate) fn exact_enough(&self) -> Result<(), String> {
+        match self.error() {
+            error if error > ERROR_BUDGET => Err(format!(
+                "its worst case {error:.3e} of the tile's norm exceeds the budget {ERROR_BUDGET:.1e}"
+            )),
+            _ => Ok(()),
+        }
     }
 
     /// Rows and columns of a transform; one row if there is one axis.

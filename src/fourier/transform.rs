@@ -277,7 +277,7 @@ impl Transforms {
             }
             Layout::ChannelsLast => {
                 let start = (line * width + start) * channels + channel;
-                let pixels = image.get(start..).unwrap_or_default().iter().step_by(channels);
+                let pixels = image[start..].iter().step_by(channels);
                 row.iter_mut().zip(pixels).for_each(|(place, pixel)| *place = *pixel);
             }
         }

@@ -1,5 +1,5 @@
-//! The records that ship with the library: what a search found for the layers of known networks, one
-//! file a kind of CPU that it ran on.
+//! The records that ship with the library: what a search found for the layers of known networks,
+//! one file a kind of CPU that it ran on.
 //!
 //! Promises: every line is a record of this version, for a problem that is legal; only picks that
 //! were faster than the default by three hundredths or more are kept, since a record that says what

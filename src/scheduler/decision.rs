@@ -1,9 +1,9 @@
 //! Whether a problem is computed by an algorithm of transformed tiles: its predicted time beside
 //! that of the sum.
 //!
-//! All times are estimates in closed form, at the rates of the target: those of tiles are counted by
-//! [`winograd`] and [`fourier`], that of the sum is its best plan's. An algorithm
-//! is taken if it is predicted to be faster by a margin: a sum is the more exact of two equals.
+//! All times are estimates in closed form, at the rates of the target: those of tiles are counted
+//! by [`winograd`] and [`fourier`], that of the sum is its best plan's. An algorithm is taken if it
+//! is predicted to be faster by a margin: a sum is the more exact of two equals.
 
 use std::cell::OnceCell;
 use std::fmt;
@@ -12,14 +12,17 @@ use convgen_ir::problem::ConvProblem;
 use convgen_ir::schedule::Schedule;
 
 use super::Planned;
+use super::legal::{LegalSum, legal_sum};
+use super::plan::Plan;
 use crate::accuracy::{Accuracy, ERROR_BUDGET};
 use crate::algorithm::{Algorithm, winograd};
 use crate::cost::Estimate;
+use crate::error::Error;
 use crate::fourier;
 use crate::target::Target;
 
-/// How much shorter a prediction must be than that of the sum, for the transforms of small tiles and
-/// for Fourier's, whose library was not measured on each machine.
+/// How much shorter a prediction must be than that of the sum, for the transforms of small tiles
+/// and for Fourier's, whose library was not measured on each machine.
 const WINOGRAD_MARGIN: f64 = 1.05;
 const FOURIER_MARGIN: f64 = 1.25;
 
@@ -53,37 +56,92 @@ pub enum Decision {
 
 /// The best tiles of an algorithm for a problem.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Tiles {
-    /// The sizes, as directives.
-    pub schedule: Schedule,
-    /// Predicts a call on one core.
-    pub estimate: Estimate,
-    /// The tiles and their error, in words.
-    pub about: String,
+pub enum Tiles {
+    /// Of minimal filtering.
+    Winograd(winograd::Chosen),
+    /// Of Fourier transforms, and what they will take.
+    Fourier(fourier::Plan, Estimate),
 }
 
 impl Tiles {
+    /// The algorithm.
+    pub fn algorithm(&self) -> Algorithm {
+        match self {
+            Tiles::Winograd(_) => Algorithm::Winograd,
+            Tiles::Fourier(..) => Algorithm::Fourier,
+        }
+    }
+
+    /// Predicts a call on one core.
+    pub fn estimate(&self) -> Estimate {
+        match self {
+            Tiles::Winograd(chosen) => chosen.estimate,
+            Tiles::Fourier(_, estimate) => *estimate,
+        }
+    }
+
+    /// The sizes, as directives.
+    pub fn schedule(&self, problem: &ConvProblem) -> Schedule {
+        match self {
+            Tiles::Winograd(chosen) => chosen.tiling.schedule(problem),
+            Tiles::Fourier(plan, _) => plan.schedule(problem),
+        }
+    }
+
     /// Whether a search for the best candidate should look among such tiles too.
     pub(super) fn is_near(&self, direct: &Estimate) -> bool {
-        self.estimate.seconds() < NEAR * direct.seconds()
+        self.estimate().seconds() < NEAR * direct.seconds()
+    }
+}
+
+impl fmt::Display for Tiles {
+    /// The tiles and their error, in words.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let by = |tiles: Vec<String>| tiles.join("x");
+        match self {
+            Tiles::Winograd(chosen) => {
+                let plan = &chosen.plans[0];
+                write!(
+                    f,
+                    "tiles of {} outputs, {} of them a block, workspace {} KiB; error expected {:.1e} of a budget of {ERROR_BUDGET:.1e}, in the worst case {:.1e}, of the norm of the {}",
+                    by(plan.axes.iter().map(|axis| axis.tile.to_string()).collect()),
+                    plan.tiles(),
+                    plan.workspace_bytes() / 1024,
+                    plan.error(),
+                    plan.bound(),
+                    if plan.is_local() { "window" } else { "tile" }
+                )
+            }
+            Tiles::Fourier(plan, _) => write!(
+                f,
+                "tiles of {} outputs; worst case {:.1e} of the tile's norm, budget {ERROR_BUDGET:.1e}",
+                by(plan.axes.iter().map(|axis| axis.tile.to_string()).collect()),
+                plan.error()
+            ),
+        }
     }
 }
 
 impl Decision {
-    /// The tiles, if the decision is for them.
-    pub fn tiles(&self) -> Option<&Tiles> {
+    /// Whether the decision is for the algorithm.
+    pub fn is_for(&self) -> bool {
         match self {
-            Decision::Inexact { .. } | Decision::Outside { .. } => None,
+            Decision::Inexact { .. } | Decision::Outside { .. } => false,
             Decision::Predicted { tiles, direct, margin } => {
-                let [tiled, sum] = [&tiles.estimate, direct].map(Estimate::seconds);
-                (tiled * margin < sum).then_some(tiles)
+                tiles.estimate().seconds() * margin < direct.seconds()
             }
         }
     }
 
-    /// Whether the decision is for the algorithm.
-    pub fn is_for(&self) -> bool {
-        self.tiles().is_some()
+    /// The tiles, if the decision is for them.
+    pub fn into_tiles(self) -> Option<Tiles> {
+        let taken = self.is_for();
+        match self {
+            Decision::Predicted { tiles, .. } if taken => Some(*tiles),
+            Decision::Predicted { .. } | Decision::Inexact { .. } | Decision::Outside { .. } => {
+                None
+            }
+        }
     }
 }
 
@@ -97,17 +155,19 @@ impl fmt::Display for Decision {
             Decision::Predicted { tiles, direct, margin } => write!(
                 f,
                 "predicted {}, direct {direct}, at least {margin} times that are needed; {}",
-                tiles.estimate, tiles.about
+                tiles.estimate(),
+                tiles
             ),
         }
     }
 }
 
-/// Decides for one algorithm after another, the sum estimated once.
+/// Decides for one algorithm after another, the sum planned once.
 pub struct Weighing<'p> {
     problem: &'p ConvProblem,
     target: &'p Target,
-    direct: OnceCell<Estimate>,
+    /// The best plan of the sum; none where it has no plans.
+    direct: OnceCell<Option<(Estimate, Plan)>>,
 }
 
 impl<'p> Weighing<'p> {
@@ -116,86 +176,71 @@ impl<'p> Weighing<'p> {
         Weighing { problem, target, direct: OnceCell::new() }
     }
 
-    /// The algorithm that is decided for, with its tiles; none if it is the sum.
-    pub fn chosen(&self) -> Option<(Algorithm, Tiles)> {
-        let decided = Algorithm::ALL.into_iter().map(|a| (a, self.decide(a)));
-        let taken = decided.filter_map(|(a, decision)| Some((a, decision.tiles()?.clone())));
-        taken.min_by(|(_, a), (_, b)| a.estimate.seconds().total_cmp(&b.estimate.seconds()))
+    /// The tiles that are decided for; none if it is the sum.
+    pub fn chosen(&self) -> Option<Tiles> {
+        let decided = Algorithm::ALL.into_iter().map(|algorithm| self.decide(algorithm));
+        let seconds = |tiles: &Tiles| tiles.estimate().seconds();
+        let taken = decided.filter_map(Decision::into_tiles);
+        taken.min_by(|a, b| seconds(a).total_cmp(&seconds(b)))
     }
 
     /// Whether an algorithm is taken instead of the sum.
     pub fn decide(&self, algorithm: Algorithm) -> Decision {
-        let (problem, target) = (self.problem, self.target);
-        let accuracy = target.accuracy();
-        let (allowed, margin, best): (bool, f64, BestTiles) = match algorithm {
-            Algorithm::Direct => {
-                return Decision::Outside { reason: "it is the sum".to_string() };
-            }
-            Algorithm::Winograd => (!accuracy.is_sum(), WINOGRAD_MARGIN, winograd_tiles),
-            Algorithm::Fourier => (!accuracy.is_local(), FOURIER_MARGIN, fourier_tiles),
-        };
-        if !allowed {
+        let accuracy = self.target.accuracy();
+        if !algorithm.is_allowed_by(accuracy) {
             return Decision::Inexact { accuracy };
         }
-        let tiles = match best(problem, target) {
-            Ok(tiles) => Box::new(tiles),
-            Err(reason) => return Decision::Outside { reason },
+        let (tiles, margin) = match algorithm {
+            Algorithm::Direct => (Err("it is the sum".to_string()), 1.0),
+            Algorithm::Winograd => (self.winograd(), WINOGRAD_MARGIN),
+            Algorithm::Fourier => (self.fourier(), FOURIER_MARGIN),
         };
-        let direct = *self.direct.get_or_init(|| direct_estimate(problem, target));
-        Decision::Predicted { tiles, direct, margin }
+        match tiles {
+            Ok(tiles) => {
+                let (tiles, direct) = (Box::new(tiles), self.sum());
+                Decision::Predicted { tiles, direct, margin }
+            }
+            Err(reason) => Decision::Outside { reason },
+        }
     }
-}
 
-/// The best tiles of an algorithm, or why there are none.
-type BestTiles = fn(&ConvProblem, &Target) -> Result<Tiles, String>;
-
-/// Predicts the best plan of the sum, or the peak rate of multiply-adds where it has no plans.
-fn direct_estimate(problem: &ConvProblem, target: &Target) -> Estimate {
-    let planned = Planned::new(Algorithm::Direct, problem);
-    let plans = planned.map(|planned| planned.picker(target).estimated()).unwrap_or_default();
-    let peak = || {
-        let products = problem.macs() as f64 * target.rates().fma / f64::from(target.lanes());
-        Estimate { products, ..Estimate::default() }
-    };
-    plans.first().map_or_else(peak, |(estimate, _)| *estimate)
-}
-
-fn winograd_tiles(problem: &ConvProblem, target: &Target) -> Result<Tiles, String> {
-    let lanes = u64::from(target.lanes());
-    let channels = problem.in_channels_per_group().min(problem.out_channels_per_group());
-    if channels < lanes {
-        // Not weighed: transforms of vectors that are not full outweigh all products.
-        return Err(format!("{channels} channels do not fill a vector of {lanes}"));
+    /// The default pick of the sum, whose plan is not chosen again if it was.
+    pub(crate) fn legal_sum(&self) -> Result<LegalSum, Error> {
+        let best = self.direct.get().and_then(|best| best.as_ref().map(|(_, plan)| plan.clone()));
+        legal_sum(self.problem, self.target, best)
     }
-    let chosen = winograd::choose(problem, target).map_err(|unsupported| unsupported.reason)?;
-    let schedule = chosen.tiling.schedule(problem);
-    let plan = &chosen.plans[0];
-    let tiles: Vec<String> = plan.axes.iter().map(|axis| axis.tile.to_string()).collect();
-    let about = format!(
-        "tiles of {} outputs, {} of them a block, workspace {} KiB; error expected {:.1e} of a budget of {ERROR_BUDGET:.1e}, in the worst case {:.1e}, of the norm of the {}",
-        tiles.join("x"),
-        plan.tiles(),
-        plan.workspace_bytes() / 1024,
-        plan.error(),
-        plan.bound(),
-        if plan.is_local() { "window" } else { "tile" }
-    );
-    Ok(Tiles { schedule, estimate: chosen.estimate, about })
-}
 
-fn fourier_tiles(problem: &ConvProblem, target: &Target) -> Result<Tiles, String> {
-    let plan = fourier::Plan::new(problem, target)?;
-    let error = plan.error();
-    if error > ERROR_BUDGET {
-        return Err(format!(
-            "its worst case {error:.1e} of the tile's norm exceeds the budget {ERROR_BUDGET:.1e}"
-        ));
+    /// Predicts the best plan of the sum, or the peak rate of multiply-adds where it has no plans.
+    fn sum(&self) -> Estimate {
+        let (problem, target) = (self.problem, self.target);
+        let best = self.direct.get_or_init(|| {
+            let planned = Planned::new(Algorithm::Direct, problem)?;
+            planned.picker(target).estimated().into_iter().next()
+        });
+        best.as_ref().map_or_else(
+            || {
+                let fma = target.rates().fma / f64::from(target.lanes());
+                Estimate { products: problem.macs() as f64 * fma, ..Estimate::default() }
+            },
+            |(estimate, _)| *estimate,
+        )
     }
-    let tiles: Vec<String> = plan.axes.iter().map(|axis| axis.tile.to_string()).collect();
-    let about = format!(
-        "tiles of {} outputs; worst case {error:.1e} of the tile's norm, budget {ERROR_BUDGET:.1e}",
-        tiles.join("x")
-    );
-    let estimate = plan.estimate(problem, target, target.rates());
-    Ok(Tiles { schedule: plan.schedule(problem), estimate, about })
+
+    fn winograd(&self) -> Result<Tiles, String> {
+        let (problem, lanes) = (self.problem, u64::from(self.target.lanes()));
+        let channels = problem.in_channels_per_group().min(problem.out_channels_per_group());
+        if channels < lanes {
+            // Not weighed: transforms of vectors that are not full outweigh all products.
+            return Err(format!("{channels} channels do not fill a vector of {lanes}"));
+        }
+        let chosen = winograd::choose(problem, self.target);
+        chosen.map(Tiles::Winograd).map_err(|unsupported| unsupported.reason)
+    }
+
+    fn fourier(&self) -> Result<Tiles, String> {
+        let plan = fourier::Plan::new(self.problem, self.target)?;
+        plan.exact_enough()?;
+        let estimate = plan.estimate(self.problem, self.target, self.target.rates());
+        Ok(Tiles::Fourier(plan, estimate))
+    }
 }

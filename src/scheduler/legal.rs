@@ -29,12 +29,16 @@ pub(crate) struct LegalSum {
     pub(crate) nests: Vec<Outlined>,
 }
 
-/// The first pick that is legal.
+/// The first pick that is legal; `best` is the default plan, if it was chosen already.
 ///
 /// # Errors
 /// If not even the plain nest is: why the first one is not.
-pub(crate) fn legal_sum(problem: &ConvProblem, target: &Target) -> Result<LegalSum, Error> {
-    first_legal(problem, target, Ok)
+pub(crate) fn legal_sum(
+    problem: &ConvProblem,
+    target: &Target,
+    best: Option<Plan>,
+) -> Result<LegalSum, Error> {
+    first_legal(problem, target, best, Ok)
 }
 
 /// What becomes of the first pick that is legal and accepted.
@@ -44,6 +48,7 @@ pub(crate) fn legal_sum(problem: &ConvProblem, target: &Target) -> Result<LegalS
 pub(crate) fn first_legal<T>(
     problem: &ConvProblem,
     target: &Target,
+    best: Option<Plan>,
     mut accept: impl FnMut(LegalSum) -> Result<T, Error>,
 ) -> Result<T, Error> {
     let mut try_pick = |(plan, schedule): (Option<Plan>, Schedule)| {
@@ -51,7 +56,7 @@ pub(crate) fn first_legal<T>(
         accept(LegalSum { plan, schedule, nests })
     };
     let mut refused = None;
-    for pick in picks(problem, target) {
+    for pick in picks(problem, target, best) {
         match try_pick(pick) {
             Ok(accepted) => return Ok(accepted),
             Err(error) => refused = refused.or(Some(error)),
@@ -64,13 +69,17 @@ pub(crate) fn first_legal<T>(
 pub(super) fn picks<'p>(
     problem: &'p ConvProblem,
     target: &'p Target,
+    mut best: Option<Plan>,
 ) -> impl Iterator<Item = (Option<Plan>, Schedule)> + 'p {
     let planned = Planned::new(Algorithm::Direct, problem);
     let mut tried: Vec<Schedule> = vec![];
     let pick = move |caution: Caution| {
         let (plan, schedule) = match &planned {
             Some(planned) => {
-                let plan = planned.picker(target).careful(caution);
+                let plan = match best.take() {
+                    Some(plan) if caution == Caution::NONE => plan,
+                    Some(_) | None => planned.picker(target).careful(caution),
+                };
                 let schedule = plan.schedule(&planned.forward, target);
                 (Some(plan), schedule)
             }

@@ -102,7 +102,7 @@ impl<'p> Space<'p> {
         let space = |algorithm: Algorithm| match weighing.decide(algorithm) {
             _ if algorithm.is_sum() => Space::new(problem, algorithm, target).ok(),
             Decision::Predicted { tiles, direct, .. } if tiles.is_near(&direct) => {
-                let sizes = tiles.schedule;
+                let sizes = tiles.schedule(problem);
                 Some(Space { algorithm, problem, target, planned: None, sizes })
             }
             Decision::Predicted { .. } | Decision::Inexact { .. } | Decision::Outside { .. } => {
@@ -120,7 +120,7 @@ impl<'p> Space<'p> {
     /// The default pick's point.
     pub fn default_candidate(&self) -> Candidate {
         let (plan, schedule) = match self.algorithm {
-            Algorithm::Direct => match legal_sum(self.problem, self.target) {
+            Algorithm::Direct => match legal_sum(self.problem, self.target, None) {
                 Ok(sum) => (sum.plan, sum.schedule),
                 Err(_) => (None, default_schedule(self.problem, self.target).1),
             },

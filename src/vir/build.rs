@@ -42,8 +42,8 @@ use crate::target::VectorUnit;
 /// Steps of one micro-kernel at most: keeps the code within the instruction cache.
 const MAX_STEPS: usize = 4096;
 
-/// Steps that are built for one nest, at most: eight times what the verifier grants it. Scopes in one
-/// another may be tried one after the other, and each that is refused was built in vain.
+/// Steps that are built for one nest, at most: eight times what the verifier grants it. Scopes in
+/// one another may be tried one after the other, and each that is refused was built in vain.
 pub(crate) const MOST_BUILT: usize = 1 << 18;
 
 /// Builds the micro-kernel of a scope, of no more than so many steps, which are taken from the

@@ -196,7 +196,7 @@ fn draw(case: u64, seed: u64) -> (ConvProblem, Vec<Step>) {
 /// What a problem without a tuning record gets.
 fn default_pick(problem: &ConvProblem, target: &Target) -> Vec<Nests> {
     match Weighing::new(problem, target).chosen() {
-        Some((algorithm, _)) => nests_of(problem, algorithm, target),
+        Some(tiles) => nests_of(problem, tiles.algorithm(), target),
         None => {
             let (algorithm, schedule) = scheduler::default_schedule(problem, target);
             vec![lowered(problem, algorithm, &schedule, target)]

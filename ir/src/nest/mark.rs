@@ -29,8 +29,8 @@ impl Nest {
         found
     }
 
-    /// Takes all marks away; for each statement that is left, its number before. None if there were no
-    /// marks: all keep theirs.
+    /// Takes all marks away; for each statement that is left, its number before. None if there were
+    /// no marks: all keep theirs.
     pub fn unmark_micro_kernels(&mut self) -> Vec<u32> {
         if !self.has_micro_kernels() {
             return vec![];

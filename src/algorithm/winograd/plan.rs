@@ -52,8 +52,8 @@ pub struct AxisPlan {
 }
 
 impl AxisPlan {
-    /// The numbers of a tiling that an axis has use for: one of one tap is not transformed, none has
-    /// more tiles or phases than there are.
+    /// The numbers of a tiling that an axis has use for: one of one tap is not transformed, none
+    /// has more tiles or phases than there are.
     fn new(conv: &SpatialAxis, outputs: u64, tiling: &AxisTiling) -> Result<AxisPlan, String> {
         let &AxisTiling { tile, block, merge } = tiling;
         let transformed = conv.kernel > 1;

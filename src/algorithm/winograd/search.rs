@@ -136,8 +136,7 @@ impl Search<'_> {
 
     /// The tiling held against all sums; none if it does not fit one, or takes too much memory.
     fn weighed(&self, tiling: Tiling) -> Option<Chosen> {
-        let plan = |sum| Plan::new(self.problem, sum, self.target, &tiling).ok();
-        let plans: Vec<Plan> = self.sums.iter().map(plan).collect::<Option<_>>()?;
+        let plans = super::plans(self.problem, self.sums, &tiling, self.target).ok()?;
         let fits = plans.iter().all(|plan| plan.workspace_bytes() <= WORKSPACE_BYTES);
         let estimate = |(sum, plan): (&DenseSum, &Plan)| {
             plan.estimate(self.problem, sum, self.target, self.rates)

@@ -104,8 +104,8 @@ pub fn emit_all(
     nests.iter().map(emit_nest).collect()
 }
 
-/// Writes the entry points of a nest, each up to [`FunctionSize::MOST`] and a statement: one that is
-/// longer is refused.
+/// Writes the entry points of a nest, each up to [`FunctionSize::MOST`] and a statement: one that
+/// is longer is refused.
 pub fn emit_entries(
     nest: &Outlined,
     target: &Target,

@@ -3,7 +3,8 @@
 //! General registers: `rdi` holds the arguments, `rax` and `rcx` are scratch, the others are the
 //! pointers of the streams in use and the counters of inner loops. The arguments are memory too:
 //! there each stream moves with the loops outside of those. `k1` is the result of comparisons, `k2`
-//! the mask of the current access, the others masks of the whole function. Constants come through `rax`, so the code needs no data.
+//! the mask of the current access, the others masks of the whole function. Constants come through
+//! `rax`, so the code needs no data.
 //!
 //! Here are the registers and the frame; `opcodes` is the table of instructions, `text` makes bytes
 //! of them, `loops` has counters and moving pointers, `arithmetic` what stays in vector registers,

@@ -7,7 +7,6 @@ use convgen_ir::problem::ConvProblem;
 use convgen_ir::schedule::Schedule;
 
 use super::MOST_VECTORS;
-use crate::accuracy::ERROR_BUDGET;
 use crate::algorithm::Algorithm;
 use crate::algorithm::winograd::{self, Tiling};
 use crate::fourier::Plan;
@@ -92,14 +91,12 @@ fn axis_moves(problem: &ConvProblem, tiling: &Tiling) -> Vec<Tiling> {
 /// The tiling with no number larger than it has use for; none if it is not legal.
 fn fitted(problem: &ConvProblem, target: &Target, tiling: &Tiling) -> Option<Tiling> {
     let (tiling, plans) = winograd::fitted(problem, tiling, target).ok()?;
-    let exact = plans.iter().all(|plan| plan.error() <= ERROR_BUDGET);
-    let local = plans.iter().all(|plan| plan.is_local()) || !target.accuracy().is_local();
-    (exact && local).then_some(tiling)
+    winograd::exact_enough(&plans, target.accuracy()).is_ok().then_some(tiling)
 }
 
 fn fourier(problem: &ConvProblem, target: &Target, schedule: &Schedule) -> Vec<Schedule> {
     let Ok(plan) = Plan::read(problem, schedule, target) else { return vec![] };
-    let exact = |plan: &Plan| plan.error() <= ERROR_BUDGET;
-    let others = plan.neighbours(problem, target).into_iter().filter(exact);
+    let others = plan.neighbours(problem, target).into_iter();
+    let others = others.filter(|plan| plan.exact_enough().is_ok());
     others.map(|plan| plan.schedule(problem)).collect()
 }
